@@ -1,0 +1,1 @@
+"""Networks and the search for them: pure PyTorch, no files, no tracker, no orchestrator."""

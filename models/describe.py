@@ -1,0 +1,111 @@
+"""What the network of a genotype costs: ``python -m models.describe GENOTYPE.json`` prints one JSON line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.errors import InvalidInput
+from models.genotype import Genotype, from_json
+from models.network import Network
+from models.skeleton import MINIMUM_CELLS, check_image_size
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Learnable parameters, batch-norm scale and shift included."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def count_macs(module: nn.Module, *inputs: Tensor) -> int:
+    """Multiply-accumulates of all convolutions and linear layers in one forward pass of ``inputs``."""
+    total = 0
+
+    def add(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        total += output.numel() * (weight.numel() // len(weight))
+
+    layers = [layer for layer in module.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    hooks = [layer.register_forward_hook(add) for layer in layers]
+    try:
+        with torch.no_grad():
+            module(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total
+
+
+def describe(
+    genotype: Genotype, *, channels: int, cells: int, classes: int, image_size: int, channels_in: int = 3
+) -> dict[str, int]:
+    """``params`` without and ``params_with_auxiliary`` with the auxiliary head, and ``macs`` for one image.
+
+    Nothing is computed: the network is built on PyTorch's meta device. Where the image is too small for an auxiliary
+    head, both counts are equal.
+    """
+    check_image_size(image_size, image_size)
+    size = dict(
+        channels=channels, cells=cells, classes=classes, channels_in=channels_in, image_size=image_size
+    )
+    with torch.device("meta"):
+        network = Network(genotype, **size).eval()
+        image = torch.empty(1, channels_in, image_size, image_size)
+        return {
+            "params": count_parameters(network),
+            "params_with_auxiliary": count_parameters(Network(genotype, **size, auxiliary=True)),
+            "macs": count_macs(network, image),
+        }
+
+
+def _at_least(minimum: int):
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"{value} is too small; the least is {minimum}")
+        return value
+
+    parse.__name__ = "whole number"
+    return parse
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m models.describe", description=__doc__)
+    parser.add_argument("genotype", type=Path, metavar="GENOTYPE.json")
+    parser.add_argument("--channels", type=_at_least(1), default=36, help="of the first cells (default 36)")
+    parser.add_argument("--cells", type=_at_least(MINIMUM_CELLS), default=20, help="(default 20)")
+    parser.add_argument("--classes", type=_at_least(1), default=10, help="(default 10)")
+    parser.add_argument("--image-size", type=_at_least(1), default=32, help="side in pixels (default 32)")
+    options = parser.parse_args()
+    try:
+        content = json.loads(options.genotype.read_text())
+        if not isinstance(content, dict):
+            raise InvalidInput("genotype: expected a JSON object")
+        counts = describe(
+            from_json(content),
+            channels=options.channels,
+            cells=options.cells,
+            classes=options.classes,
+            image_size=options.image_size,
+        )
+    except OSError as error:
+        print(f"error: {options.genotype}: {error.strerror}", file=sys.stderr)
+        return 2
+    except json.JSONDecodeError as error:
+        print(f"error: {options.genotype} is not JSON: {error}", file=sys.stderr)
+        return 2
+    except InvalidInput as error:
+        print(f"error: {options.genotype}: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(counts))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

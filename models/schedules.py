@@ -1,0 +1,10 @@
+"""Learning rates as functions of the epoch: nothing to keep, nothing to step in the wrong order."""
+
+from __future__ import annotations
+
+import math
+
+
+def cosine(start: float, end: float, epoch: int, epochs: int) -> float:
+    """Half a cosine from ``start`` at epoch 0 towards ``end`` at epoch ``epochs`` (Loshchilov and Hutter, arXiv 1608.03983)."""
+    return end + (start - end) * (1 + math.cos(math.pi * epoch / epochs)) / 2

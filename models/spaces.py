@@ -1,0 +1,121 @@
+"""Search spaces: which edges a cell has and which operations may sit on each.
+
+S5 is the full space of DARTS (arXiv 1806.09055); S1..S4 are the reduced spaces of RobustDARTS
+(arXiv 1909.09656), built there to make searches collapse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from models.errors import InvalidInput
+
+NODES = 4  # intermediate nodes of a DARTS cell; nodes 0 and 1 are the outputs of the two cells before
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A directed edge of a cell with its candidate operations, in the order of the mix's columns."""
+
+    src: int
+    dst: int
+    ops: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A named set of cell types; ``groups[cell type]`` are its edges in the order of the mix's rows.
+
+    ``family`` is what a genotype of the space is called in ``genotype.json``: one network reads all of a family.
+    """
+
+    name: str
+    family: str
+    groups: Mapping[str, tuple[Edge, ...]]
+
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Cell type -> (edges, operations), the shape of its mix. Every edge of a type has as many candidates."""
+        return {group: (len(edges), len(edges[0].ops)) for group, edges in self.groups.items()}
+
+
+def darts_edges() -> list[tuple[int, int]]:
+    """(src, dst) of the 14 edges of a DARTS cell, node by node, inputs ascending."""
+    return [(src, dst) for dst in range(2, 2 + NODES) for src in range(dst)]
+
+
+_S5 = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+# Two candidates an edge in S1, in the order of darts_edges(): the two strongest of a DARTS search.
+_S1_NORMAL = (
+    ("skip_connect", "dil_conv_3x3"),
+    ("skip_connect", "dil_conv_5x5"),
+    ("skip_connect", "dil_conv_5x5"),
+    ("skip_connect", "sep_conv_3x3"),
+    ("skip_connect", "dil_conv_3x3"),
+    ("max_pool_3x3", "skip_connect"),
+    ("skip_connect", "sep_conv_3x3"),
+    ("skip_connect", "sep_conv_3x3"),
+    ("skip_connect", "dil_conv_3x3"),
+    ("skip_connect", "sep_conv_3x3"),
+    ("max_pool_3x3", "skip_connect"),
+    ("skip_connect", "dil_conv_3x3"),
+    ("dil_conv_3x3", "dil_conv_5x5"),
+    ("dil_conv_3x3", "dil_conv_5x5"),
+)
+_S1_REDUCE = (
+    ("max_pool_3x3", "avg_pool_3x3"),
+    ("max_pool_3x3", "dil_conv_3x3"),
+    ("max_pool_3x3", "avg_pool_3x3"),
+    ("max_pool_3x3", "avg_pool_3x3"),
+    ("skip_connect", "dil_conv_5x5"),
+    ("max_pool_3x3", "avg_pool_3x3"),
+    ("max_pool_3x3", "sep_conv_3x3"),
+    ("skip_connect", "dil_conv_3x3"),
+    ("skip_connect", "dil_conv_5x5"),
+    ("max_pool_3x3", "avg_pool_3x3"),
+    ("max_pool_3x3", "avg_pool_3x3"),
+    ("skip_connect", "dil_conv_5x5"),
+    ("skip_connect", "dil_conv_5x5"),
+    ("skip_connect", "dil_conv_5x5"),
+)
+
+
+def _darts(name: str, normal: tuple[tuple[str, ...], ...], reduce: tuple[tuple[str, ...], ...]) -> SearchSpace:
+    def edges(ops: tuple[tuple[str, ...], ...]) -> tuple[Edge, ...]:
+        return tuple(Edge(src, dst, row) for (src, dst), row in zip(darts_edges(), ops, strict=True))
+
+    return SearchSpace(name, "darts", {"normal": edges(normal), "reduce": edges(reduce)})
+
+
+def _same(*ops: str) -> tuple[tuple[str, ...], ...]:
+    return (ops,) * len(darts_edges())
+
+
+SPACES: Mapping[str, SearchSpace] = {
+    space.name: space
+    for space in (
+        _darts("s1", _S1_NORMAL, _S1_REDUCE),
+        _darts("s2", _same("skip_connect", "sep_conv_3x3"), _same("skip_connect", "sep_conv_3x3")),
+        _darts(
+            "s3", _same("none", "skip_connect", "sep_conv_3x3"), _same("none", "skip_connect", "sep_conv_3x3")
+        ),
+        _darts("s4", _same("noise", "sep_conv_3x3"), _same("noise", "sep_conv_3x3")),
+        _darts("s5", _same(*_S5), _same(*_S5)),
+    )
+}
+
+
+def search_space(name: str) -> SearchSpace:
+    """The space of that name. Raises InvalidInput for an unknown one."""
+    if name not in SPACES:
+        raise InvalidInput(f"search space {name!r} is unknown; choose one of {', '.join(SPACES)}")
+    return SPACES[name]

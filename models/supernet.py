@@ -1,0 +1,185 @@
+"""The supernet of DARTS: every edge carries all its candidate operations, weighted by the mix.
+
+The mix is an argument of the forward pass, never state: ``supernet(x, mix)``. Two things differ from the published code,
+neither in what is computed: what depends on the source node alone (ReLU, pooling and its norm, identity) is computed once
+per node instead of once per edge, and the edges that leave a node are computed together (see models/ops.py). ``none``
+adds nothing and is never computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.ops import OpSpec, ReluConvNorm, ReluReduce, build
+from models.skeleton import Stem, reductions
+from models.spaces import NODES, Edge, SearchSpace
+
+OpWeights = Mapping[str, Tensor]  # operation -> weights of the edges of one node that have it
+
+
+class OutgoingEdges(nn.Module):
+    """All edges of a cell that leave one node, with all their candidate operations."""
+
+    def __init__(self, edges: Sequence[Edge], spec: OpSpec):
+        super().__init__()
+        self.destinations = [edge.dst for edge in edges]
+        self.carriers = carriers(edges)
+        self.ops = nn.ModuleDict()
+        for op, positions in self.carriers.items():
+            stacked = OpSpec(spec.channels, spec.stride, len(positions), spec.affine, spec.generator)
+            self.ops[op] = build(op, stacked, supernet=True)
+        self.shared = [op for op, module in self.ops.items() if module.shared]
+        self.stacked = [op for op, module in self.ops.items() if not module.shared]
+
+    def forward(self, x: Tensor, weights: OpWeights) -> list[list[Tensor]]:
+        """x (B, C, H, W) -> for each edge the terms (B, C, H', W') whose sum is its output."""
+        terms: list[list[Tensor]] = [[] for _ in self.destinations]
+        relu = F.relu(x)
+        repeated: dict[int, Tensor] = {}
+        totals: dict[tuple[int, ...], Tensor] = {}
+        for op in self.stacked:
+            module, positions = self.ops[op], self.carriers[op]
+            source = relu if module.takes_relu else x
+            if module.takes_repeated:
+                if len(positions) not in repeated:
+                    repeated[len(positions)] = source.repeat(1, len(positions), 1, 1)
+                source = repeated[len(positions)]
+            y = module(source, weights[op])
+            totals[positions] = totals[positions] + y if positions in totals else y
+        for positions, total in totals.items():
+            for position, term in zip(positions, total.chunk(len(positions), dim=1), strict=True):
+                terms[position].append(term)
+        if self.shared:
+            self._add_shared(x, weights, terms)
+        return terms
+
+    def _add_shared(self, x: Tensor, weights: OpWeights, terms: list[list[Tensor]]) -> None:
+        for op in self.shared:
+            y, weight = self.ops[op](x), weights[op]
+            for index, position in enumerate(self.carriers[op]):
+                if weight.dim() == 1:
+                    terms[position].append(y * weight[index])
+                else:
+                    scale = weight[..., index, None, None, None]
+                    terms[position].append((y.unflatten(0, (-1, weight.shape[1])) * scale).flatten(0, 1))
+
+
+def carriers(edges: Sequence[Edge]) -> dict[str, tuple[int, ...]]:
+    """Operation -> positions, among these edges, of those that have it as a candidate; without ``none``."""
+    found: dict[str, list[int]] = {}
+    for position, edge in enumerate(edges):
+        for op in edge.ops:
+            if op != "none":
+                found.setdefault(op, []).append(position)
+    return {op: tuple(positions) for op, positions in found.items()}
+
+
+def leaving(edges: Sequence[Edge], node: int) -> list[int]:
+    """Rows of the mix whose edge leaves that node."""
+    return [row for row, edge in enumerate(edges) if edge.src == node]
+
+
+class MixedCell(nn.Module):
+    """One cell: two inputs, four nodes that each sum their mixed incoming edges, output their concatenation."""
+
+    def __init__(
+        self,
+        edges: Sequence[Edge],
+        channels_before: tuple[int, int],
+        spec: OpSpec,
+        *,
+        reduces: bool,
+        reduced_before: bool,
+    ):
+        super().__init__()
+        first = ReluReduce if reduced_before else ReluConvNorm
+        self.preprocess0 = first(channels_before[0], spec.channels, affine=False)
+        self.preprocess1 = ReluConvNorm(channels_before[1], spec.channels, affine=False)
+        self.sources = nn.ModuleList(
+            OutgoingEdges(
+                [edges[row] for row in leaving(edges, node)],
+                OpSpec(spec.channels, 2 if reduces and node < 2 else 1, 1, False, spec.generator),
+            )
+            for node in range(1 + NODES)
+        )
+
+    def forward(self, input0: Tensor, input1: Tensor, weights: Sequence[OpWeights]) -> Tensor:
+        nodes = {0: self.preprocess0(input0), 1: self.preprocess1(input1)}
+        incoming: dict[int, list[Tensor]] = {}
+        for node, outgoing in enumerate(self.sources):
+            if node >= 2:
+                nodes[node] = _sum(incoming[node])
+            for dst, terms in zip(outgoing.destinations, outgoing(nodes[node], weights[node]), strict=True):
+                incoming.setdefault(dst, []).extend(terms)
+        last = 1 + NODES
+        nodes[last] = _sum(incoming[last])
+        return torch.cat([nodes[node] for node in range(2, 2 + NODES)], dim=1)
+
+
+def _sum(terms: Sequence[Tensor]) -> Tensor:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+class Supernet(nn.Module):
+    """The weight-sharing network of a DARTS space. Its parameters are the weights only; the mix is an argument."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        channels: int,
+        cells: int,
+        classes: int,
+        channels_in: int,
+        image_size: int,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        self.space = space
+        self.stem = Stem(channels_in, channels, image_size, affine=False)
+        before, reduced_before = (self.stem.channels, self.stem.channels), self.stem.reduced
+        self.groups, self.cells = [], nn.ModuleList()
+        for index in range(cells):
+            reduces = index in reductions(cells)
+            if reduces:
+                channels *= 2
+            group = "reduce" if reduces else "normal"
+            spec = OpSpec(channels, affine=False, generator=generator)
+            self.cells.append(
+                MixedCell(space.groups[group], before, spec, reduces=reduces, reduced_before=reduced_before)
+            )
+            self.groups.append(group)
+            before, reduced_before = (before[1], NODES * channels), reduces
+        self.classifier = nn.Linear(before[1], classes)
+
+    def forward(self, x: Tensor, mix: Mapping[str, Tensor]) -> Tensor:
+        """Logits (B, classes) of images (B, channels_in, H, W) under a mix of (edges, operations) per cell type.
+
+        With mixes of (N, edges, operations), in evaluation mode, logits (N * B, classes): those of mix 0 first.
+        """
+        weights = {group: self._weights(group, mix[group], len(x)) for group in set(self.groups)}
+        input0, input1 = self.stem(x)
+        for group, cell in zip(self.groups, self.cells, strict=True):
+            input0, input1 = input1, cell(input0, input1, weights[group])
+        return self.classifier(input1.mean(dim=(2, 3)))
+
+    def _weights(self, group: str, mix: Tensor, batch: int) -> list[OpWeights]:
+        """The mix, handed out: for each node, operation -> weights (E,) or (N, batch, E) of its outgoing edges."""
+        edges = self.space.groups[group]
+        plan = []
+        for node in range(1 + NODES):
+            rows = leaving(edges, node)
+            weights = {}
+            for op, positions in carriers([edges[row] for row in rows]).items():
+                columns = [edges[rows[position]].ops.index(op) for position in positions]
+                weight = mix[..., [rows[position] for position in positions], columns]
+                weights[op] = weight[:, None].expand(-1, batch, -1) if mix.dim() == 3 else weight
+            plan.append(weights)
+        return plan
