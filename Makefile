@@ -1,0 +1,49 @@
+# `make` prints this list. Everything runs in .venv, made from requirements.lock on first use.
+.DEFAULT_GOAL := help
+.PHONY: help repro test check format lock ui clean
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+help: ## print every target
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+repro: $(VENV)/ready ## images to registered network: runs every stage that is out of date
+	dvc repro
+
+test: $(VENV)/ready ## run all tests
+	python -m pytest
+
+check: $(VENV)/ready ## format, lint, types, and which room imports which
+	ruff format --check .
+	ruff check .
+	basedpyright
+	lint-imports
+
+format: $(VENV)/ready ## bring the code into form
+	ruff format .
+	ruff check --fix .
+
+ui: $(VENV)/ready ## look at all runs in a browser: http://127.0.0.1:5000
+	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+
+lock: $(VENV)/ready ## resolve pyproject.toml anew into requirements.lock
+	uv pip compile --universal --generate-hashes --no-emit-index-url --group dev pyproject.toml -o requirements.lock -q
+
+clean: ## remove what stages, tests and tools have made (not .venv, not the DVC cache)
+	rm -rf artifacts .checkpoints mlflow.db mlruns dvc_plots .pytest_cache .ruff_cache .import_linter_cache
+
+# Python 3.11 or 3.12, whichever is there; uv in the version of the lock, then everything by hash.
+$(VENV)/ready: requirements.lock
+	@python=; for name in python3.12 python3.11 python3; do \
+	  if $$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then python=$$name; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then echo "error: no Python 3.11 or 3.12 found; install one" >&2; exit 2; fi; \
+	[ -x $(BIN)/python ] || $$python -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -oE '^uv==[^ ]+' requirements.lock)"
+	$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode requirements.lock
+	@touch $@

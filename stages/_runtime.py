@@ -1,0 +1,116 @@
+"""What every stage's process does around its work: options, lock, signals, and errors in one line.
+
+Exit status: 0 done, 1 failure of the machine, 2 the user's mistake, 130 or 143 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import psutil
+from filelock import FileLock, Timeout
+
+from models.errors import Diverged, InvalidInput
+from stages.errors import MachineError, UserError
+from stages.params import Params, load
+
+STATE = Path(".checkpoints")  # what stages keep between attempts; undeclared, so that DVC leaves it alone
+LOCK_PATIENCE = 60.0  # seconds to wait for an orphan of a killed pipeline to notice and end
+
+
+class Interrupted(BaseException):
+    """A signal, or the end of the pipeline that started this stage. Not an Exception: nobody catches it by chance."""
+
+    def __init__(self, reason: str, status: int):
+        super().__init__(reason)
+        self.status = status
+
+
+def run(stage: str, main: Callable[[Params], None]) -> int:
+    """Runs one stage as a command: ``sys.exit(run("search", main))``. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog=f"python -m stages.{stage}", description=sys.modules["__main__"].__doc__)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    debug = parser.parse_args().debug
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        params = load()
+        STATE.mkdir(exist_ok=True)
+        with _only_one(stage):
+            main(params)
+    except Interrupted as interruption:
+        print(f"{stage}: {interruption}; `dvc repro` goes on from the last epoch", file=sys.stderr)
+        return interruption.status
+    except (UserError, InvalidInput, Diverged) as error:
+        return _failed(stage, str(error), 2, debug)
+    except MachineError as error:
+        return _failed(stage, str(error), 1, debug)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        return _failed(stage, f"{error.strerror or error}{where}", 1, debug)
+    except Exception as error:  # a defect of ours: say so in one line, and where to find more
+        text = " ".join(str(error).split())[:300]
+        return _failed(stage, f"{type(error).__name__}: {text}; run with --debug for the traceback", 1, debug)
+    return 0
+
+
+def _failed(stage: str, message: str, status: int, debug: bool) -> int:
+    if debug:
+        raise
+    print(f"error: {stage}: {message}", file=sys.stderr)
+    return status
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    raise Interrupted(f"interrupted by {signal.Signals(number).name}", 128 + number)
+
+
+class _only_one:
+    """Holds the stage's lock: an orphan of a killed pipeline and its successor must not write the same files."""
+
+    def __init__(self, stage: str):
+        self.stage, self.lock = stage, FileLock(STATE / f"{stage}.lock")
+
+    def __enter__(self) -> None:
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            print(f"{self.stage}: waits for another process of this stage to end", file=sys.stderr, flush=True)
+            try:
+                self.lock.acquire(timeout=LOCK_PATIENCE)
+            except Timeout:
+                raise MachineError(
+                    f"another process runs this stage in {Path.cwd()}; wait for it or end it, then try again"
+                ) from None
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+
+def pipeline_process() -> psutil.Process | None:
+    """The process this stage is a part of: the outermost of its ancestors that runs DVC, if any."""
+    found = None
+    for ancestor in psutil.Process().parents():
+        try:
+            if any(Path(word).name == "dvc" for word in ancestor.cmdline()[:3]):
+                found = ancestor
+        except psutil.Error:
+            continue
+    return found
+
+
+class Watch:
+    """Ends this stage when the DVC process that started it is gone: nobody would record its results."""
+
+    def __init__(self) -> None:
+        self.process = pipeline_process() if "DVC_STAGE" in os.environ else None
+
+    def __call__(self) -> None:
+        if self.process is not None and not self.process.is_running():
+            raise Interrupted("ended, for the dvc process that started it is gone", 143)

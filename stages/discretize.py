@@ -1,0 +1,51 @@
+"""discretize: the genotype that the architecture parameters of one epoch stand for, and a picture of each cell."""
+
+from __future__ import annotations
+
+import sys
+
+import safetensors
+import torch
+
+from models.discretize import discretize
+from models.genotype import to_json
+from models.spaces import search_space
+from stages import _pictures
+from stages._files import GENOTYPE, SEARCH, read_json, read_rows, replacing, write_json
+from stages._runtime import run
+from stages._tracking import stage_run
+from stages.errors import UserError
+from stages.params import Params
+
+
+def main(params: Params) -> None:
+    space_name, alphas = read_alphas()
+    epochs = len(read_rows(SEARCH / "history.csv"))
+    epoch = epochs if params.discretize.epoch == "last" else read_json(SEARCH / "summary.json")["best_epoch"]
+    mix = {group: torch.softmax(history[epoch - 1], dim=-1) for group, history in alphas.items()}
+    genotype = discretize(search_space(space_name), mix)
+    with stage_run("discretize", params.discretize.model_dump()) as tracked:
+        with replacing(GENOTYPE) as folder:
+            write_json(folder / "genotype.json", to_json(genotype))
+            for group in genotype.groups:
+                _pictures.cell(folder / f"{group}.png", genotype, group)
+        tracked.metrics({"epoch_used": epoch})
+        tracked.artifacts(GENOTYPE)
+    for group, edges in genotype.groups.items():
+        print(f"discretize: {group} cell: {', '.join(f'{src}->{dst} {op}' for src, dst, op in edges)}")
+
+
+def read_alphas() -> tuple[str, dict[str, torch.Tensor]]:
+    """The name of the space, and cell type -> (epochs, edges, operations)."""
+    path = SEARCH / "alphas.safetensors"
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return file.metadata()["space"], {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; `dvc repro search` makes it") from None
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete artifacts/search and run `dvc repro`") from None
+
+
+if __name__ == "__main__":
+    sys.exit(run("discretize", main))
