@@ -32,7 +32,9 @@ def key(stage: str, params: dict[str, Any], inputs: dict[str, str]) -> str:
         "params": params,
         "inputs": inputs,
         "code": sha256_of(
-            *sorted((_CODE / "models").glob("*.py")), _CODE / "stages" / f"{stage}.py", _CODE / "stages" / "_data.py"
+            *sorted((_CODE / "models").glob("*.py")),
+            _CODE / "stages" / f"{stage}.py",
+            _CODE / "stages" / "_data.py",
         ),
         "torch": [torch.__version__, torch.cuda.is_available()],
     }
@@ -121,5 +123,5 @@ def _unpack(node: Any, tensors: dict[str, Tensor]) -> Any:
 def _digest(tree: str, tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256(tree.encode())
     for name in sorted(tensors):
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

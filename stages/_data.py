@@ -59,7 +59,9 @@ def _split(name: str) -> Split:
         except FileNotFoundError:
             raise UserError(f"{path} is missing; `dvc repro prepare` makes it") from None
         except (ValueError, EOFError) as error:
-            raise UserError(f"{path} is damaged ({error}); delete artifacts/data and run `dvc repro`") from None
+            raise UserError(
+                f"{path} is damaged ({error}); delete artifacts/data and run `dvc repro`"
+            ) from None
 
     return Split(array("images"), array("labels"))
 

@@ -69,7 +69,8 @@ def read_rows(path: Path) -> list[dict[str, float | None]]:
     try:
         with path.open(newline="") as file:
             return [
-                {key: float(text) if text else None for key, text in row.items()} for row in csv.DictReader(file)
+                {key: float(text) if text else None for key, text in row.items()}
+                for row in csv.DictReader(file)
             ]
     except FileNotFoundError:
         raise UserError(f"{path} is missing; `dvc repro` makes it") from None

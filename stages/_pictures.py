@@ -62,8 +62,21 @@ def cell(path: Path, genotype: Genotype, group: str) -> None:
     axes.add_patch(
         FancyBboxPatch((1.65, bottom - 0.25), NODES - 0.3, 0.5, boxstyle="round,pad=0.06", facecolor="#fefcbf", edgecolor=_INK, zorder=4)
     )  # fmt: skip
-    axes.text(middle, bottom, "output of the cell: nodes 0 to 3, concatenated", ha="center", va="center", fontsize=9, color=_INK, zorder=6)
-    kind = "normal cell (keeps the side)" if group == "normal" else "reduce cell (halves the side at inputs k\u22122, k\u22121)"
+    axes.text(
+        middle,
+        bottom,
+        "output of the cell: nodes 0 to 3, concatenated",
+        ha="center",
+        va="center",
+        fontsize=9,
+        color=_INK,
+        zorder=6,
+    )
+    kind = (
+        "normal cell (keeps the side)"
+        if group == "normal"
+        else "reduce cell (halves the side at inputs k\u22122, k\u22121)"
+    )
     axes.set_title(kind, color=_INK, fontsize=11)
     axes.set_xlim(-0.6, 1.6 + NODES)
     axes.set_ylim(bottom + 0.5, -0.8)
@@ -81,12 +94,12 @@ def _box(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
 def curves(path: Path, history: Sequence[Row], title: str) -> None:
     """Loss and accuracy by epoch, training and validation."""
     figure = Figure(figsize=(9, 3.6), dpi=120, layout="constrained")
-    epochs = [row["epoch"] for row in history]
+    epochs = [row["epoch"] or 0 for row in history]
     for position, quantity in enumerate(("loss", "accuracy")):
         axes = figure.add_subplot(1, 2, position + 1)
         for split, colour in (("train", "#2b6cb0"), ("valid", "#c05621")):
             label = {"train": "training", "valid": "validation"}[split]
-            values = [row[f"{split}_{quantity}"] for row in history]
+            values = [row[f"{split}_{quantity}"] or 0.0 for row in history]
             axes.plot(epochs, values, color=colour, label=label, marker="o" if len(epochs) < 3 else None)
         axes.set_xlabel("epoch")
         axes.set_title(f"{title}: {quantity}{' (nats)' if quantity == 'loss' else ''}", fontsize=11)

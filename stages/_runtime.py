@@ -34,7 +34,9 @@ class Interrupted(BaseException):
 
 def run(stage: str, main: Callable[[Params], None]) -> int:
     """Runs one stage as a command: ``sys.exit(run("search", main))``. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog=f"python -m stages.{stage}", description=sys.modules["__main__"].__doc__)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m stages.{stage}", description=sys.modules["__main__"].__doc__
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     debug = parser.parse_args().debug
     signal.signal(signal.SIGTERM, _interrupt)
@@ -81,7 +83,9 @@ class _only_one:
         try:
             self.lock.acquire(timeout=0)
         except Timeout:
-            print(f"{self.stage}: waits for another process of this stage to end", file=sys.stderr, flush=True)
+            print(
+                f"{self.stage}: waits for another process of this stage to end", file=sys.stderr, flush=True
+            )
             try:
                 self.lock.acquire(timeout=LOCK_PATIENCE)
             except Timeout:

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,15 @@ from stages.errors import MachineError, UserError
 
 Images = NDArray[np.uint8]  # (N, height, width, channels)
 Labels = NDArray[np.int64]  # (N,)
+_Read = TypeVar("_Read")
 SPLITS = ("train", "val", "test")
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-_SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+_SPLIT_FOLDERS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
 _GREY_MODES = {"1", "L", "LA", "I", "I;16", "F"}
 
 
@@ -55,9 +61,9 @@ def _as_array(image: Image.Image, side: int | None, channels: int) -> Images:
 def _digits(_: Path, image_size: int | None) -> Source:
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-    return _sized({"train": (images, digits.target.astype(np.int64))}, [str(n) for n in range(10)], image_size)
+    values, labels = load_digits(return_X_y=True)
+    images = np.round(np.asarray(values) * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+    return _sized({"train": (images, np.asarray(labels, np.int64))}, [str(n) for n in range(10)], image_size)
 
 
 def _fashion_mnist(root: Path, image_size: int | None) -> Source:
@@ -65,7 +71,9 @@ def _fashion_mnist(root: Path, image_size: int | None) -> Source:
 
     splits = {}
     for split in ("train", "test"):
-        dataset = _downloaded(root, lambda split=split: FashionMNIST(root, train=split == "train", download=True))
+        dataset = _downloaded(
+            root, lambda split=split: FashionMNIST(root, train=split == "train", download=True)
+        )
         splits[split] = (dataset.data.numpy()[..., None], dataset.targets.numpy().astype(np.int64))
     return _sized(splits, FashionMNIST.classes, image_size)
 
@@ -103,7 +111,9 @@ class _Cifar:
         for split, files in self.files.items():
             data = b"".join((folder / name).read_bytes() for name in files)
             if not data or len(data) % (self.label_bytes + 3072):
-                raise UserError(f"{folder}: {', '.join(files)} are damaged; delete {folder} and download it again")
+                raise UserError(
+                    f"{folder}: {', '.join(files)} are damaged; delete {folder} and download it again"
+                )
             rows = np.frombuffer(data, np.uint8).reshape(-1, self.label_bytes + 3072)
             pixels = rows[:, self.label_bytes :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
             splits[split] = (np.ascontiguousarray(pixels), rows[:, self.label_bytes - 1].astype(np.int64))
@@ -111,7 +121,7 @@ class _Cifar:
         return _sized(_checked_labels(splits, len(classes), str(folder)), classes, image_size)
 
 
-def _downloaded(root: Path, read: Callable[[], object]):
+def _downloaded(root: Path, read: Callable[[], _Read]) -> _Read:
     try:
         root.mkdir(parents=True, exist_ok=True)
         return read()
@@ -125,12 +135,16 @@ def _downloaded(root: Path, read: Callable[[], object]):
 
 def _npz(path: Path, image_size: int | None) -> Source:
     if not path.is_file():
-        raise UserError(f"data.root is {path}, which is not a file; with data.name: npz it must name the .npz file")
+        raise UserError(
+            f"data.root is {path}, which is not a file; with data.name: npz it must name the .npz file"
+        )
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read as .npz ({error}); write it with numpy.savez, without objects") from None
+        raise UserError(
+            f"{path} cannot be read as .npz ({error}); write it with numpy.savez, without objects"
+        ) from None
     splits = {}
     for split in SPLITS:
         images, labels = arrays.get(f"{split}_images"), arrays.get(f"{split}_labels")
@@ -169,7 +183,9 @@ def _npz_labels(path: Path, split: str, labels: NDArray, images: int) -> Labels:
             f"{path}: {split}_labels has shape {labels.shape} and type {labels.dtype}; expected one integer an image"
         )
     if len(labels) != images:
-        raise UserError(f"{path}: {split} has {images} images and {len(labels)} labels; give one label an image")
+        raise UserError(
+            f"{path}: {split} has {images} images and {len(labels)} labels; give one label an image"
+        )
     return labels.astype(np.int64)
 
 
@@ -186,24 +202,34 @@ def _imagefolder(root: Path, image_size: int | None) -> Source:
         folders = {"train": root, "val": None, "test": None}
     classes = _class_folders(folders["train"] or root)
     if len(classes) < 2:
-        raise UserError(f"{folders['train']} has {len(classes)} class folders; a classifier needs two or more")
+        raise UserError(
+            f"{folders['train']} has {len(classes)} class folders; a classifier needs two or more"
+        )
     files: dict[str, list[tuple[Path, int]]] = {}
     for split, folder in folders.items():
         if folder is None:
             continue
         if unknown := sorted(set(_class_folders(folder)) - set(classes)):
-            raise UserError(f"{folder / unknown[0]}: class {unknown[0]!r} is not among the training classes; remove it")
-        files[split] = [(file, label) for label, name in enumerate(classes) for file in _images_in(folder / name)]
+            raise UserError(
+                f"{folder / unknown[0]}: class {unknown[0]!r} is not among the training classes; remove it"
+            )
+        files[split] = [
+            (file, label) for label, name in enumerate(classes) for file in _images_in(folder / name)
+        ]
     grey, sizes = _survey([file for listed in files.values() for file, _ in listed])
     if image_size is None and len(sizes) > 1:
         shown = ", ".join(f"{width}x{height}" for width, height in sorted(sizes)[:3])
-        raise UserError(f"{root}: images differ in size ({shown}, ...); set data.image_size to resize them, e.g. to 32")
+        raise UserError(
+            f"{root}: images differ in size ({shown}, ...); set data.image_size to resize them, e.g. to 32"
+        )
     splits = {split: _load_images(listed, image_size, grey) for split, listed in files.items()}
     return Source(_checked_labels(splits, len(classes), str(root)), classes)
 
 
 def _class_folders(folder: Path) -> list[str]:
-    return sorted(child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    return sorted(
+        child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")
+    )
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -230,7 +256,9 @@ def _survey(paths: Sequence[Path]) -> tuple[bool, set[tuple[int, int]]]:
     return grey, sizes
 
 
-def _load_images(files: Sequence[tuple[Path, int]], image_size: int | None, grey: bool) -> tuple[Images, Labels]:
+def _load_images(
+    files: Sequence[tuple[Path, int]], image_size: int | None, grey: bool
+) -> tuple[Images, Labels]:
     mode, channels = ("L", 1) if grey else ("RGB", 3)
     images = [_as_array(_converted(_open(path), mode), image_size, channels) for path, _ in files]
     if not images:
@@ -239,7 +267,11 @@ def _load_images(files: Sequence[tuple[Path, int]], image_size: int | None, grey
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode in ("I", "I;16", "F"):  # more than 8 bits a pixel: keep the upper ones, where PIL would clip
+    if image.mode in (
+        "I",
+        "I;16",
+        "F",
+    ):  # more than 8 bits a pixel: keep the upper ones, where PIL would clip
         values = np.asarray(image, dtype=np.float64)
         image = Image.fromarray(np.clip(values / (257 if values.max() > 255 else 1), 0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

@@ -18,21 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 
-# Telemetry off, and no minutes of retries against a server that is away: the stage resumes anyway.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-
-from mlflow import MlflowClient  # noqa: E402
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
-
-from models.events import Row  # noqa: E402
-from stages._files import sha256_of, write_json  # noqa: E402
-from stages._runtime import STATE, Interrupted, pipeline_process  # noqa: E402
-from stages.errors import MachineError, UserError  # noqa: E402
+from models.events import Row
+from stages._files import sha256_of, write_json
+from stages._runtime import STATE, Interrupted, pipeline_process
+from stages.errors import MachineError, UserError
 
 EXPERIMENT = os.environ.get("MLFLOW_EXPERIMENT_NAME", "msdarts")
 _PIPELINE = STATE / "pipeline.json"
@@ -136,7 +129,9 @@ class StageRun:
     def row(self, row: Row, **extra: float) -> None:
         """Logs an epoch of the history as metrics at that step."""
         now, step = int(time.time() * 1000), int(row["epoch"] or 0)
-        values = {name: value for name, value in {**row, **extra}.items() if value is not None and name != "epoch"}
+        values = {
+            name: value for name, value in {**row, **extra}.items() if value is not None and name != "epoch"
+        }
         with reported():
             self.mlflow.log_batch(
                 self.id, metrics=[Metric(name, float(value), now, step) for name, value in values.items()]
@@ -191,7 +186,9 @@ def stage_run(stage: str, params: Mapping[str, Any], resume: str | None = None) 
         parent = _parent(mlflow, experiment)
         run = _resumed(mlflow, resume)
         if run is None:
-            run = mlflow.create_run(experiment, run_name=stage, tags={"stage": stage, "git_commit": git_commit()})
+            run = mlflow.create_run(
+                experiment, run_name=stage, tags={"stage": stage, "git_commit": git_commit()}
+            )
         for tag, value in {"mlflow.parentRunId": parent, "mlflow.source.name": f"stages/{stage}.py"}.items():
             mlflow.set_tag(run.info.run_id, tag, value)
         for id in (run.info.run_id, parent):
@@ -235,9 +232,7 @@ def _parent(mlflow: MlflowClient, experiment: str) -> str:
     if experiment_name := os.environ.get("DVC_EXP_NAME"):
         tags["dvc_experiment"] = experiment_name
     run = mlflow.create_run(experiment, run_name=experiment_name or "pipeline", tags=tags)
-    write_json(
-        _PIPELINE, {"execution": execution, "run_id": run.info.run_id, "tracking_uri": tracking_uri()}
-    )
+    write_json(_PIPELINE, {"execution": execution, "run_id": run.info.run_id, "tracking_uri": tracking_uri()})
     return run.info.run_id
 
 

@@ -102,7 +102,13 @@ def export(deployed: Deployed, data: Data, opset: int, path: Path) -> None:
 def describe(path: Path, deployed: Deployed, data: Data, run_id: str) -> None:
     """Checks the graph and puts what it is into its metadata, without the paths the exporter leaves in its nodes."""
     model = onnx.load(path)
-    for node in (model.graph, *model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info):
+    for node in (
+        model.graph,
+        *model.graph.node,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.value_info,
+    ):
         del node.metadata_props[:]
     for node in model.graph.node:
         node.doc_string = ""
@@ -124,12 +130,16 @@ def describe(path: Path, deployed: Deployed, data: Data, run_id: str) -> None:
 def compare(deployed: Deployed, session: onnxruntime.InferenceSession, test: Split) -> dict[str, Any]:
     """Torch against ONNX Runtime on every test image, and at several batch sizes."""
     labels = test.labels.numpy()
+
+    def answer(images: NDArray) -> NDArray:
+        return np.asarray(session.run(None, {"image": images})[0])
+
     ours = predictions(lambda images: deployed(torch.from_numpy(images)).numpy(), test, 256)
-    theirs = predictions(lambda images: session.run(None, {"image": images})[0], test, 256)
+    theirs = predictions(answer, test, 256)
     largest = float(np.abs(ours - theirs).max())
     few = Split(test.images[: 2 * max(_PARITY_BATCHES)], test.labels[: 2 * max(_PARITY_BATCHES)])
     for size in _PARITY_BATCHES:
-        again = predictions(lambda images: session.run(None, {"image": images})[0], few, size)
+        again = predictions(answer, few, size)
         largest = max(largest, float(np.abs(ours[: len(again)] - again).max()))
     differ = ours.argmax(1) != theirs.argmax(1)
     best_two = np.sort(ours, axis=1)[:, -2:]

@@ -144,7 +144,9 @@ def load(path: Path = PARAMS_FILE) -> Params:
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path} must hold the sections {', '.join(Params.model_fields)}; it holds {content!r}")
+        raise UserError(
+            f"{path} must hold the sections {', '.join(Params.model_fields)}; it holds {content!r}"
+        )
     try:
         return Params.model_validate(content)
     except ValidationError as error:
@@ -182,7 +184,9 @@ def _without_union_branches(location: Sequence[str | int]) -> list[str | int]:
     for part in location:
         kept.append(part)
         field = section.model_fields.get(part)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, Section)):
+        if field is None or not (
+            isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        ):
             break
         section = field.annotation
     return kept

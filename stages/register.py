@@ -6,13 +6,11 @@ registry that was emptied, still ends with a registered version. When the versio
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import json
 import logging
 import sys
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -23,6 +21,9 @@ from stages._runtime import run
 from stages._tracking import StageRun, client, git_commit, reported, run_that_made, stage_run, tracking_uri
 from stages.errors import MachineError, UserError
 from stages.params import Params
+
+if TYPE_CHECKING:  # numpy and onnx are imported when there is something to register: the usual call is quick
+    pass
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 _INPUT_EXAMPLES = 2  # images kept with the model to show what it takes
@@ -135,10 +136,10 @@ def version_tags(report: dict[str, Any]) -> dict[str, str]:
 def log_version(tracked: StageRun, name: str, report: dict[str, Any]) -> str:
     """Logs the model with signature and input example, and registers it; returns the version."""
     import mlflow
-    import mlflow.onnx
     import numpy as np
     import onnx
     from mlflow.models import ModelSignature
+    from mlflow.onnx import log_model
     from mlflow.types import Schema, TensorSpec
 
     images = np.load(DATA / "test_images.npy", mmap_mode="r")[:_INPUT_EXAMPLES]
@@ -148,14 +149,17 @@ def log_version(tracked: StageRun, name: str, report: dict[str, Any]) -> str:
         Schema([TensorSpec(np.dtype("float32"), (-1, classes), "probabilities")]),
     )
     mlflow.set_tracking_uri(tracking_uri())
-    with quiet(), mlflow.start_run(run_id=tracked.id):
-        logged = mlflow.onnx.log_model(
+    hush()
+    with mlflow.start_run(run_id=tracked.id):
+        logged = log_model(
             onnx.load(EXPORT / "model.onnx"),  # logging changes what it is given: it gets a copy of its own
             name="model",
             signature=signature,
             input_example={"image": np.ascontiguousarray(images)},
             save_as_external_data=False,
-            pip_requirements=[f"{p}=={importlib.metadata.version(p)}" for p in ("onnx", "onnxruntime", "numpy")],
+            pip_requirements=[
+                f"{p}=={importlib.metadata.version(p)}" for p in ("onnx", "onnxruntime", "numpy")
+            ],
             registered_model_name=name,
             metadata={"data_sha256": report["data_sha256"], "model_sha256": report["model_sha256"]},
         )
@@ -165,33 +169,28 @@ def log_version(tracked: StageRun, name: str, report: dict[str, Any]) -> str:
 
 def check_reload(name: str, version: str) -> None:
     """The registered artifact must answer bit for bit as the exported file. Raises MachineError otherwise."""
-    import mlflow.onnx
     import numpy as np
     import onnxruntime
+    from mlflow.onnx import load_model
 
     images = np.ascontiguousarray(np.load(DATA / "test_images.npy", mmap_mode="r")[:64])
-    with quiet():
-        loaded = mlflow.onnx.load_model(f"models:/{name}/{version}").SerializeToString()
+    loaded = load_model(f"models:/{name}/{version}").SerializeToString()
     answers = [
-        onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"image": images})[0]
+        onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"image": images})[
+            0
+        ]
         for model in ((EXPORT / "model.onnx").read_bytes(), loaded)
     ]
     if not np.array_equal(*answers):
-        raise MachineError(f"version {version} of {name}, loaded again, answers differently; it gets no alias")
+        raise MachineError(
+            f"version {version} of {name}, loaded again, answers differently; it gets no alias"
+        )
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def hush() -> None:
     """MLflow's remarks about its own doings stay out of the stage's output."""
-    names = ("mlflow", "alembic")
-    levels = [logging.getLogger(name).level for name in names]
-    for name in names:
+    for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for name, level in zip(names, levels, strict=True):
-            logging.getLogger(name).setLevel(level)
 
 
 if __name__ == "__main__":

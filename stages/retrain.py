@@ -61,9 +61,13 @@ def main(params: Params) -> None:
 
             result = train(
                 network,
-                BatchStream(data.train, config.batch_size, preprocess, generator(config.seed, "train batches")),
+                BatchStream(
+                    data.train, config.batch_size, preprocess, generator(config.seed, "train batches")
+                ),
                 lambda: batches(data.val, EVALUATION_BATCH, preprocess),
-                TrainConfig(**config.model_dump(exclude={"seed", "batch_size", "channels", "cells", "cutout"})),
+                TrainConfig(
+                    **config.model_dump(exclude={"seed", "batch_size", "channels", "cells", "cutout"})
+                ),
                 generator(config.seed, "drop path"),
                 device=device(),
                 on_event=on_event,
@@ -73,7 +77,9 @@ def main(params: Params) -> None:
         metrics = summarize(confusion, data.classes)
         metrics["valid_accuracy"] = result.history[result.best_epoch - 1]["valid_accuracy"]
         metrics["best_epoch"] = result.best_epoch
-        metrics["params"] = count_parameters(network) - count_parameters(network.auxiliary or torch.nn.Identity())
+        metrics["params"] = count_parameters(network) - count_parameters(
+            network.auxiliary or torch.nn.Identity()
+        )
         with replacing(RETRAIN) as folder:
             save_file(inference_weights(result.weights), folder / "weights.safetensors")
             write_rows(folder / "history.csv", result.history)
@@ -91,7 +97,9 @@ def main(params: Params) -> None:
         tracked.metrics({f"class_accuracy/{name}": value for name, value in metrics["class_accuracy"].items() if value is not None})  # fmt: skip
         tracked.artifacts(RETRAIN)
     checkpoint.remove()
-    print(f"retrain: test accuracy {metrics['test_accuracy']:.4f} with the weights of epoch {result.best_epoch}")
+    print(
+        f"retrain: test accuracy {metrics['test_accuracy']:.4f} with the weights of epoch {result.best_epoch}"
+    )
 
 
 def read_genotype(path: Path) -> Genotype:
@@ -133,7 +141,8 @@ def summarize(confusion: Tensor, classes: list[str]) -> dict:
     return {
         "test_accuracy": sum(right) / sum(images),
         "class_accuracy": {
-            name: hit / count if count else None for name, hit, count in zip(classes, right, images, strict=True)
+            name: hit / count if count else None
+            for name, hit, count in zip(classes, right, images, strict=True)
         },
     }
 

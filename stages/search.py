@@ -91,7 +91,9 @@ def main(params: Params) -> None:
             write_json(folder / "summary.json", summary)
             _pictures.curves(folder / "curves.png", result.history, "Search")
         tracked.metrics(result.summary)
-        tracked.artifacts(*(SEARCH / name for name in ("alphas.safetensors", "history.csv", "summary.json", "curves.png")))
+        tracked.artifacts(
+            *(SEARCH / name for name in ("alphas.safetensors", "history.csv", "summary.json", "curves.png"))
+        )
     checkpoint.remove()
     print(f"search: discretization gap {result.summary['discretization_gap']:.4f}")
 
