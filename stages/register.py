@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import logging
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -21,9 +21,6 @@ from stages._runtime import run
 from stages._tracking import StageRun, client, git_commit, reported, run_that_made, stage_run, tracking_uri
 from stages.errors import MachineError, UserError
 from stages.params import Params
-
-if TYPE_CHECKING:  # numpy and onnx are imported when there is something to register: the usual call is quick
-    pass
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 _INPUT_EXAMPLES = 2  # images kept with the model to show what it takes
@@ -134,7 +131,10 @@ def version_tags(report: dict[str, Any]) -> dict[str, str]:
 
 
 def log_version(tracked: StageRun, name: str, report: dict[str, Any]) -> str:
-    """Logs the model with signature and input example, and registers it; returns the version."""
+    """Logs the model with signature and input example, and registers it; returns the version.
+
+    What it needs is imported here: most calls of the stage register nothing, and should be quick.
+    """
     import mlflow
     import numpy as np
     import onnx
@@ -150,6 +150,7 @@ def log_version(tracked: StageRun, name: str, report: dict[str, Any]) -> str:
     )
     mlflow.set_tracking_uri(tracking_uri())
     hush()
+    logged = None
     with mlflow.start_run(run_id=tracked.id):
         logged = log_model(
             onnx.load(EXPORT / "model.onnx"),  # logging changes what it is given: it gets a copy of its own
@@ -163,7 +164,7 @@ def log_version(tracked: StageRun, name: str, report: dict[str, Any]) -> str:
             registered_model_name=name,
             metadata={"data_sha256": report["data_sha256"], "model_sha256": report["model_sha256"]},
         )
-    assert logged.registered_model_version is not None
+    assert logged is not None and logged.registered_model_version is not None
     return str(logged.registered_model_version)
 
 
@@ -175,13 +176,12 @@ def check_reload(name: str, version: str) -> None:
 
     images = np.ascontiguousarray(np.load(DATA / "test_images.npy", mmap_mode="r")[:64])
     loaded = load_model(f"models:/{name}/{version}").SerializeToString()
-    answers = [
-        onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"image": images})[
-            0
-        ]
-        for model in ((EXPORT / "model.onnx").read_bytes(), loaded)
-    ]
-    if not np.array_equal(*answers):
+
+    def answers(model: bytes) -> bytes:
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        return np.asarray(session.run(None, {"image": images})[0]).tobytes()
+
+    if answers((EXPORT / "model.onnx").read_bytes()) != answers(loaded):
         raise MachineError(
             f"version {version} of {name}, loaded again, answers differently; it gets no alias"
         )
