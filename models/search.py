@@ -161,7 +161,7 @@ def _row(
     mix = detached(strategy.mix())
     train = tally.score()
     if not math.isfinite(train.loss):
-        raise Diverged(f"the training loss of the supernet became {train.loss} in epoch {epoch}")
+        raise Diverged(f"the training loss of the supernet became {train.loss} in epoch {epoch}; lower search.weights.learning_rate")
     valid = evaluate(supernet, lambda x: supernet(x, mix), loaders.valid())
     genotype = discretize(task.space, mix)
     return {

@@ -114,7 +114,7 @@ def train(
             on_event(StepEnd(epoch + 1, config.epochs, step + 1, len(stream)))
         score = tally.score()
         if not math.isfinite(score.loss):
-            raise Diverged(f"the training loss became {score.loss} in epoch {epoch + 1}")
+            raise Diverged(f"the training loss became {score.loss} in epoch {epoch + 1}; lower retrain.learning_rate")
         validation = evaluate(network, lambda x: network(x)[0], valid())
         row = {
             "epoch": epoch + 1,

@@ -139,7 +139,8 @@ def _npz(path: Path, image_size: int | None) -> Source:
             f"data.root is {path}, which is not a file; with data.name: npz it must name the .npz file"
         )
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, for numpy leaves a broken file open.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(

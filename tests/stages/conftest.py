@@ -1,0 +1,113 @@
+"""Small projects to run stages in: the real params.yaml with tiny sizes, one MLflow store for all."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[2]
+
+TINY = {
+    "search.epochs": 3,
+    "search.channels": 2,
+    "search.cells": 3,
+    "search.batch_size": 128,
+    "search.alpha.warmup_epochs": 1,
+    "retrain.epochs": 3,
+    "retrain.channels": 2,
+    "retrain.cells": 3,
+    "retrain.batch_size": 256,
+    "export.latency_repeats": 1,
+}
+
+
+def write_params(path: Path, changes: dict[str, Any]) -> None:
+    """The project's params.yaml with some keys (dotted) changed; a value of ``...`` removes the key."""
+    yaml = YAML(typ="safe")
+    content = yaml.load(ROOT / "params.yaml")
+    for key, value in changes.items():
+        *sections, name = key.split(".")
+        node = content
+        for section in sections:
+            node = node[section]
+        if value is ...:
+            del node[name]
+        else:
+            node[name] = value
+    yaml.dump(content, path)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of an MLflow store that all small projects share (making one takes seconds)."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str) -> Path:
+    """An empty project folder with tiny parameters, which is the current folder."""
+    write_params(tmp_path / "params.yaml", TINY)
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "tests")
+    return tmp_path
+
+
+@pytest.fixture
+def run_stage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs a stage in this process, in the current folder; returns its exit status."""
+    import importlib
+    import signal
+
+    from stages import _runtime
+
+    def run(name: str, *options: str) -> int:
+        monkeypatch.setattr(sys, "argv", [f"stages.{name}", *options])
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            return _runtime.run(name, importlib.import_module(f"stages.{name}").main)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, store: str) -> Path:
+    """A small project in which every stage but register has run, made once; do not write to it, use ``copy``."""
+    import os
+    import subprocess
+
+    folder = tmp_path_factory.mktemp("finished")
+    write_params(folder / "params.yaml", TINY)
+    (folder / "data").mkdir()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "MLFLOW_TRACKING_URI": store,
+        "MLFLOW_EXPERIMENT_NAME": "tests",
+        "OMP_NUM_THREADS": "1",
+    }
+    # In one process, for half of a small stage's time is imports.
+    program = (
+        "import sys; from importlib import import_module; from stages import _runtime\n"
+        "for name in ('prepare', 'search', 'discretize', 'retrain', 'export'):\n"
+        "    sys.exit(1) if _runtime.run(name, import_module(f'stages.{name}').main) else None"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True)
+    return folder
+
+
+@pytest.fixture
+def finished_copy(project: Path, finished: Path) -> Path:
+    """The current folder, with the artifacts of a finished small project."""
+    shutil.copytree(finished / "artifacts", project / "artifacts")
+    return project

@@ -1,0 +1,70 @@
+"""params.yaml: every mistake is told in one line, with the key, the value and the mend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.errors import UserError
+from stages.params import Params, load
+from tests.stages.conftest import ROOT, write_params
+
+
+def test_the_projects_own_file_is_valid() -> None:
+    assert isinstance(load(ROOT / "params.yaml"), Params)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"search.epochs": ..., "search.epoch": 5}, "search.epoch is unknown; did you mean search.epochs?"),
+        ({"search.mean_shift.bandwith": 1.0}, "did you mean search.mean_shift.bandwidth?"),
+        ({"serach": {}}, "serach is unknown; did you mean search?"),
+        ({"discretize.drop_path": 0.1}, "discretize.drop_path is unknown; did you mean retrain.drop_path?"),
+        ({"search.epochs": "ten"}, "search.epochs is 'ten'; it should be a valid integer"),
+        ({"search.epochs": 2.5}, "search.epochs is 2.5; it should be a valid integer"),
+        ({"search.epochs": 0}, "search.epochs is 0; it should be greater than or equal to 1"),
+        ({"search.epochs": True}, "search.epochs is True; it should be a valid integer"),
+        ({"search.cells": 2}, "search.cells is 2; it should be greater than or equal to 3"),
+        ({"retrain.drop_path": 1.0}, "retrain.drop_path is 1.0; it should be less than 1"),
+        ({"search.strategy": "msdarts"}, "search.strategy is 'msdarts'; it should be 'ms-darts'"),
+        ({"data.mirror": "often"}, "data.mirror is 'often'; it should be a valid boolean or be 'auto'"),
+        ({"search.mean_shift.bandwidth": float("inf")}, "bandwidth is inf; it should be a finite number"),
+        ({"retrain.seed": ...}, "retrain.seed is missing"),
+        ({"search.alpha.warmup_epochs": 20, "search.epochs": 20}, "must be less than search.epochs (20)"),
+        ({"data.valid_fraction": 0.6, "data.test_fraction": 0.5}, "together they must leave images"),
+        ({"export.opset": 17}, "export.opset is 17; it should be greater than or equal to 18"),
+        ({"registry.name": "a/b"}, "registry.name is 'a/b'; it should match pattern"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    write_params(tmp_path / "params.yaml", changes)
+    with pytest.raises(UserError) as caught:
+        load(tmp_path / "params.yaml")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: [\n", "is not valid YAML"),
+        ("data: 1\ndata: 2\n", "line 2 is not valid YAML: found duplicate key"),
+        ("just words", "must hold the sections data, search"),
+        ("", "must hold the sections"),
+    ],
+)
+def test_a_broken_file_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        load(tmp_path / "params.yaml")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_in_exponent_form_are_numbers_as_dvc_reads_them(tmp_path: Path) -> None:
+    text = (ROOT / "params.yaml").read_text().replace("weight_decay: 0.0003", "weight_decay: 3e-4")
+    (tmp_path / "params.yaml").write_text(text)
+    assert load(tmp_path / "params.yaml").retrain.weight_decay == 3e-4
