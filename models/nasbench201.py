@@ -122,7 +122,7 @@ class BenchmarkSupernet(nn.Module):
 
 
 class BenchmarkCell(nn.Module):
-    """A discrete cell. A node all of whose edges are ``none`` is zero."""
+    """A discrete cell. A node all of whose edges are ``none`` is zero; what leaves it still has its norm's shift."""
 
     def __init__(self, edges: Sequence[tuple[int, int, str]], spec: OpSpec):
         super().__init__()
@@ -132,9 +132,8 @@ class BenchmarkCell(nn.Module):
     def forward(self, x: Tensor, keep_KB: Tensor | None) -> Tensor:
         nodes = {0: x}
         for position, ((src, dst, _), op) in enumerate(zip(self.edges, self.ops, strict=True)):
-            if src not in nodes:
-                continue  # nothing comes from a zero node but zero
-            y = op(F.relu(nodes[src]) if op.takes_relu else nodes[src])
+            source = nodes.setdefault(src, torch.zeros_like(x))
+            y = op(F.relu(source) if op.takes_relu else source)
             if keep_KB is not None and not isinstance(op, Identity):
                 y = y * keep_KB[position][:, None, None, None]
             nodes[dst] = nodes[dst] + y if dst in nodes else y
