@@ -88,6 +88,7 @@ class MixedBenchmarkCell(nn.Module):
     def forward(self, x: Tensor, weights: Sequence[OpWeights]) -> Tensor:
         nodes = {0: x}
         for node, outgoing in enumerate(self.sources):
+            assert isinstance(outgoing, OutgoingEdges)
             terms = outgoing(nodes[node], weights[node])
             for dst, of_edge in zip(outgoing.destinations, terms, strict=True):
                 for term in of_edge:

@@ -181,11 +181,12 @@ class MeanShift:
         if float(self.least_spread) >= FLAT_KERNEL:
             return []
         self.told = True
-        return [
+        message = (
             f"the bandwidth {self.config.bandwidth} is so large for the radius {self.radius:.3g} that the kernel weights of a "
             f"step differ by less than {FLAT_KERNEL:.0%}: the mean shift is nearly an average weighted by the loss alone; "
             "set search.mean_shift.bandwidth to auto to have it follow the radius"
-        ]
+        )
+        return [message]
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state(), "told": self.told}

@@ -5,6 +5,7 @@ import gzip
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -106,7 +107,8 @@ def test_the_supernet_at_a_genotype_is_the_network_of_the_genotype(cell: str) ->
     supernet, network = BenchmarkSupernet(space, **SIZE), BenchmarkNetwork(genotype, **SIZE)
     outside = {k: v for k, v in supernet.state_dict().items() if ".sources." not in k}
     network.load_state_dict(outside, strict=False)
-    for mixed, found in zip(supernet.skeleton.cells(), network.cells, strict=True):
+    cells: Any = zip(supernet.skeleton.cells(), network.cells, strict=True)
+    for mixed, found in cells:
         channels = mixed.sources[0].ops["nor_conv_1x1"].conv.in_channels
         for (src, dst, op), module in zip(found.edges, found.ops, strict=True):
             if op.startswith("nor_conv"):
@@ -124,7 +126,7 @@ def test_the_supernet_at_a_genotype_is_the_network_of_the_genotype(cell: str) ->
 def test_a_mixed_cell_is_the_sum_over_edges_and_operations() -> None:
     """Against the definition: every edge by itself, every operation on its own source."""
     supernet = BenchmarkSupernet(search_space("nasbench201"), **SIZE)
-    cell = supernet.skeleton.cells()[0]
+    cell: Any = supernet.skeleton.cells()[0]
     mix = torch.softmax(torch.randn((6, 5), generator=torch.Generator().manual_seed(1)), dim=-1)
     x = torch.randn((4, 4, 8, 8), generator=torch.Generator().manual_seed(2))
 

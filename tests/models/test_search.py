@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +21,8 @@ from models.search import SearchResult, search
 from models.seeds import generator
 from models.spaces import search_space
 from models.strategies import AlphaConfig, Alternating
-from tests.models.tiny import STRATEGIES, config, loaders, task
+from models.tasks import BatchObjective, ImageTask
+from tests.models.tiny import STRATEGIES, config, loaders, objectives, task
 
 pytestmark = pytest.mark.usefixtures("double")
 SPACE = "nasbench201"  # the smallest
@@ -82,8 +85,10 @@ def test_each_row_scores_the_alpha_and_genotype_of_its_own_epoch() -> None:
     genotypes = [discretize(search_space(SPACE), mix) for mix in mixes]
     for row, genotype in zip(found.history, genotypes, strict=True):
         assert row["skip_connects_cell"] == arch_str(genotype).count("skip_connect")
-    changes = [sum(a != b for a, b in zip(one.groups["cell"], other.groups["cell"], strict=True))
-               for one, other in zip(genotypes, genotypes[1:], strict=False)]  # fmt: skip
+    cells = [genotype.groups["cell"] for genotype in genotypes]
+    changes = [
+        sum(old != new for old, new in zip(before, after, strict=True)) for before, after in pairwise(cells)
+    ]
     assert [row["genotype_changes"] for row in found.history] == [None, *changes]
     assert found.genotype == genotypes[-1] and found.epoch == 3
     supernet = task(SPACE).supernet(channels=2, cells=1)
@@ -97,7 +102,9 @@ def test_each_row_scores_the_alpha_and_genotype_of_its_own_epoch() -> None:
 class Watched(Alternating):
     """Notes the rate at which the weights are about to be moved."""
 
-    rates: list[float]
+    def __init__(self, *arguments: Any, **named: Any):
+        super().__init__(*arguments, **named)
+        self.rates: list[float] = []
 
     def step(self, params: Params, train: Objective, valid: Objective, descent: Descent) -> Mix:
         self.rates.append(descent.learning_rate)
@@ -107,7 +114,6 @@ class Watched(Alternating):
 def test_the_rate_reported_is_the_rate_used() -> None:
     """Defect 4: the published scheduler steps before the optimizer."""
     strategy = Watched(search_space(SPACE), AlphaConfig(), generator(0, "alpha"))
-    strategy.rates = []
     found = search(task(SPACE), strategy, loaders(), config(SPACE, epochs=3))
     reported = [row["learning_rate"] for row in found.history]
     assert strategy.rates == [rate for rate in reported for _ in range(2)]
@@ -210,8 +216,6 @@ def test_a_loss_that_is_not_finite_ends_the_search() -> None:
 @pytest.mark.parametrize("space", ["s1", "s5", "nasbench201"])
 def test_the_network_holds_no_architecture_parameters_and_takes_any_size(space: str) -> None:
     """Defect 8: hidden alpha, ten classes, 32 pixels and even sides; here 7 classes, one channel, 9x11 pixels."""
-    from models.tasks import BatchObjective, ImageTask
-
     free = ImageTask(search_space(space), (9, 11, 1), 7, seed=0)
     supernet = free.supernet(channels=2, cells=3 if space != SPACE else 1)
     strategy = Alternating(search_space(space), AlphaConfig(warmup_epochs=0), generator(0, "alpha"))
@@ -227,9 +231,7 @@ def test_the_network_holds_no_architecture_parameters_and_takes_any_size(space: 
 
 def test_perturbed_losses_are_one_pass_and_leave_the_network_as_it_was() -> None:
     """Defect 10: the published code makes a pass for each perturbed loss."""
-    from tests.models.tiny import objectives
-
-    tiny, train, _, params = objectives(SPACE)
+    _, train, _, params = objectives(SPACE)
     train(params, {"cell": torch.full((6, 5), 0.2)})
     source = torch.Generator().manual_seed(0)
     mixes = [{"cell": torch.softmax(torch.randn((6, 5), generator=source), dim=-1)} for _ in range(3)]
