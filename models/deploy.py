@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.augment import normalize
-from models.network import Network
+from models.families import FoundNetwork
 
 
 class Deployed(nn.Module):
@@ -17,7 +17,7 @@ class Deployed(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: Network, mean: Sequence[float], std: Sequence[float]):
+    def __init__(self, network: FoundNetwork, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         self.network = network
         self.register_buffer("mean", torch.tensor(list(mean)))

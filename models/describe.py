@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from models.errors import InvalidInput
+from models.families import network_of
 from models.genotype import Genotype, from_json
-from models.network import Network
+from models.nasbench201 import STAGES
 from models.skeleton import MINIMUM_CELLS, check_image_size
 
 
@@ -42,26 +44,57 @@ def count_macs(module: nn.Module, *inputs: Tensor) -> int:
     return total
 
 
+@dataclass(frozen=True)
+class Size:
+    """Initial channels and cells of a network: all of its cells in DARTS, those of one stage in NAS-Bench-201."""
+
+    channels: int
+    cells: int
+    minimum_cells: int
+
+
+# What the papers train: genotypes are compared at these sizes.
+PUBLISHED_SIZES = {"darts": Size(36, 20, MINIMUM_CELLS), "nasbench201": Size(16, 5, 1)}
+
+
 def describe(
-    genotype: Genotype, *, channels: int, cells: int, classes: int, image_size: int, channels_in: int = 3
+    genotype: Genotype,
+    *,
+    channels: int,
+    cells: int,
+    classes: int,
+    image_size: int,
+    channels_in: int = 3,
+    stages: int = STAGES,
 ) -> dict[str, int]:
     """``params`` without and ``params_with_auxiliary`` with the auxiliary head, and ``macs`` for one image.
 
-    Nothing is computed: the network is built on PyTorch's meta device. Where the image is too small for an auxiliary
-    head, both counts are equal.
+    Nothing is computed: the network is built on PyTorch's meta device. Where there is no auxiliary head, both counts are equal.
+    For NAS-Bench-201 also ``flops`` as that benchmark reports them: multiply-accumulates, and the classifier's biases.
     """
     check_image_size(image_size, image_size)
-    size = dict(
-        channels=channels, cells=cells, classes=classes, channels_in=channels_in, image_size=image_size
-    )
+
+    def network(*, auxiliary: bool) -> nn.Module:
+        return network_of(
+            genotype,
+            channels=channels,
+            cells=cells,
+            classes=classes,
+            channels_in=channels_in,
+            image_size=image_size,
+            stages=stages,
+            auxiliary=auxiliary,
+        )
+
     with torch.device("meta"):
-        network = Network(genotype, **size).eval()
-        image = torch.empty(1, channels_in, image_size, image_size)
-        return {
-            "params": count_parameters(network),
-            "params_with_auxiliary": count_parameters(Network(genotype, **size, auxiliary=True)),
-            "macs": count_macs(network, image),
+        plain = network(auxiliary=False).eval()
+        macs = count_macs(plain, torch.empty(1, channels_in, image_size, image_size))
+        counts = {
+            "params": count_parameters(plain),
+            "params_with_auxiliary": count_parameters(network(auxiliary=True)),
+            "macs": macs,
         }
+    return counts | ({"flops": macs + classes} if genotype.space == "nasbench201" else {})
 
 
 def _at_least(minimum: int):
@@ -78,8 +111,10 @@ def _at_least(minimum: int):
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m models.describe", description=__doc__)
     parser.add_argument("genotype", type=Path, metavar="GENOTYPE.json")
-    parser.add_argument("--channels", type=_at_least(1), default=36, help="of the first cells (default 36)")
-    parser.add_argument("--cells", type=_at_least(MINIMUM_CELLS), default=20, help="(default 20)")
+    parser.add_argument(
+        "--channels", type=_at_least(1), help="of the first cells (default 36; nasbench201: 16)"
+    )
+    parser.add_argument("--cells", type=_at_least(1), help="(default 20; nasbench201: 5, counted a stage)")
     parser.add_argument("--classes", type=_at_least(1), default=10, help="(default 10)")
     parser.add_argument("--image-size", type=_at_least(1), default=32, help="side in pixels (default 32)")
     options = parser.parse_args()
@@ -87,10 +122,15 @@ def main() -> int:
         content = json.loads(options.genotype.read_text())
         if not isinstance(content, dict):
             raise InvalidInput("genotype: expected a JSON object")
+        genotype = from_json(content)
+        size = PUBLISHED_SIZES[genotype.space]
+        cells = options.cells or size.cells
+        if cells < size.minimum_cells:
+            parser.error(f"argument --cells: {cells} is too small; the least is {size.minimum_cells}")
         counts = describe(
-            from_json(content),
-            channels=options.channels,
-            cells=options.cells,
+            genotype,
+            channels=options.channels or size.channels,
+            cells=cells,
             classes=options.classes,
             image_size=options.image_size,
         )

@@ -30,8 +30,16 @@ class EpochEnd:
     state: Callable[[], State]
 
 
-Listener = Callable[[StepEnd | EpochEnd], None]
+@dataclass(frozen=True)
+class Notice:
+    """Something about the settings that the user should know, said once."""
+
+    message: str
 
 
-def silent(_: StepEnd | EpochEnd) -> None:
+Event = StepEnd | EpochEnd | Notice
+Listener = Callable[[Event], None]
+
+
+def silent(_: Event) -> None:
     """The listener that does nothing."""

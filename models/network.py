@@ -113,7 +113,7 @@ class Network(nn.Module):
     def forward(self, x: Tensor, keep_LKB: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Logits (B, classes) and, in training mode with an auxiliary head, its logits.
 
-        keep_LKB (cells, edges, B) are the factors of drop path, see ``drop_path_factors``; None keeps all paths.
+        keep_LKB (cells, edges, B) are the factors of drop path, see models/train.py; None keeps all paths.
         """
         input0, input1 = self.stem(x)
         auxiliary = None
@@ -127,14 +127,3 @@ class Network(nn.Module):
 def takes_auxiliary(image_size: int) -> bool:
     """Whether images of that side (pixels) leave feature maps large enough for the auxiliary head."""
     return not Stem.is_large(image_size) and side_after_reductions(image_size) >= AUXILIARY_SIDE
-
-
-def drop_path_factors(
-    network: Network, batch: int, probability: float, generator: torch.Generator, device: torch.device
-) -> Tensor | None:
-    """Factors (cells, edges, B) of drop path: 0 with ``probability``, else 1 / (1 - probability), per image."""
-    if probability == 0:
-        return None
-    edges = max(len(cell.edges) for cell in network.cells)  # pyright: ignore[reportArgumentType]
-    uniform = torch.rand((len(network.cells), edges, batch), generator=generator, device=generator.device)
-    return (uniform >= probability).float().div(1 - probability).to(device)

@@ -1,4 +1,4 @@
-"""The candidate operations of DARTS (arXiv 1806.09055, section 3.1) and the S4 noise of RobustDARTS.
+"""The candidate operations of DARTS (arXiv 1806.09055, section 3.1) and NAS-Bench-201, and the S4 noise of RobustDARTS.
 
 Operations are *stacked*: one module holds the same operation of all edges that leave a node, so that the
 supernet computes them in one call (``edges`` > 1) and the found network with the same code (``edges`` = 1). The weight
@@ -139,8 +139,24 @@ class FactorizedReduce(nn.Module):
         return self.norm(torch.cat(halves, dim=1), weight)
 
 
+class StandardConv(nn.Module):
+    """Convolution and norm: ``nor_conv`` of NAS-Bench-201 (arXiv 2001.00326) after its ReLU. The side stays."""
+
+    takes_relu = True
+    takes_repeated = shared = False
+
+    def __init__(self, kernel: int, spec: OpSpec):
+        super().__init__()
+        width = spec.edges * spec.channels
+        self.conv = nn.Conv2d(spec.channels, width, kernel, spec.stride, kernel // 2, bias=False)
+        self.norm = BatchNorm(width, affine=spec.affine)
+
+    def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        return self.norm(self.conv(x), weight)
+
+
 class Pool(nn.Module):
-    """3x3 max or average pooling (padding not counted), in the supernet followed by norm."""
+    """3x3 max or average pooling (padding not counted), in the supernet of DARTS followed by norm."""
 
     takes_relu = takes_repeated = False
     shared = True
@@ -199,24 +215,25 @@ class Noise(nn.Module):
         return y if weight is None else scale_edges(y, weight)
 
 
-Builder = Callable[[OpSpec, bool], nn.Module]  # (spec, in the supernet?) -> module
+Builder = Callable[[OpSpec, bool], nn.Module]  # (spec, norm after pooling?) -> module
 
 _BUILDERS: Mapping[str, Builder] = {
-    "max_pool_3x3": lambda spec, supernet: Pool("max", spec, norm=supernet),
-    "avg_pool_3x3": lambda spec, supernet: Pool("average", spec, norm=supernet),
+    "max_pool_3x3": lambda spec, norm: Pool("max", spec, norm=norm),
+    "avg_pool_3x3": lambda spec, norm: Pool("average", spec, norm=norm),
     "skip_connect": lambda spec, _: Identity() if spec.stride == 1 else FactorizedReduce(spec.channels, spec),
     "sep_conv_3x3": lambda spec, _: SeparableConv(3, spec),
     "sep_conv_5x5": lambda spec, _: SeparableConv(5, spec),
     "dil_conv_3x3": lambda spec, _: DilatedConv(3, spec),
     "dil_conv_5x5": lambda spec, _: DilatedConv(5, spec),
+    "nor_conv_1x1": lambda spec, _: StandardConv(1, spec),
+    "nor_conv_3x3": lambda spec, _: StandardConv(3, spec),
     "noise": lambda spec, _: Noise(spec),
 }
-OPERATIONS = ("none", *_BUILDERS)  # `none`, the absent edge, is never built
 
 
-def build(name: str, spec: OpSpec, *, supernet: bool = False) -> nn.Module:
-    """The operation of that name (any of OPERATIONS but ``none``)."""
-    return _BUILDERS[name](spec, supernet)
+def build(name: str, spec: OpSpec, *, pool_norm: bool = False) -> nn.Module:
+    """The operation of that name (``none`` is the absent edge, never built); ``pool_norm`` has pooling followed by norm."""
+    return _BUILDERS[name](spec, pool_norm)
 
 
 class GlobalAveragePool(nn.Module):

@@ -8,3 +8,8 @@ import math
 def cosine(start: float, end: float, epoch: int, epochs: int) -> float:
     """Half a cosine from ``start`` at epoch 0 towards ``end`` at epoch ``epochs`` (Loshchilov and Hutter, arXiv 1608.03983)."""
     return end + (start - end) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+def linear(start: float, end: float, epoch: int, epochs: int) -> float:
+    """A straight line from ``start`` in the first to ``end`` in the last of ``epochs``."""
+    return start + (end - start) * epoch / max(epochs - 1, 1)

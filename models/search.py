@@ -1,25 +1,31 @@
 """The search loop: the mix and the weights take turns, epoch by epoch, and every epoch can be resumed from.
 
 Per batch: the strategy moves the architecture and hands over the mix, then SGD moves the weights at that mix (DARTS
-algorithm 1; MS-DARTS's smoothing happens inside the strategy).
+algorithm 1; MS-DARTS's smoothing happens inside the strategy). What makes a search fall apart is measured: see ``SearchResult``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from models.batches import Batch, BatchStream
+from models.benchmark import Benchmark
+from models.curvature import Eigenvalue, dominant_eigenvalue
 from models.discretize import discretize, one_hot
-from models.errors import Diverged
-from models.evaluate import Tally, evaluate, recalibrated
-from models.events import EpochEnd, Listener, Row, State, StepEnd, silent
+from models.early_stopping import EarlyStopping
+from models.errors import Diverged, InvalidInput
+from models.evaluate import Score, Tally, evaluate, recalibrated
+from models.events import EpochEnd, Listener, Notice, Row, State, StepEnd, silent
+from models.genotype import Genotype
+from models.gradients import descent_of
+from models.objective import Mix
 from models.schedules import cosine
-from models.strategies import Mix, Strategy, row_entropy
+from models.strategies import Strategy, detached, row_entropy
 from models.tasks import BatchObjective, ImageTask
 
 
@@ -35,13 +41,15 @@ class SearchConfig:
     momentum: float = 0.9
     weight_decay: float = 3e-4
     gradient_clip: float = 5.0
+    curvature_images: int = 64  # validation images the Hessian eigenvalue is measured on; 0: it is not
 
 
 @dataclass(frozen=True)
 class Loaders:
     """The data of a search: ``train`` moves the weights, ``architecture`` alpha (None: the same batches as the weights).
 
-    ``valid()`` and ``calibration()`` are passes over un-augmented images: for scores, and for batch statistics.
+    ``valid()`` and ``calibration()`` are passes over un-augmented images: for scores, and for batch statistics. The curvature is
+    measured on the first batch of ``valid()``, so its images should not be sorted by class.
     """
 
     train: BatchStream
@@ -54,20 +62,32 @@ class Loaders:
 class SearchResult:
     """What a search found.
 
-    ``alphas``: cell type -> (epochs, edges, operations), the architecture parameters after each epoch. ``summary``:
-    validation accuracy of the supernet, of its discretized mix, and their difference, the discretization gap.
+    ``epoch``, counted from 1, is the one whose architecture parameters are the result: the last, or the one that early stopping
+    went back to. ``alphas``: cell type -> (epochs, edges, operations), the architecture parameters after each epoch.
+    ``history``, a row an epoch, has per cell type the mean entropy of the mix's rows and the skip connections of the genotype, the
+    edges in which the genotype differs from that of the epoch before, and what the strategy reports. ``summary``: validation
+    accuracy of the supernet, of its discretized mix, their difference (the discretization gap), and the dominant eigenvalue
+    of the Hessian of the validation loss with respect to alpha with its residual, all at the weights of the last epoch.
     """
 
     history: list[Row]
     alphas: dict[str, Tensor]
     weights: dict[str, Tensor]
     summary: dict[str, float]
+    genotype: Genotype
+    epoch: int
 
 
 @dataclass
-class _Progress:
-    """What a search has behind it, apart from the state of its parts."""
+class _Run:
+    """The parts of a search, and what it has behind it."""
 
+    task: ImageTask
+    strategy: Strategy
+    loaders: Loaders
+    config: SearchConfig
+    supernet: nn.Module
+    optimizer: torch.optim.SGD
     history: list[Row] = field(default_factory=list)
     alphas: dict[str, list[Tensor]] = field(default_factory=dict)
 
@@ -78,108 +98,140 @@ def search(
     loaders: Loaders,
     config: SearchConfig,
     *,
+    early_stopping: EarlyStopping | None = None,
+    benchmark: Benchmark | None = None,
     device: torch.device = torch.device("cpu"),
     on_event: Listener = silent,
     resume: State | None = None,
 ) -> SearchResult:
-    """Runs or resumes a search. Raises Diverged when a loss is no longer finite."""
+    """Runs or resumes a search. Raises Diverged when a loss is no longer finite.
+
+    With a ``benchmark`` the history has the tabulated accuracy and rank of each epoch's genotype.
+    """
+    measured = early_stopping is not None and early_stopping.needs_eigenvalue
+    if measured and config.curvature_images == 0:
+        raise InvalidInput("early stopping on the eigenvalue needs search.curvature_images of 1 or more")
     supernet = task.supernet(channels=config.channels, cells=config.cells)
-    supernet = supernet.to(device=device, memory_format=torch.channels_last)
+    supernet = supernet.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.SGD(
         supernet.parameters(),
         lr=config.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
     )
-    progress = _Progress()
+    run = _Run(task, strategy, loaders, config, supernet, optimizer)
     if resume is not None:
-        _load_state(resume, task, strategy, loaders, supernet, optimizer, progress)
+        _load_state(run, resume)
 
-    for epoch in range(len(progress.history), config.epochs):
+    chosen = early_stopping(run.history) if early_stopping else None
+    while chosen is None and len(run.history) < config.epochs:
+        epoch = len(run.history)
         rate = cosine(config.learning_rate, config.learning_rate_end, epoch, config.epochs)
         for group in optimizer.param_groups:
             group["lr"] = rate
         strategy.start_epoch(epoch)
         tally = Tally()
         for step in range(len(loaders.train)):
-            _step(task, strategy, loaders, supernet, optimizer, config, tally)
+            _step(run, tally)
             on_event(StepEnd(epoch + 1, config.epochs, step + 1, len(loaders.train)))
-        row = _row(task, strategy, loaders, supernet, tally, epoch + 1, rate)
-        progress.history.append(row)
+        row = _row(run, tally.score(), rate, benchmark, eigenvalue=measured)
+        for message in strategy.notices():
+            on_event(Notice(message))
+        run.history.append(row)
         for group, alpha in strategy.alphas().items():
-            progress.alphas.setdefault(group, []).append(alpha.cpu())
-        on_event(
-            EpochEnd(
-                epoch + 1,
-                config.epochs,
-                row,
-                lambda: _state(task, strategy, loaders, supernet, optimizer, progress),
-            )
-        )
-    return SearchResult(
-        progress.history,
-        {group: torch.stack(rows) for group, rows in progress.alphas.items()},
-        {name: tensor.cpu().contiguous() for name, tensor in supernet.state_dict().items()},
-        discretization_gap(task, supernet, strategy.mix(), loaders),
-    )
+            run.alphas.setdefault(group, []).append(alpha.cpu())
+        on_event(EpochEnd(epoch + 1, config.epochs, row, lambda: _state(run)))
+        chosen = early_stopping(run.history) if early_stopping else None
+    return _result(run, len(run.history) if chosen is None else chosen)
 
 
-def _step(
-    task: ImageTask,
-    strategy: Strategy,
-    loaders: Loaders,
-    supernet: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    config: SearchConfig,
-    tally: Tally,
-) -> None:
+def _step(run: _Run, tally: Tally) -> None:
+    task, supernet, loaders = run.task, run.supernet, run.loaders
     x, labels = next(loaders.train)
     train = BatchObjective(task, supernet, x, labels)
     valid = train
-    if loaders.architecture is not None and strategy.needs_valid():
+    if loaders.architecture is not None and run.strategy.needs_valid():
         valid = BatchObjective(task, supernet, *next(loaders.architecture))
     params = dict(supernet.named_parameters())
-    mix = strategy.step(params, train, valid)
-    optimizer.zero_grad()
+    mix = run.strategy.step(params, train, valid, descent_of(run.optimizer, params))
+    run.optimizer.zero_grad()
     output = train.output(params, mix)
     loss = task.loss(output, labels)
     loss.backward()
-    nn.utils.clip_grad_norm_(supernet.parameters(), config.gradient_clip)
-    optimizer.step()
+    nn.utils.clip_grad_norm_(supernet.parameters(), run.config.gradient_clip)
+    run.optimizer.step()
     tally.add(loss, output, labels)
 
 
-def _row(
-    task: ImageTask,
-    strategy: Strategy,
-    loaders: Loaders,
-    supernet: nn.Module,
-    tally: Tally,
-    epoch: int,
-    rate: float,
-) -> Row:
-    mix = detached(strategy.mix())
-    train = tally.score()
+def _row(run: _Run, train: Score, rate: float, benchmark: Benchmark | None, *, eigenvalue: bool) -> Row:
+    task, supernet, epoch = run.task, run.supernet, len(run.history) + 1
     if not math.isfinite(train.loss):
-        raise Diverged(f"the training loss of the supernet became {train.loss} in epoch {epoch}; lower search.weights.learning_rate")
-    valid = evaluate(supernet, lambda x: supernet(x, mix), loaders.valid())
+        raise Diverged(
+            f"the training loss of the supernet became {train.loss} in epoch {epoch}; lower"
+            " search.weights.learning_rate"
+        )
+    mix = detached(run.strategy.mix())
+    valid = evaluate(supernet, lambda x: supernet(x, mix), run.loaders.valid())
     genotype = discretize(task.space, mix)
-    return {
+    before = discretize(task.space, _mix_after(run, epoch - 1)) if run.history else None
+    row: dict[str, int | float | None] = {
         "epoch": epoch,
         "train_loss": train.loss,
         "train_accuracy": train.accuracy,
         "valid_loss": valid.loss,
         "valid_accuracy": valid.accuracy,
         "learning_rate": rate,
-        **strategy.report(),
+        **run.strategy.report(),
         **{f"entropy_{group}": row_entropy(rows) for group, rows in mix.items()},
         **{f"skip_connects_{group}": genotype.count("skip_connect", group) for group in mix},
+        "genotype_changes": None if before is None else genotype.changes(before),
     }
+    if eigenvalue:
+        row["hessian_eigenvalue"] = _hessian_eigenvalue(run, run.strategy.alphas()).value
+    if benchmark is not None:
+        standing = benchmark.standing(genotype)
+        row |= {"tabulated_accuracy": standing.accuracy, "tabulated_rank": standing.rank}
+    return row
 
 
-def discretization_gap(
-    task: ImageTask, supernet: nn.Module, mix: Mix, loaders: Loaders
-) -> dict[str, float]:
+def _result(run: _Run, epoch: int) -> SearchResult:
+    mix = _mix_after(run, epoch)
+    summary = discretization_gap(run.task, run.supernet, mix, run.loaders)
+    if run.config.curvature_images > 0:
+        found = _hessian_eigenvalue(run, {group: rows[epoch - 1] for group, rows in run.alphas.items()})
+        summary |= {"hessian_eigenvalue": found.value, "hessian_residual": found.residual}
+    return SearchResult(
+        run.history,
+        {group: torch.stack(rows) for group, rows in run.alphas.items()},
+        {name: tensor.cpu().contiguous() for name, tensor in run.supernet.state_dict().items()},
+        summary,
+        discretize(run.task.space, mix),
+        epoch,
+    )
+
+
+def _mix_after(run: _Run, epoch: int) -> dict[str, Tensor]:
+    """The mix after an epoch, counted from 1."""
+    device = next(run.supernet.parameters()).device
+    return detached(
+        run.strategy.mix({group: rows[epoch - 1].to(device) for group, rows in run.alphas.items()})
+    )
+
+
+def _hessian_eigenvalue(run: _Run, alphas: Mapping[str, Tensor]) -> Eigenvalue:
+    """The dominant Hessian eigenvalue of the validation loss, on the first images of a pass.
+
+    In evaluation mode, so that what is differentiated is the loss that the history shows, and nothing random is in it.
+    """
+    x, labels = next(iter(run.loaders.valid()))
+    images = run.config.curvature_images
+    objective = BatchObjective(run.task, run.supernet, x[:images], labels[:images])
+    params = {name: weight.detach() for name, weight in run.supernet.named_parameters()}
+    at = {group: rows.to(x.device) for group, rows in alphas.items()}
+    return dominant_eigenvalue(lambda alphas: objective.evaluated(params, run.strategy.mix(alphas)), at)
+
+
+def discretization_gap(task: ImageTask, supernet: nn.Module, mix: Mix, loaders: Loaders) -> dict[str, float]:
     """Validation accuracy of the supernet at the mix, at the discretized mix, and the difference.
 
     Same weights for both; for each the batch statistics are recalibrated on the calibration images first.
@@ -203,49 +255,29 @@ def discretization_gap(
     }
 
 
-def detached(mix: Mix) -> dict[str, Tensor]:
-    """The mix without gradients."""
-    return {group: rows.detach() for group, rows in mix.items()}
-
-
 def _streams(loaders: Loaders) -> dict[str, BatchStream]:
     streams = {"train": loaders.train, "architecture": loaders.architecture}
     return {name: stream for name, stream in streams.items() if stream is not None}
 
 
-def _state(
-    task: ImageTask,
-    strategy: Strategy,
-    loaders: Loaders,
-    supernet: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    progress: _Progress,
-) -> State:
+def _state(run: _Run) -> State:
     return {
-        "supernet": supernet.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "strategy": strategy.state_dict(),
-        "streams": {name: stream.state_dict() for name, stream in _streams(loaders).items()},
-        "generators": {name: generator.get_state() for name, generator in task.generators.items()},
-        "history": progress.history,
-        "alphas": progress.alphas,
+        "supernet": run.supernet.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "strategy": run.strategy.state_dict(),
+        "streams": {name: stream.state_dict() for name, stream in _streams(run.loaders).items()},
+        "generators": {name: generator.get_state() for name, generator in run.task.generators.items()},
+        "history": run.history,
+        "alphas": run.alphas,
     }
 
 
-def _load_state(
-    state: State,
-    task: ImageTask,
-    strategy: Strategy,
-    loaders: Loaders,
-    supernet: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    progress: _Progress,
-) -> None:
-    supernet.load_state_dict(state["supernet"])
-    optimizer.load_state_dict(state["optimizer"])
-    strategy.load_state_dict(state["strategy"])
-    for name, stream in _streams(loaders).items():
+def _load_state(run: _Run, state: State) -> None:
+    run.supernet.load_state_dict(state["supernet"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.strategy.load_state_dict(state["strategy"])
+    for name, stream in _streams(run.loaders).items():
         stream.load_state_dict(state["streams"][name])
-    for name, generator in task.generators.items():
+    for name, generator in run.task.generators.items():
         generator.set_state(state["generators"][name])
-    progress.history, progress.alphas = state["history"], state["alphas"]
+    run.history, run.alphas = state["history"], state["alphas"]

@@ -58,7 +58,8 @@ class Stem(nn.Module):
             self.channels = STEM_MULTIPLIER * channels
             # The published stem is affine in the supernet too.
             self.stem0 = nn.Sequential(
-                nn.Conv2d(channels_in, self.channels, 3, 1, 1, bias=False), BatchNorm(self.channels, affine=True)
+                nn.Conv2d(channels_in, self.channels, 3, 1, 1, bias=False),
+                BatchNorm(self.channels, affine=True),
             )
 
     @staticmethod

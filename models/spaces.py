@@ -1,13 +1,14 @@
 """Search spaces: which edges a cell has and which operations may sit on each.
 
 S5 is the full space of DARTS (arXiv 1806.09055); S1..S4 are the reduced spaces of RobustDARTS
-(arXiv 1909.09656), built there to make searches collapse.
+(arXiv 1909.09656), built there to make searches collapse. NAS-Bench-201 (arXiv 2001.00326) has one small cell, all of
+whose 15,625 forms have been trained.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from models.errors import InvalidInput
 
@@ -27,12 +28,15 @@ class Edge:
 class SearchSpace:
     """A named set of cell types; ``groups[cell type]`` are its edges in the order of the mix's rows.
 
-    ``family`` is what a genotype of the space is called in ``genotype.json``: one network reads all of a family.
+    ``family`` is what a genotype of the space is called in ``genotype.json``: one network reads all of a family. A genotype
+    keeps the ``incoming`` strongest edges of each node (None: all), none of them ``none`` if ``exclude_none``.
     """
 
     name: str
     family: str
     groups: Mapping[str, tuple[Edge, ...]]
+    incoming: int | None
+    exclude_none: bool
 
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Cell type -> (edges, operations), the shape of its mix. Every edge of a type has as many candidates."""
@@ -44,7 +48,7 @@ def darts_edges() -> list[tuple[int, int]]:
     return [(src, dst) for dst in range(2, 2 + NODES) for src in range(dst)]
 
 
-_S5 = (
+S5_OPS = (
     "none",
     "max_pool_3x3",
     "avg_pool_3x3",
@@ -89,16 +93,25 @@ _S1_REDUCE = (
 )
 
 
-def _darts(name: str, normal: tuple[tuple[str, ...], ...], reduce: tuple[tuple[str, ...], ...]) -> SearchSpace:
+def _darts(
+    name: str, normal: tuple[tuple[str, ...], ...], reduce: tuple[tuple[str, ...], ...]
+) -> SearchSpace:
     def edges(ops: tuple[tuple[str, ...], ...]) -> tuple[Edge, ...]:
         return tuple(Edge(src, dst, row) for (src, dst), row in zip(darts_edges(), ops, strict=True))
 
-    return SearchSpace(name, "darts", {"normal": edges(normal), "reduce": edges(reduce)})
+    groups = {"normal": edges(normal), "reduce": edges(reduce)}
+    return SearchSpace(name, "darts", groups, incoming=2, exclude_none=True)
 
 
 def _same(*ops: str) -> tuple[tuple[str, ...], ...]:
     return (ops,) * len(darts_edges())
 
+
+NASBENCH201_NODES = 4  # of the cell, its input included
+NASBENCH201_OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+_NASBENCH201_EDGES = tuple(
+    Edge(src, dst, NASBENCH201_OPS) for dst in range(1, NASBENCH201_NODES) for src in range(dst)
+)
 
 SPACES: Mapping[str, SearchSpace] = {
     space.name: space
@@ -109,13 +122,20 @@ SPACES: Mapping[str, SearchSpace] = {
             "s3", _same("none", "skip_connect", "sep_conv_3x3"), _same("none", "skip_connect", "sep_conv_3x3")
         ),
         _darts("s4", _same("noise", "sep_conv_3x3"), _same("noise", "sep_conv_3x3")),
-        _darts("s5", _same(*_S5), _same(*_S5)),
+        _darts("s5", _same(*S5_OPS), _same(*S5_OPS)),
+        SearchSpace(
+            "nasbench201", "nasbench201", {"cell": _NASBENCH201_EDGES}, incoming=None, exclude_none=False
+        ),
     )
 }
 
 
-def search_space(name: str) -> SearchSpace:
-    """The space of that name. Raises InvalidInput for an unknown one."""
+def search_space(name: str, *, exclude_none: bool = False) -> SearchSpace:
+    """The space of that name. Raises InvalidInput for an unknown one.
+
+    ``exclude_none`` keeps ``none`` out of genotypes; in the spaces of DARTS it always is.
+    """
     if name not in SPACES:
         raise InvalidInput(f"search space {name!r} is unknown; choose one of {', '.join(SPACES)}")
-    return SPACES[name]
+    space = SPACES[name]
+    return replace(space, exclude_none=space.exclude_none or exclude_none)

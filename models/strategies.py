@@ -1,62 +1,46 @@
-"""How the mix moves: strategies, composed from an architecture step and a smoothing of the mix.
+"""How the mix moves: a strategy is composed from an architecture gradient, a relaxation and a smoothing of the mix.
 
-A strategy sees losses through objectives, never data or networks. DARTS (arXiv 1806.09055) is the alternating strategy
-with no smoothing; MS-DARTS (arXiv 2108.09996) is the same with a mean shift. New members of the family are new arguments.
+A strategy sees losses through objectives, never data or networks. Every member of the family is ``Alternating`` with
+other arguments:
 
-Axes: N samples, E edges, O operations.
+    DARTS (arXiv 1806.09055)          nothing more; its second order with gradient=unrolled
+    SDARTS-RS, -ADV (arXiv 2002.05283) smoothing=Perturbation, with 0 and with 7 steps
+    MS-DARTS (arXiv 2108.09996)       smoothing=MeanShift
+    Single-DARTS (arXiv 2108.08128)   simultaneous=True with the train objective in both places, relaxation=sigmoid
+
+Axes: E edges, O operations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from models.mean_shift import mean_shift, perturb
+from models.averages import Averages
+from models.errors import InvalidInput
+from models.gradients import ArchitectureGradient, Descent, first_order
+from models.objective import Mix, Objective, Params
+from models.smoothing import Smoothing
 from models.spaces import SearchSpace
-
-Params = Mapping[str, Tensor]  # weight name -> tensor, for torch.func.functional_call
-Mix = Mapping[str, Tensor]  # cell type -> (edges, operations); every row on the simplex
-
-
-class Objective(Protocol):
-    """The loss of one batch of one split."""
-
-    def __call__(self, params: Params, mix: Mix) -> Tensor:
-        """The loss, a scalar with gradients, in training mode."""
-        ...
-
-    def probe(self, params: Params, mixes: Sequence[Mix]) -> Tensor:
-        """Losses (N,) of N mixes: evaluation mode, no gradient, batch statistics untouched, one batched pass."""
-        ...
-
-
-class Smoothing(Protocol):
-    """What replaces the mix before the weight step."""
-
-    def __call__(self, mix: Mix, params: Params, train: Objective) -> Mix: ...
-    def start_epoch(self, epoch: int) -> None: ...
-    def report(self) -> dict[str, float]: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Strategy(Protocol):
     """What the search loop asks of a strategy."""
 
-    def mix(self) -> Mix:
-        """The mix as it stands, differentiable with respect to the architecture parameters."""
+    def mix(self, alphas: Mapping[str, Tensor] | None = None) -> Mix:
+        """The mix as it stands or at other architecture parameters, differentiable with respect to them."""
         ...
 
     def alphas(self) -> dict[str, Tensor]:
         """A copy of the architecture parameters, cell type -> (edges, operations)."""
         ...
 
-    def step(self, params: Params, train: Objective, valid: Objective) -> Mix:
-        """Moves the architecture and returns the mix for the weight step, without gradients."""
+    def step(self, params: Params, train: Objective, valid: Objective, descent: Descent) -> Mix:
+        """Moves the architecture and returns the mix for the weight step (``descent``), without gradients."""
         ...
 
     def needs_valid(self) -> bool:
@@ -69,8 +53,25 @@ class Strategy(Protocol):
         """What is worth a column in the history, over the epoch so far."""
         ...
 
+    def notices(self) -> list[str]:
+        """What the user should be told, once."""
+        ...
+
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+Relaxation = Callable[[Tensor], Tensor]  # architecture parameters (E, O) -> weights of the candidates (E, O)
+
+
+def softmax(alpha_EO: Tensor) -> Tensor:
+    """Operations compete: every row sums to 1 (DARTS, equation 2)."""
+    return torch.softmax(alpha_EO, dim=-1)
+
+
+def sigmoid(alpha_EO: Tensor) -> Tensor:
+    """Operations do not compete: each has a strength in (0, 1) of its own (Single-DARTS)."""
+    return torch.sigmoid(alpha_EO)
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,10 @@ class AlphaConfig:
 
 
 class Alternating:
-    """DARTS, first order: Adam on alpha with the validation loss at softmax(alpha), then the weights' turn.
+    """Adam on alpha with the validation loss at the mix, then the weights' turn, at the mix or what ``smoothing`` makes of it.
 
-    ``smoothing`` replaces the mix of the weight step; None trains the weights at softmax(alpha) itself.
+    ``gradient`` is how the validation loss tells where to go, ``relaxation`` how alpha becomes a mix. ``simultaneous``: the
+    weights do not wait for alpha; both move from the same point, as in single-level search.
     """
 
     def __init__(
@@ -96,8 +98,15 @@ class Alternating:
         generator: torch.Generator,
         smoothing: Smoothing | None = None,
         device: torch.device | None = None,
+        *,
+        gradient: ArchitectureGradient = first_order,
+        relaxation: Relaxation = softmax,
+        simultaneous: bool = False,
     ):
-        self.config, self.smoothing = config, smoothing
+        if smoothing is not None and relaxation is not softmax:
+            raise InvalidInput("smoothing projects the mix onto the simplex: it needs softmax mixing weights")
+        self.config, self.smoothing, self.gradient = config, smoothing, gradient
+        self.relaxation, self.simultaneous = relaxation, simultaneous
         self.alpha = {
             group: (1e-3 * torch.randn(shape, generator=generator)).to(device).requires_grad_()
             for group, shape in space.shapes().items()
@@ -109,10 +118,10 @@ class Alternating:
             weight_decay=config.weight_decay,
         )
         self.frozen = config.warmup_epochs > 0
-        self.loss_sum, self.steps = torch.zeros((), device=device), 0
+        self.averages = Averages()
 
-    def mix(self) -> Mix:
-        return {group: torch.softmax(alpha, dim=-1) for group, alpha in self.alpha.items()}
+    def mix(self, alphas: Mapping[str, Tensor] | None = None) -> Mix:
+        return {group: self.relaxation(alpha) for group, alpha in (alphas or self.alpha).items()}
 
     def alphas(self) -> dict[str, Tensor]:
         return {group: alpha.detach().clone() for group, alpha in self.alpha.items()}
@@ -120,31 +129,44 @@ class Alternating:
     def needs_valid(self) -> bool:
         return not self.frozen
 
-    def step(self, params: Params, train: Objective, valid: Objective) -> Mix:
+    def step(self, params: Params, train: Objective, valid: Objective, descent: Descent) -> Mix:
+        before = self.mix()
         if not self.frozen:
-            loss = valid(params, self.mix())
-            gradients = torch.autograd.grad(loss, list(self.alpha.values()))
-            for alpha, gradient in zip(self.alpha.values(), gradients, strict=True):
-                alpha.grad = gradient
-            self.optimizer.step()
-            self.loss_sum += loss.detach()
-            self.steps += 1
-        mix = {group: weights.detach() for group, weights in self.mix().items()}
-        return mix if self.smoothing is None else self.smoothing(mix, params, train)
+            self._move(before, params, train, valid, descent)
+        mix = detached(before if self.simultaneous else self.mix())
+        if self.smoothing is None:
+            return mix
+        smoothed = self.smoothing(mix, params, train)
+        self.averages.add({"movement": distance(mix, smoothed)})
+        return smoothed
+
+    def _move(self, mix: Mix, params: Params, train: Objective, valid: Objective, descent: Descent) -> None:
+        loss, of_mix = self.gradient(detached(mix), params, train, valid, descent)
+        alphas = list(self.alpha.values())
+        gradients = torch.autograd.grad(list(mix.values()), alphas, [of_mix[group] for group in mix])
+        for alpha, gradient in zip(alphas, gradients, strict=True):
+            alpha.grad = gradient
+        self.optimizer.step()
+        self.averages.add({"architecture_loss": loss})
 
     def start_epoch(self, epoch: int) -> None:
         self.frozen = epoch < self.config.warmup_epochs
-        self.loss_sum, self.steps = torch.zeros_like(self.loss_sum), 0
+        self.averages = Averages()
         if self.smoothing is not None:
             self.smoothing.start_epoch(epoch)
 
     def report(self) -> dict[str, float | None]:
         return {
-            "architecture_loss": float(self.loss_sum) / self.steps if self.steps else None,
+            "architecture_loss": None,
             "architecture_learning_rate": 0.0 if self.frozen else self.config.learning_rate,
             "radius": 0.0,
+            "movement": 0.0,
+            **self.averages.means(),
             **(self.smoothing.report() if self.smoothing else {}),
         }
+
+    def notices(self) -> list[str]:
+        return self.smoothing.notices() if self.smoothing else []
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -162,59 +184,21 @@ class Alternating:
             self.smoothing.load_state_dict(state["smoothing"])
 
 
-@dataclass(frozen=True)
-class MeanShiftConfig:
-    """Settings of the mean shift; defaults are the published ones. Radius and bandwidth are in mixing weights."""
-
-    samples: int = 3
-    iterations: int = 2
-    bandwidth: float = 1.0
-    radius_start: float = 0.025
-    radius_end: float = 0.25
+def detached(mix: Mix) -> dict[str, Tensor]:
+    """The mix without gradients."""
+    return {group: rows.detach() for group, rows in mix.items()}
 
 
-class MeanShift:
-    """MS-DARTS: the mix of the weight step is the mean shift of samples around it, repeated ``iterations`` times.
-
-    All cell types are perturbed together and each sample has one loss; distances are per cell type. The radius
-    rises linearly from the first to the last of ``epochs``.
-    """
-
-    def __init__(self, config: MeanShiftConfig, epochs: int, generator: torch.Generator):
-        self.config, self.epochs, self.generator = config, epochs, generator
-        self.radius = config.radius_start
-
-    def start_epoch(self, epoch: int) -> None:
-        config = self.config
-        share = epoch / max(self.epochs - 1, 1)
-        self.radius = config.radius_start + (config.radius_end - config.radius_start) * share
-
-    def __call__(self, mix: Mix, params: Params, train: Objective) -> Mix:
-        for _ in range(self.config.iterations):
-            samples = {
-                group: perturb(center, self.config.samples, self.radius, self.generator)
-                for group, center in mix.items()
-            }
-            mixes = [
-                {group: drawn[n] for group, drawn in samples.items()} for n in range(self.config.samples)
-            ]
-            losses = train.probe(params, mixes)
-            mix = {
-                group: mean_shift(center, samples[group], losses, self.config.bandwidth)
-                for group, center in mix.items()
-            }
-        return mix
-
-    def report(self) -> dict[str, float]:
-        return {"radius": self.radius}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"generator": self.generator.get_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.generator.set_state(state["generator"])
+def distance(one: Mix, other: Mix) -> Tensor:
+    """How far apart two mixes are: the Frobenius norm of their difference over all cell types, a scalar."""
+    parts = [(one[group] - other[group]).square().sum() for group in one]
+    return torch.stack(parts).sum().sqrt()
 
 
 def row_entropy(rows_EO: Tensor) -> float:
-    """Mean entropy in nats of the rows of a mix: log(O) when nothing is decided, 0 when all is."""
-    return float(torch.special.entr(rows_EO.detach()).sum(dim=-1).mean())
+    """Mean entropy in nats of the rows of a mix: log(O) when nothing is decided, 0 when all is.
+
+    Rows are divided by their sums first, which matters for sigmoid weights only.
+    """
+    shares_EO = rows_EO.detach() / rows_EO.detach().sum(dim=-1, keepdim=True)
+    return float(torch.special.entr(shares_EO).sum(dim=-1).mean())

@@ -24,14 +24,14 @@ OpWeights = Mapping[str, Tensor]  # operation -> weights of the edges of one nod
 class OutgoingEdges(nn.Module):
     """All edges of a cell that leave one node, with all their candidate operations."""
 
-    def __init__(self, edges: Sequence[Edge], spec: OpSpec):
+    def __init__(self, edges: Sequence[Edge], spec: OpSpec, *, pool_norm: bool = True):
         super().__init__()
         self.destinations = [edge.dst for edge in edges]
         self.carriers = carriers(edges)
         self.ops = nn.ModuleDict()
         for op, positions in self.carriers.items():
             stacked = OpSpec(spec.channels, spec.stride, len(positions), spec.affine, spec.generator)
-            self.ops[op] = build(op, stacked, supernet=True)
+            self.ops[op] = build(op, stacked, pool_norm=pool_norm)
         self.shared = [op for op, module in self.ops.items() if module.shared]
         self.stacked = [op for op, module in self.ops.items() if not module.shared]
 
@@ -164,22 +164,28 @@ class Supernet(nn.Module):
 
         With mixes of (N, edges, operations), in evaluation mode, logits (N * B, classes): those of mix 0 first.
         """
-        weights = {group: self._weights(group, mix[group], len(x)) for group in set(self.groups)}
+        weights = {
+            group: outgoing_weights(self.space.groups[group], mix[group], len(x))
+            for group in set(self.groups)
+        }
         input0, input1 = self.stem(x)
         for group, cell in zip(self.groups, self.cells, strict=True):
             input0, input1 = input1, cell(input0, input1, weights[group])
         return self.classifier(input1.mean(dim=(2, 3)))
 
-    def _weights(self, group: str, mix: Tensor, batch: int) -> list[OpWeights]:
-        """The mix, handed out: for each node, operation -> weights (E,) or (N, batch, E) of its outgoing edges."""
-        edges = self.space.groups[group]
-        plan = []
-        for node in range(1 + NODES):
-            rows = leaving(edges, node)
-            weights = {}
-            for op, positions in carriers([edges[row] for row in rows]).items():
-                columns = [edges[rows[position]].ops.index(op) for position in positions]
-                weight = mix[..., [rows[position] for position in positions], columns]
-                weights[op] = weight[:, None].expand(-1, batch, -1) if mix.dim() == 3 else weight
-            plan.append(weights)
-        return plan
+
+def outgoing_weights(edges: Sequence[Edge], mix: Tensor, batch: int) -> list[OpWeights]:
+    """A cell's mix (edges, operations) or (N, edges, operations), handed out.
+
+    For each node that edges leave, operation -> weights (E,) or (N, batch, E) of the outgoing edges that have it.
+    """
+    plan = []
+    for node in range(max(edge.dst for edge in edges)):
+        rows = leaving(edges, node)
+        weights = {}
+        for op, positions in carriers([edges[row] for row in rows]).items():
+            columns = [edges[rows[position]].ops.index(op) for position in positions]
+            weight = mix[..., [rows[position] for position in positions], columns]
+            weights[op] = weight[:, None].expand(-1, batch, -1) if mix.dim() == 3 else weight
+        plan.append(weights)
+    return plan

@@ -10,52 +10,58 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from models.evaluate import evaluating
+from models.families import FoundNetwork, network_of, supernet_of
 from models.genotype import Genotype
-from models.network import Network
+from models.nasbench201 import STAGES
+from models.objective import Mix, Params
 from models.seeds import generator, seeded
 from models.skeleton import check_image_size
 from models.spaces import SearchSpace
-from models.strategies import Mix, Params
-from models.supernet import Supernet
 
 
 class ImageTask:
     """Images of one size into classes.
 
     ``image_shape`` is (height, width, channels). Modules are initialized from ``seed``; ``generators`` are the
-    random sources that modules draw from while they run.
+    random sources that modules draw from while they run. ``stages`` may differ from 3 in NAS-Bench-201 only.
     """
 
-    def __init__(self, space: SearchSpace, image_shape: Sequence[int], classes: int, seed: int):
+    def __init__(
+        self, space: SearchSpace, image_shape: Sequence[int], classes: int, seed: int, *, stages: int = STAGES
+    ):
         height, width, self.channels_in = image_shape
         check_image_size(height, width)
-        self.space, self.classes, self.seed = space, classes, seed
+        self.space, self.classes, self.seed, self.stages = space, classes, seed, stages
         self.image_size = min(height, width)
         self.generators: Mapping[str, torch.Generator] = {"noise": generator(seed, "noise")}
 
-    def supernet(self, *, channels: int, cells: int) -> Supernet:
+    def supernet(self, *, channels: int, cells: int) -> nn.Module:
         """The supernet with freshly initialized weights."""
         with seeded(self.seed, "supernet"):
-            return Supernet(
+            return supernet_of(
                 self.space,
                 channels=channels,
                 cells=cells,
                 classes=self.classes,
                 channels_in=self.channels_in,
                 image_size=self.image_size,
+                stages=self.stages,
                 generator=self.generators["noise"],
             )
 
-    def network(self, genotype: Genotype, *, channels: int, cells: int, auxiliary: bool = False) -> Network:
+    def network(
+        self, genotype: Genotype, *, channels: int, cells: int, auxiliary: bool = False
+    ) -> FoundNetwork:
         """The network of a genotype with freshly initialized weights."""
         with seeded(self.seed, "network"):
-            return Network(
+            return network_of(
                 genotype,
                 channels=channels,
                 cells=cells,
                 classes=self.classes,
                 channels_in=self.channels_in,
                 image_size=self.image_size,
+                stages=self.stages,
                 auxiliary=auxiliary,
                 generator=self.generators["noise"],
             )
@@ -77,6 +83,10 @@ class BatchObjective:
 
     def __call__(self, params: Params, mix: Mix) -> Tensor:
         return self.task.loss(self.output(params, mix), self.target)
+
+    def evaluated(self, params: Params, mix: Mix) -> Tensor:
+        with evaluating(self.module):
+            return self(params, mix)
 
     @torch.no_grad()
     def probe(self, params: Params, mixes: Sequence[Mix]) -> Tensor:

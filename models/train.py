@@ -18,7 +18,7 @@ from models.batches import Batch, BatchStream
 from models.errors import Diverged
 from models.evaluate import Tally, evaluate
 from models.events import EpochEnd, Listener, Row, State, StepEnd, silent
-from models.network import Network, drop_path_factors
+from models.families import FoundNetwork
 from models.schedules import cosine
 
 
@@ -54,7 +54,7 @@ class _Progress:
 
 
 def train(
-    network: Network,
+    network: FoundNetwork,
     stream: BatchStream,
     valid: Callable[[], Iterable[Batch]],
     config: TrainConfig,
@@ -65,7 +65,7 @@ def train(
     resume: State | None = None,
 ) -> TrainResult:
     """Trains or resumes; on return the network holds the best weights. Raises Diverged when a loss is not finite."""
-    network = network.to(device=device, memory_format=torch.channels_last)
+    network = network.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=config.learning_rate,
@@ -114,7 +114,9 @@ def train(
             on_event(StepEnd(epoch + 1, config.epochs, step + 1, len(stream)))
         score = tally.score()
         if not math.isfinite(score.loss):
-            raise Diverged(f"the training loss became {score.loss} in epoch {epoch + 1}; lower retrain.learning_rate")
+            raise Diverged(
+                f"the training loss became {score.loss} in epoch {epoch + 1}; lower retrain.learning_rate"
+            )
         validation = evaluate(network, lambda x: network(x)[0], valid())
         row = {
             "epoch": epoch + 1,
@@ -134,3 +136,14 @@ def train(
         on_event(EpochEnd(epoch + 1, config.epochs, row, state))
     network.load_state_dict(progress.best_weights)
     return TrainResult(progress.history, progress.best_weights, progress.best_epoch)
+
+
+def drop_path_factors(
+    network: FoundNetwork, batch: int, probability: float, generator: torch.Generator, device: torch.device
+) -> Tensor | None:
+    """Factors (cells, edges, B) of drop path: 0 with ``probability``, else 1 / (1 - probability), per image."""
+    if probability == 0:
+        return None
+    edges = max(len(cell.edges) for cell in network.cells)  # pyright: ignore[reportArgumentType]
+    uniform = torch.rand((len(network.cells), edges, batch), generator=generator, device=generator.device)
+    return (uniform >= probability).float().div(1 - probability).to(device)

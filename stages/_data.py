@@ -12,6 +12,8 @@ from models.batches import Preprocess, Split
 from stages._files import DATA, read_json
 from stages.errors import UserError
 
+EVALUATION_BATCH = 256  # images at once where there are no gradients
+
 
 @dataclass(frozen=True)
 class Data:

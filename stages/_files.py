@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gzip
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ SEARCH = ARTIFACTS / "search"
 GENOTYPE = ARTIFACTS / "genotype"
 RETRAIN = ARTIFACTS / "retrain"
 EXPORT = ARTIFACTS / "export"
+SEARCH_RESULTS = [SEARCH / name for name in ("alphas.safetensors", "history.csv", "summary.json")]
 REGISTRY = ARTIFACTS / "registry.json"
 
 
@@ -74,6 +76,18 @@ def read_rows(path: Path) -> list[dict[str, float | None]]:
             ]
     except FileNotFoundError:
         raise UserError(f"{path} is missing; `dvc repro` makes it") from None
+
+
+def read_table(path: Path, setting: str) -> list[dict[str, str]]:
+    """Rows of a .csv or .csv.gz file of the user's. Raises UserError when it cannot be read."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"{setting} is {path}, which cannot be read ({error}); correct or remove it"
+        ) from None
 
 
 def sha256_of(*paths: Path) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.events import Row
 from models.genotype import Genotype
-from models.spaces import NODES
+from models.spaces import NASBENCH201_NODES, NODES
 
 matplotlib.use("Agg")
 
@@ -24,9 +24,12 @@ _COLOURS = {
     "dil_conv_3x3": "#2f855a",
     "dil_conv_5x5": "#1c5c3c",
     "max_pool_3x3": "#b7791f",
-    "avg_pool_3x3": "#c05621",
     "skip_connect": "#718096",
     "noise": "#c53030",
+    "nor_conv_3x3": "#2b6cb0",
+    "nor_conv_1x1": "#2f855a",
+    "avg_pool_3x3": "#c05621",
+    "none": "#a0aec0",
 }
 _NAMES = {"skip_connect": "skip"}
 _INK, _PAPER = "#1a202c", "white"
@@ -38,57 +41,100 @@ def cell(path: Path, genotype: Genotype, group: str) -> None:
     An arrow leaves the node whose output it takes and ends at the node that sums it; no arrow can hide another.
     """
     edges = genotype.groups[group]
-    figure = Figure(figsize=(8.5, 0.52 * len(edges) + 2.2), dpi=120, layout="constrained")
+    nodes, inputs, output = _layout(genotype)
+    figure = Figure(figsize=(1.35 * len(nodes) + 0.4, 0.52 * len(edges) + 2.2), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     bottom = len(edges) + 1
-    for node in range(2 + NODES):
-        title = {0: "cell k\u22122", 1: "cell k\u22121"}.get(node, f"node {node - 2}")
-        _box(axes, node, -0.3, title, "#edf2f7" if node < 2 else "#bee3f8")
+    for node, title in enumerate(nodes):
+        _box(axes, node, -0.3, title, "#edf2f7" if node < inputs else "#bee3f8")
         used = [row for row, edge in enumerate(edges) if edge[0] == node]
-        end = bottom if node >= 2 else max(used, default=-1) + 1.0
+        end = bottom if node in output else max(used, default=-1) + 1.0
         axes.plot([node, node], [0, end], color="#cbd5e0", linewidth=1.5, zorder=1)
     for row, (src, dst, op) in enumerate(edges):
         y, colour = row + 0.75, _COLOURS.get(op, _INK)
         axes.plot(src, y, marker="o", color=colour, markersize=6, zorder=3)
+        arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2, "mutation_scale": 16}
         axes.annotate(
-            "", xy=(dst, y), xytext=(src, y), zorder=2,
-            arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 2, "mutation_scale": 16, "shrinkA": 0, "shrinkB": 0},
-        )  # fmt: skip
+            "", xy=(dst, y), xytext=(src, y), zorder=2, arrowprops={**arrow, "shrinkA": 0, "shrinkB": 0}
+        )
+        label = {"boxstyle": "round,pad=0.25", "facecolor": colour, "edgecolor": _PAPER}
+        name = _NAMES.get(op, op.replace("_", " "))
         axes.text(
-            (src + dst) / 2, y, _NAMES.get(op, op.replace("_", " ")), color=_PAPER, fontsize=8.5, ha="center", va="center",
-            bbox={"boxstyle": "round,pad=0.25", "facecolor": colour, "edgecolor": _PAPER}, zorder=5,
-        )  # fmt: skip
-    middle = (2 + 1 + NODES) / 2
-    axes.add_patch(
-        FancyBboxPatch((1.65, bottom - 0.25), NODES - 0.3, 0.5, boxstyle="round,pad=0.06", facecolor="#fefcbf", edgecolor=_INK, zorder=4)
-    )  # fmt: skip
-    axes.text(
-        middle,
-        bottom,
-        "output of the cell: nodes 0 to 3, concatenated",
-        ha="center",
-        va="center",
-        fontsize=9,
-        color=_INK,
-        zorder=6,
-    )
-    kind = (
-        "normal cell (keeps the side)"
-        if group == "normal"
-        else "reduce cell (halves the side at inputs k\u22122, k\u22121)"
-    )
-    axes.set_title(kind, color=_INK, fontsize=11)
-    axes.set_xlim(-0.6, 1.6 + NODES)
+            (src + dst) / 2,
+            y,
+            name,
+            color=_PAPER,
+            fontsize=8.5,
+            ha="center",
+            va="center",
+            bbox=label,
+            zorder=5,
+        )
+    text = "output of the cell" if len(output) == 1 else "output of the cell: nodes 0 to 3, concatenated"
+    _box(axes, (output[0] + output[-1]) / 2, bottom, text, "#fefcbf", width=max(len(output) - 0.32, 1.2))
+    axes.set_title({"reduce": "reduce cell: inputs to half their side"}.get(group, f"{group} cell".replace("cell cell", "cell")), color=_INK, fontsize=11)  # fmt: skip
+    axes.set_xlim(-0.6, len(nodes) - 0.4)
     axes.set_ylim(bottom + 0.5, -0.8)
     axes.axis("off")
     figure.savefig(path)
 
 
-def _box(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
+def _layout(genotype: Genotype) -> tuple[list[str], int, list[int]]:
+    """Titles of the nodes, how many of them are inputs, and which make the output."""
+    if genotype.space == "nasbench201":
+        return (
+            ["input", *(f"node {node}" for node in range(1, NASBENCH201_NODES))],
+            1,
+            [NASBENCH201_NODES - 1],
+        )
+    titles = ["cell k\u22122", "cell k\u22121", *(f"node {node}" for node in range(NODES))]
+    return titles, 2, list(range(2, 2 + NODES))
+
+
+def _box(axes: Axes, x: float, y: float, text: str, colour: str, width: float = 0.68) -> None:
+    place = (x - width / 2, y - 0.22)
     axes.add_patch(
-        FancyBboxPatch((x - 0.34, y - 0.22), 0.68, 0.44, boxstyle="round,pad=0.06", facecolor=colour, edgecolor=_INK, zorder=4)
-    )  # fmt: skip
+        FancyBboxPatch(
+            place, width, 0.44, boxstyle="round,pad=0.06", facecolor=colour, edgecolor=_INK, zorder=4
+        )
+    )
     axes.text(x, y, text, ha="center", va="center", fontsize=9, color=_INK, zorder=6)
+
+
+def instability(path: Path, history: Sequence[Row]) -> None:
+    """What tells a search that falls apart, by epoch: entropy, skip connections, changes, movement of the mix."""
+    groups = [name.removeprefix("entropy_") for name in history[0] if name.startswith("entropy_")]
+    panels = {
+        "row entropy of the mix (nats)": [f"entropy_{group}" for group in groups],
+        "skip connections in the genotype": [f"skip_connects_{group}" for group in groups],
+        "edges changed since the epoch before": ["genotype_changes"],
+        "movement of the mix by smoothing": ["movement"],
+    }
+    if "hessian_eigenvalue" in history[0]:
+        panels["dominant Hessian eigenvalue"] = ["hessian_eigenvalue"]
+    if "tabulated_accuracy" in history[0]:
+        panels["tabulated accuracy (%)"] = ["tabulated_accuracy"]
+    figure = Figure(figsize=(3.1 * len(panels), 3.0), dpi=120, layout="constrained")
+    epochs = [row["epoch"] or 0 for row in history]
+    for position, (title, columns) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), position + 1)
+        for column in columns:
+            points = [(epoch, row[column]) for epoch, row in zip(epochs, history, strict=True)]
+            drawn = [(epoch, value) for epoch, value in points if value is not None]
+            label = column.removeprefix("entropy_").removeprefix("skip_connects_")
+            axes.plot(
+                [e for e, _ in drawn],
+                [v for _, v in drawn],
+                label=label,
+                marker="." if len(drawn) < 5 else None,
+            )
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("epoch", fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+        axes.grid(alpha=0.3)
+        if len(columns) > 1:
+            axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path)
 
 
 def curves(path: Path, history: Sequence[Row], title: str) -> None:

@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from models.events import EpochEnd, StepEnd
+from models.events import EpochEnd, Event, Listener, Notice, State, StepEnd
+from stages._checkpoint import Checkpoint
 from stages._runtime import Watch
+from stages._tracking import StageRun
+
+COLUMNS = ("train_loss", "valid_accuracy")  # of the history, in the line of an epoch
+
+
+@contextlib.contextmanager
+def reporting(
+    stage: str, checkpoint: Checkpoint, tracked: StageRun, resume: State | None
+) -> Iterator[Listener]:
+    """The listener of a long stage: after each epoch a checkpoint, then metrics, then the line that people see."""
+    checkpoint.note(run_id=tracked.id)
+    if resume is not None:
+        print(f"{stage}: resumes after epoch {len(resume['history'])}", flush=True)
+        tracked.rows_missing(resume["history"], "train_loss")
+    with EpochProgress(stage, COLUMNS) as progress:
+
+        def on_event(event: Event) -> None:
+            match event:
+                case StepEnd():
+                    progress.step(event)
+                case EpochEnd():
+                    checkpoint.save(event.state())
+                    tracked.row(event.row)
+                    progress.epoch(event)
+                case Notice():
+                    progress.notice(event)
+
+        yield on_event
 
 
 class EpochProgress:
-    """A listener of the training loops that shows them, and that ends them when the pipeline is gone.
-
-    ``columns`` are the keys of the history that the epoch's line shows.
-    """
+    """Shows the training loops, and ends them when the pipeline that started the stage is gone."""
 
     def __init__(self, stage: str, columns: Sequence[str]):
         self.stage, self.columns = stage, columns
@@ -59,6 +86,14 @@ class EpochProgress:
         """Called after every epoch."""
         values = "  ".join(f"{name} {event.row[name]:.4g}" for name in self.columns)
         line = f"{self.stage} epoch {event.epoch}/{event.epochs}  {values}  {self._left()} left"
+        if self.bar:
+            self.bar.console.print(line, highlight=False)
+        else:
+            print(line, flush=True)
+
+    def notice(self, event: Notice) -> None:
+        """Called when the user should know something."""
+        line = f"{self.stage}: {event.message}"
         if self.bar:
             self.bar.console.print(line, highlight=False)
         else:

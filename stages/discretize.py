@@ -9,21 +9,22 @@ import torch
 
 from models.discretize import discretize
 from models.genotype import to_json
-from models.spaces import search_space
+from models.spaces import SearchSpace, search_space
+from models.strategies import Relaxation
 from stages import _pictures
-from stages._files import GENOTYPE, SEARCH, read_json, read_rows, replacing, write_json
+from stages._files import GENOTYPE, SEARCH, read_json, replacing, write_json
 from stages._runtime import run
 from stages._tracking import stage_run
 from stages.errors import UserError
 from stages.params import Params
+from stages.search import RELAXATIONS
 
 
 def main(params: Params) -> None:
-    space_name, alphas = read_alphas()
-    epochs = len(read_rows(SEARCH / "history.csv"))
-    epoch = epochs if params.discretize.epoch == "last" else read_json(SEARCH / "summary.json")["best_epoch"]
-    mix = {group: torch.softmax(history[epoch - 1], dim=-1) for group, history in alphas.items()}
-    genotype = discretize(search_space(space_name), mix)
+    space, relaxation, alphas = read_alphas()
+    epoch = read_json(SEARCH / "summary.json")["epoch" if params.discretize.epoch == "last" else "best_epoch"]
+    mix = {group: relaxation(history[epoch - 1]) for group, history in alphas.items()}
+    genotype = discretize(space, mix)
     with stage_run("discretize", params.discretize.model_dump()) as tracked:
         with replacing(GENOTYPE) as folder:
             write_json(folder / "genotype.json", to_json(genotype))
@@ -35,16 +36,19 @@ def main(params: Params) -> None:
         print(f"discretize: {group} cell: {', '.join(f'{src}->{dst} {op}' for src, dst, op in edges)}")
 
 
-def read_alphas() -> tuple[str, dict[str, torch.Tensor]]:
-    """The name of the space, and cell type -> (epochs, edges, operations)."""
+def read_alphas() -> tuple[SearchSpace, Relaxation, dict[str, torch.Tensor]]:
+    """The space, how alpha becomes a mix, and cell type -> alpha (epochs, edges, operations)."""
     path = SEARCH / "alphas.safetensors"
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return file.metadata()["space"], {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about = file.metadata()
+            alphas = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path} is missing; `dvc repro search` makes it") from None
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}); delete artifacts/search and run `dvc repro`") from None
+    space = search_space(about["space"], exclude_none=about["exclude_none"] == "True")
+    return space, RELAXATIONS[about["relaxation"]], alphas
 
 
 if __name__ == "__main__":

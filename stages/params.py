@@ -23,7 +23,6 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-Cells = Annotated[int, Field(ge=3)]  # fewer would leave no normal cell
 
 
 class Section(BaseModel):
@@ -59,23 +58,49 @@ class AlphaParams(Section):
 class MeanShiftParams(Section):
     samples: Count
     iterations: Count
-    bandwidth: Positive
+    bandwidth: Positive | Literal["auto"]
     radius_start: NotNegative
     radius_end: NotNegative
+    sign: Literal[1, -1]
+    temperature: Positive
+
+
+class PerturbationParams(Section):
+    radius_start: NotNegative
+    radius_end: NotNegative
+    steps: Count
+
+
+class SingleLevelParams(Section):
+    relaxation: Literal["softmax", "sigmoid"]
+
+
+class EarlyStoppingParams(Section):
+    watch: Literal["none", "eigenvalue", "skip_connections"]
+    window: Count
+    threshold: Positive
+    limit: Natural
 
 
 class SearchParams(Section):
-    strategy: Literal["ms-darts", "darts"]
-    space: Literal["s1", "s2", "s3", "s4", "s5"]
+    strategy: Literal["ms-darts", "darts", "darts-2nd", "sdarts-rs", "sdarts-adv", "single-level"]
+    space: Literal["s1", "s2", "s3", "s4", "s5", "nasbench201"]
     seed: Seed
     epochs: Count
     batch_size: Annotated[int, Field(ge=2)]
     channels: Count
-    cells: Cells
+    cells: Count
+    stages: Annotated[int, Field(ge=1, le=4)]
+    exclude_none: bool
     cutout: Natural | Literal["auto"]
     weights: WeightsParams
     alpha: AlphaParams
     mean_shift: MeanShiftParams
+    perturbation: PerturbationParams
+    single_level: SingleLevelParams
+    early_stopping: EarlyStoppingParams
+    curvature_images: Natural
+    benchmark_table: str | None
 
 
 class DiscretizeParams(Section):
@@ -87,7 +112,8 @@ class RetrainParams(Section):
     epochs: Count
     batch_size: Annotated[int, Field(ge=2)]
     channels: Count
-    cells: Cells
+    cells: Count
+    stages: Annotated[int, Field(ge=1, le=4)]
     learning_rate: Positive
     momentum: Share
     weight_decay: NotNegative
@@ -123,6 +149,20 @@ class Params(Section):
             raise ValueError(
                 f"search.alpha.warmup_epochs is {self.search.alpha.warmup_epochs}; it must be less than"
                 f" search.epochs ({self.search.epochs}), or the architecture never moves"
+            )
+        for section, size in (("search", self.search), ("retrain", self.retrain)):
+            if self.search.space != "nasbench201" and size.cells < 3:
+                raise ValueError(
+                    f"{section}.cells is {size.cells}; it should be 3 or more, or no cell is a normal one"
+                )
+            if self.search.space != "nasbench201" and size.stages != 3:
+                raise ValueError(
+                    f"{section}.stages is {size.stages}; it should be 3 in all spaces but nasbench201"
+                )
+        if self.search.benchmark_table is not None and self.search.space != "nasbench201":
+            raise ValueError(
+                f"search.benchmark_table is set, but search.space is {self.search.space}; it should be null, for the"
+                " table is of nasbench201"
             )
         if self.data.valid_fraction + self.data.test_fraction >= 1:
             raise ValueError(

@@ -16,7 +16,18 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from stages._files import DATA, EXPORT, GENOTYPE, REGISTRY, RETRAIN, SEARCH, read_json, sha256_of, write_json
+from stages._files import (
+    DATA,
+    EXPORT,
+    GENOTYPE,
+    REGISTRY,
+    RETRAIN,
+    SEARCH,
+    SEARCH_RESULTS,
+    read_json,
+    sha256_of,
+    write_json,
+)
 from stages._runtime import run
 from stages._tracking import StageRun, client, git_commit, reported, run_that_made, stage_run, tracking_uri
 from stages.errors import MachineError, UserError
@@ -48,7 +59,7 @@ def main(params: Params) -> None:
     with stage_run("register", params.registry.model_dump()) as tracked, reported():
         tracked.dataset(data, params.data.root)
         report["runs"] = {
-            "search": run_that_made(mlflow, *search_artifacts()),
+            "search": run_that_made(mlflow, *SEARCH_RESULTS),
             "retrain": run_that_made(mlflow, RETRAIN),
             "export": run_that_made(mlflow, EXPORT),
             "register": tracked.id,
@@ -73,11 +84,6 @@ def registered(mlflow: MlflowClient, name: str, sha256: str) -> ModelVersion | N
         found = mlflow.search_model_versions(f"name = '{name}' AND tags.model_sha256 = '{sha256}'")
     complete = [version for version in found if "registry" in version.tags]
     return max(complete, key=lambda version: int(version.version), default=None)
-
-
-def search_artifacts() -> list:
-    """The files of the search that identify its run."""
-    return [SEARCH / name for name in ("alphas.safetensors", "history.csv", "summary.json", "curves.png")]
 
 
 def promotion(mlflow: MlflowClient, name: str, report: dict[str, Any]) -> dict[str, Any]:

@@ -11,27 +11,23 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from models.batches import BatchStream, batches
-from models.describe import count_parameters
 from models.errors import InvalidInput
 from models.evaluate import evaluating
-from models.events import EpochEnd, StepEnd
+from models.families import FoundNetwork
 from models.genotype import Genotype, from_json
-from models.network import Network
 from models.seeds import generator
 from models.spaces import search_space
 from models.tasks import ImageTask
 from models.train import TrainConfig, train
 from stages import _pictures
 from stages._checkpoint import Checkpoint, key
-from stages._data import Data, device, read_data
+from stages._data import EVALUATION_BATCH, Data, device, read_data
 from stages._files import GENOTYPE, RETRAIN, read_json, replacing, sha256_of, write_json, write_rows
-from stages._progress import EpochProgress
+from stages._progress import reporting
 from stages._runtime import run
 from stages._tracking import stage_run
 from stages.errors import UserError
 from stages.params import Params, RetrainParams
-
-EVALUATION_BATCH = 256  # images at once where there are no gradients
 
 
 def main(params: Params) -> None:
@@ -45,29 +41,14 @@ def main(params: Params) -> None:
     preprocess = data.preprocess(cutout=config.cutout, device=device())
     with stage_run("retrain", config.model_dump(), checkpoint.noted().get("run_id")) as tracked:
         tracked.dataset(data.about, params.data.root)
-        checkpoint.note(run_id=tracked.id)
-        if resume is not None:
-            print(f"retrain: resumes after epoch {len(resume['history'])}", flush=True)
-            tracked.rows_missing(resume["history"], "train_loss")
-        with EpochProgress("retrain", ["train_loss", "valid_accuracy"]) as progress:
-
-            def on_event(event: StepEnd | EpochEnd) -> None:
-                if isinstance(event, StepEnd):
-                    progress.step(event)
-                else:
-                    checkpoint.save(event.state())
-                    tracked.row(event.row)
-                    progress.epoch(event)
-
+        with reporting("retrain", checkpoint, tracked, resume) as on_event:
             result = train(
                 network,
                 BatchStream(
                     data.train, config.batch_size, preprocess, generator(config.seed, "train batches")
                 ),
                 lambda: batches(data.val, EVALUATION_BATCH, preprocess),
-                TrainConfig(
-                    **config.model_dump(exclude={"seed", "batch_size", "channels", "cells", "cutout"})
-                ),
+                TrainConfig(**config.model_dump(include=set(TrainConfig.__dataclass_fields__))),
                 generator(config.seed, "drop path"),
                 device=device(),
                 on_event=on_event,
@@ -77,8 +58,10 @@ def main(params: Params) -> None:
         metrics = summarize(confusion, data.classes)
         metrics["valid_accuracy"] = result.history[result.best_epoch - 1]["valid_accuracy"]
         metrics["best_epoch"] = result.best_epoch
-        metrics["params"] = count_parameters(network) - count_parameters(
-            network.auxiliary or torch.nn.Identity()
+        metrics["params"] = sum(
+            parameter.numel()
+            for name, parameter in network.named_parameters()
+            if not name.startswith("auxiliary.")
         )
         with replacing(RETRAIN) as folder:
             save_file(inference_weights(result.weights), folder / "weights.safetensors")
@@ -110,9 +93,10 @@ def read_genotype(path: Path) -> Genotype:
         raise UserError(f"{path}: {error}") from None
 
 
-def build_network(data: Data, genotype: Genotype, config: RetrainParams, *, auxiliary: bool) -> Network:
+def build_network(data: Data, genotype: Genotype, config: RetrainParams, *, auxiliary: bool) -> FoundNetwork:
     """The network of a genotype for these data, freshly initialized."""
-    task = ImageTask(search_space("s5"), data.image_shape, len(data.classes), config.seed)
+    space = search_space("nasbench201" if genotype.space == "nasbench201" else "s5")
+    task = ImageTask(space, data.image_shape, len(data.classes), config.seed, stages=config.stages)
     return task.network(genotype, channels=config.channels, cells=config.cells, auxiliary=auxiliary)
 
 
@@ -124,7 +108,7 @@ def inference_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def test_confusion(network: Network, data: Data) -> Tensor:
+def test_confusion(network: FoundNetwork, data: Data) -> Tensor:
     """The confusion matrix (actual, predicted) of counts on the test set, the only use that is made of it."""
     preprocess = data.preprocess(cutout=0, device=device())
     predicted, actual = [], []

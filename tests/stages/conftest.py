@@ -19,6 +19,7 @@ TINY = {
     "search.cells": 3,
     "search.batch_size": 128,
     "search.alpha.warmup_epochs": 1,
+    "search.curvature_images": 16,
     "retrain.epochs": 3,
     "retrain.channels": 2,
     "retrain.cells": 3,

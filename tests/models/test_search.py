@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.benchmark import Benchmark
+from models.discretize import discretize
+from models.early_stopping import EigenvalueRise, SkipConnections
+from models.errors import Diverged, InvalidInput
+from models.evaluate import evaluate
+from models.events import EpochEnd, Event, Notice, State
+from models.genotype import arch_str
+from models.gradients import Descent
+from models.objective import Mix, Objective, Params
+from models.search import SearchResult, search
+from models.seeds import generator
+from models.spaces import search_space
+from models.strategies import AlphaConfig, Alternating
+from models.tasks import BatchObjective, ImageTask
+from tests.models.tiny import STRATEGIES, config, loaders, objectives, task
+
+pytestmark = pytest.mark.usefixtures("double")
+SPACE = "nasbench201"  # the smallest
+
+
+class Interrupted(Exception):
+    pass
+
+
+def run(name: str, space: str = SPACE, **arguments: object) -> SearchResult:
+    strategy = STRATEGIES[name](search_space(space), 2)
+    data = loaders(single=name.startswith("single"))
+    arguments = {"config": config(space), **arguments}
+    return search(task(space), strategy, data, **arguments)  # pyright: ignore[reportArgumentType]
+
+
+def copied(state: State) -> State:
+    """As if it had been written to a file and read back."""
+
+    def copy(value: object) -> object:
+        if isinstance(value, Tensor):
+            return value.detach().clone()
+        if isinstance(value, Mapping):
+            return {key: copy(inner) for key, inner in value.items()}
+        return [copy(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+    return copy(state)  # pyright: ignore[reportReturnType]
+
+
+def assert_identical(found: SearchResult, expected: SearchResult) -> None:
+    assert found.history == expected.history
+    assert found.summary == expected.summary
+    assert (found.genotype, found.epoch) == (expected.genotype, expected.epoch)
+    for group, rows in expected.alphas.items():
+        assert torch.equal(found.alphas[group], rows)
+    for name, weight in expected.weights.items():
+        assert torch.equal(found.weights[name], weight), name
+
+
+@pytest.mark.parametrize(("name", "space"), [*((name, SPACE) for name in STRATEGIES), ("ms-darts", "s4")])
+def test_a_resumed_search_is_the_uninterrupted_one_bit_for_bit(name: str, space: str) -> None:
+    """Defect 3: the published code saves nothing and seeds no loader."""
+    kept: list[State] = []
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, EpochEnd):
+            kept.append(copied(event.state()))
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run(name, space, on_event=interrupt)
+    assert_identical(run(name, space, resume=kept[0]), run(name, space))
+
+
+def test_each_row_scores_the_alpha_and_genotype_of_its_own_epoch() -> None:
+    """Defect 2: the published code prints the accuracy of one genotype next to another, and never the last one."""
+    found = run("darts", config=config(SPACE, epochs=3))
+    strategy, data = STRATEGIES["darts"](search_space(SPACE), 3), loaders()
+    mixes = [strategy.mix({"cell": rows}) for rows in found.alphas["cell"]]
+    genotypes = [discretize(search_space(SPACE), mix) for mix in mixes]
+    for row, genotype in zip(found.history, genotypes, strict=True):
+        assert row["skip_connects_cell"] == arch_str(genotype).count("skip_connect")
+    cells = [genotype.groups["cell"] for genotype in genotypes]
+    changes = [
+        sum(old != new for old, new in zip(before, after, strict=True)) for before, after in pairwise(cells)
+    ]
+    assert [row["genotype_changes"] for row in found.history] == [None, *changes]
+    assert found.genotype == genotypes[-1] and found.epoch == 3
+    supernet = task(SPACE).supernet(channels=2, cells=1)
+    supernet.load_state_dict(found.weights)
+    last = {group: rows.detach() for group, rows in mixes[-1].items()}
+    score = evaluate(supernet, lambda x: supernet(x, last), data.valid())
+    assert found.history[-1]["valid_loss"] == pytest.approx(score.loss, abs=1e-12)
+    assert found.history[-1]["valid_accuracy"] == score.accuracy
+
+
+class Watched(Alternating):
+    """Notes the rate at which the weights are about to be moved."""
+
+    def __init__(self, *arguments: Any, **named: Any):
+        super().__init__(*arguments, **named)
+        self.rates: list[float] = []
+
+    def step(self, params: Params, train: Objective, valid: Objective, descent: Descent) -> Mix:
+        self.rates.append(descent.learning_rate)
+        return super().step(params, train, valid, descent)
+
+
+def test_the_rate_reported_is_the_rate_used() -> None:
+    """Defect 4: the published scheduler steps before the optimizer."""
+    strategy = Watched(search_space(SPACE), AlphaConfig(), generator(0, "alpha"))
+    found = search(task(SPACE), strategy, loaders(), config(SPACE, epochs=3))
+    reported = [row["learning_rate"] for row in found.history]
+    assert strategy.rates == [rate for rate in reported for _ in range(2)]
+    assert reported[0] == 0.025, "the first epoch has the full rate"
+
+
+def test_frozen_alpha_takes_no_validation_batches_and_later_they_go_on() -> None:
+    """Defect 7: the published code starts a new pass over the validation half for every step, also while alpha is frozen."""
+    data, positions = loaders(images=16), []
+    assert data.architecture is not None
+    stream = data.architecture
+
+    def watch(event: Event) -> None:
+        if not isinstance(event, Notice | EpochEnd):
+            positions.append((event.epoch, stream.position))
+
+    strategy = Alternating(search_space(SPACE), AlphaConfig(warmup_epochs=1), generator(0, "alpha"))
+    search(task(SPACE), strategy, data, config(SPACE), on_event=watch)
+    assert positions == [(1, 0)] * 4 + [(2, 4), (2, 8), (2, 12), (2, 16)]
+
+
+def test_single_level_takes_one_stream_only() -> None:
+    assert len(run("single-level").history) == 2
+
+
+def test_summary_tells_gap_and_eigenvalue() -> None:
+    found = run("ms-darts", config=config(SPACE, curvature_images=4))
+    summary = found.summary
+    gap = summary["supernet_accuracy"] - summary["discretized_accuracy"]
+    assert summary["discretization_gap"] == pytest.approx(gap)
+    assert summary["hessian_residual"] <= 0.01 * abs(summary["hessian_eigenvalue"])
+    columns = {"entropy_cell", "skip_connects_cell", "genotype_changes", "movement", "effective_sample_size"}
+    assert columns <= set(found.history[0])
+    assert "hessian_eigenvalue" not in found.history[0], "costs time in every epoch, for who asks only"
+
+
+def test_measuring_the_curvature_changes_nothing_else() -> None:
+    plain, measured = run("ms-darts", "s4"), run("ms-darts", "s4", config=config("s4", curvature_images=4))
+    assert plain.history == measured.history
+    assert plain.summary.items() <= measured.summary.items()
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_any_strategy_stops_early_and_goes_back_to_an_earlier_alpha(name: str) -> None:
+    rule = EigenvalueRise(window=1, threshold=1e-6, minimum_epochs=0)
+    found = run(name, config=config(SPACE, epochs=9, curvature_images=4), early_stopping=rule)
+    assert (len(found.history), found.epoch) == (2, 1)
+    assert all("hessian_eigenvalue" in row for row in found.history)
+    mix = STRATEGIES[name](search_space(SPACE), 2).mix({"cell": found.alphas["cell"][0]})
+    assert found.genotype == discretize(search_space(SPACE), mix)
+
+
+def test_a_search_interrupted_where_it_stops_early_stays_stopped() -> None:
+    rule, kept = SkipConnections(limit=-1, group="cell", minimum_epochs=0), []
+
+    def keep(event: Event) -> None:
+        if isinstance(event, EpochEnd):
+            kept.append(copied(event.state()))
+
+    stopped = run("darts", early_stopping=rule, on_event=keep)
+    assert len(stopped.history) == 1
+    assert_identical(run("darts", early_stopping=rule, resume=kept[0]), stopped)
+
+
+def test_stopping_on_the_eigenvalue_needs_it_measured() -> None:
+    with pytest.raises(InvalidInput, match="curvature_images"):
+        run("darts", early_stopping=EigenvalueRise())
+
+
+def test_a_table_adds_accuracy_and_rank_of_every_genotype() -> None:
+    ops = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+
+    class Table(dict[str, float]):
+        def __contains__(self, cell: object) -> bool:
+            return True
+
+        def __getitem__(self, cell: str) -> float:
+            return float(cell.count("nor_conv_3x3"))
+
+    table = Benchmark(Table({f"cell {count}": float(count) for count in range(7)}))
+    found = run("darts", benchmark=table)
+    for row, rows in zip(found.history, found.alphas["cell"], strict=True):
+        convolutions = sum(ops[column] == "nor_conv_3x3" for column in rows.argmax(dim=1).tolist())
+        assert row["tabulated_accuracy"] == convolutions
+        assert row["tabulated_rank"] == 7 - convolutions
+
+
+def test_a_flat_kernel_is_told_to_the_listener_once() -> None:
+    events: list[Event] = []
+    run("ms-darts", on_event=events.append)
+    notices = [event for event in events if isinstance(event, Notice)]
+    assert len(notices) == 1 and "search.mean_shift.bandwidth" in notices[0].message
+
+
+def test_a_loss_that_is_not_finite_ends_the_search() -> None:
+    with pytest.raises(Diverged, match="epoch 1"):
+        run("darts", config=config(SPACE, learning_rate=1e300))
+
+
+@pytest.mark.parametrize("space", ["s1", "s5", "nasbench201"])
+def test_the_network_holds_no_architecture_parameters_and_takes_any_size(space: str) -> None:
+    """Defect 8: hidden alpha, ten classes, 32 pixels and even sides; here 7 classes, one channel, 9x11 pixels."""
+    free = ImageTask(search_space(space), (9, 11, 1), 7, seed=0)
+    supernet = free.supernet(channels=2, cells=3 if space != SPACE else 1)
+    strategy = Alternating(search_space(space), AlphaConfig(warmup_epochs=0), generator(0, "alpha"))
+    shapes = {tuple(rows.shape) for rows in strategy.alpha.values()}
+    assert not shapes & {tuple(weight.shape) for weight in supernet.parameters()}
+    assert set(strategy.state_dict()["alpha"]) == set(search_space(space).groups)
+    objective = BatchObjective(free, supernet, torch.randn(4, 1, 9, 11), torch.arange(4))
+    params, before = dict(supernet.named_parameters()), strategy.alphas()
+    strategy.start_epoch(0)
+    strategy.step(params, objective, objective, Descent(0.1, 0.9, 0.0, {}))
+    assert all((strategy.alphas()[group] != rows).any() for group, rows in before.items())
+
+
+def test_perturbed_losses_are_one_pass_and_leave_the_network_as_it_was() -> None:
+    """Defect 10: the published code makes a pass for each perturbed loss."""
+    _, train, _, params = objectives(SPACE)
+    train(params, {"cell": torch.full((6, 5), 0.2)})
+    source = torch.Generator().manual_seed(0)
+    mixes = [{"cell": torch.softmax(torch.randn((6, 5), generator=source), dim=-1)} for _ in range(3)]
+    calls, before = [], copied(train.module.state_dict())
+    train.module.register_forward_hook(lambda *_: calls.append(1))
+    losses = train.probe(params, mixes)
+    assert len(calls) == 1
+    assert all(torch.equal(value, before[name]) for name, value in train.module.state_dict().items())
+    each = torch.stack([train.evaluated(params, mix) for mix in mixes])
+    torch.testing.assert_close(losses, each, rtol=0, atol=1e-12)
+    assert train.module.training and not losses.requires_grad and each.requires_grad

@@ -1,0 +1,112 @@
+"""Searches small enough for tests: every strategy by name, random images, networks of a few thousand weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.batches import Batch, BatchStream, Preprocess, Split, batches
+from models.gradients import unrolled
+from models.search import Loaders, SearchConfig
+from models.seeds import generator
+from models.smoothing import MeanShift, MeanShiftConfig, Perturbation, PerturbationConfig
+from models.spaces import SearchSpace, search_space
+from models.strategies import AlphaConfig, Alternating, sigmoid
+from models.tasks import BatchObjective, ImageTask
+
+CLASSES, SIDE, BATCH = 3, 8, 4
+PREPROCESS = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), padding=1, mirror=True)
+ALPHA = AlphaConfig(learning_rate=0.1, warmup_epochs=0)
+
+
+def alternating(space: SearchSpace, epochs: int, **arguments: Any) -> Alternating:
+    return Alternating(space, ALPHA, generator(0, "alpha"), **arguments)
+
+
+def _perturbed(space: SearchSpace, epochs: int, steps: int) -> Alternating:
+    smoothing = Perturbation(PerturbationConfig(steps=steps), epochs, generator(0, "smoothing"))
+    return alternating(space, epochs, smoothing=smoothing)
+
+
+def _shifted(space: SearchSpace, epochs: int, config: MeanShiftConfig, **arguments: Any) -> Alternating:
+    smoothing = MeanShift(config, epochs, generator(0, "smoothing"))
+    return alternating(space, epochs, smoothing=smoothing, **arguments)
+
+
+STRATEGIES: Mapping[str, Callable[[SearchSpace, int], Alternating]] = {
+    "darts": alternating,
+    "darts-2nd": lambda space, epochs: alternating(space, epochs, gradient=unrolled),
+    "sdarts-rs": lambda space, epochs: _perturbed(space, epochs, steps=0),
+    "sdarts-adv": lambda space, epochs: _perturbed(space, epochs, steps=7),
+    "ms-darts": lambda space, epochs: _shifted(space, epochs, MeanShiftConfig()),
+    "ms-darts-auto": lambda space, epochs: _shifted(
+        space, epochs, MeanShiftConfig(bandwidth="auto", sign=-1, temperature=0.1)
+    ),
+    "single-level": lambda space, epochs: alternating(space, epochs, simultaneous=True),
+    "single-level-sigmoid": lambda space, epochs: alternating(
+        space, epochs, simultaneous=True, relaxation=sigmoid
+    ),
+}
+
+
+class DefaultTypeStream(BatchStream):
+    """Batches in PyTorch's default floating-point type."""
+
+    def __next__(self) -> Batch:
+        return in_default_type(super().__next__())
+
+
+def in_default_type(batch: Batch) -> Batch:
+    return batch[0].to(torch.get_default_dtype()), batch[1]
+
+
+def split(images: int, seed: int) -> Split:
+    """Random images, their brightness telling the class apart."""
+    source = torch.Generator().manual_seed(seed)
+    labels = torch.arange(images) % CLASSES
+    noise = torch.randint(0, 150, (images, SIDE, SIDE, 3), generator=source)
+    return Split((noise + 40 * labels[:, None, None, None]).to(torch.uint8), labels)
+
+
+def loaders(*, single: bool = False, images: int = 8) -> Loaders:
+    """Two batches an epoch at the default size; ``single``: alpha gets the batches of the weights."""
+    train, held_out = split(images, 1), split(images, 2)
+
+    def stream(of: Split, name: str) -> BatchStream:
+        return DefaultTypeStream(of, BATCH, PREPROCESS, generator(0, name))
+
+    def one_pass(of: Split) -> Iterable[Batch]:
+        return map(in_default_type, batches(of, BATCH, PREPROCESS))
+
+    return Loaders(
+        stream(train, "train"),
+        None if single else stream(held_out, "architecture"),
+        lambda: one_pass(held_out),
+        lambda: one_pass(train),
+    )
+
+
+def task(space: str) -> ImageTask:
+    stages = 2 if space == "nasbench201" else 3
+    return ImageTask(search_space(space), (SIDE, SIDE, 3), CLASSES, seed=0, stages=stages)
+
+
+def config(space: str, **changes: Any) -> SearchConfig:
+    cells = 1 if space == "nasbench201" else 3
+    return SearchConfig(**{"channels": 2, "cells": cells, "epochs": 2, "curvature_images": 0, **changes})
+
+
+def objectives(
+    space: str, channels: int = 2
+) -> tuple[ImageTask, BatchObjective, BatchObjective, dict[str, Tensor]]:
+    """Task, train and validation objective of one batch each on one supernet, and its weights."""
+    tiny, size = task(space), config(space)
+    supernet = tiny.supernet(channels=channels, cells=size.cells)
+    data = loaders()
+    assert data.architecture is not None
+    train = BatchObjective(tiny, supernet, *next(data.train))
+    valid = BatchObjective(tiny, supernet, *next(data.architecture))
+    return tiny, train, valid, dict(supernet.named_parameters())

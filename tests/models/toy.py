@@ -1,0 +1,61 @@
+"""A smooth loss of a few numbers that stands for a network: two cell types, two weight tensors, float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from models.objective import Mix, Params
+from models.spaces import Edge, SearchSpace
+
+SPACE = SearchSpace(
+    "toy",
+    "toy",
+    {
+        "one": (Edge(0, 1, ("a", "b", "c")), Edge(0, 2, ("a", "b", "c"))),
+        "two": (Edge(0, 1, ("a", "b", "c", "d")),),
+    },
+    incoming=None,
+    exclude_none=False,
+)
+
+
+class ToyObjective:
+    """sum sin(A w + B a) + (v'C a)^2, with A, B, C drawn from ``seed``: every second derivative is there."""
+
+    def __init__(self, seed: int):
+        source = torch.Generator().manual_seed(seed)
+        self.a, self.b, self.c = (
+            torch.randn(shape, generator=source, dtype=torch.float64) for shape in ((6, 5), (6, 10), (3, 10))
+        )
+        self.probes = 0
+
+    def __call__(self, params: Params, mix: Mix) -> Tensor:
+        flat = torch.cat([mix["one"].flatten(), mix["two"].flatten()])
+        return torch.sin(self.a @ params["w"] + self.b @ flat).sum() + (params["v"] @ self.c @ flat) ** 2
+
+    def evaluated(self, params: Params, mix: Mix) -> Tensor:
+        return 2.0 * self(params, mix)  # so that the modes can be told apart
+
+    def probe(self, params: Params, mixes: Sequence[Mix]) -> Tensor:
+        self.probes += 1
+        with torch.no_grad():
+            return torch.stack([self.evaluated(params, mix) for mix in mixes])
+
+
+def weights(seed: int = 7) -> dict[str, Tensor]:
+    source = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(size, generator=source, dtype=torch.float64).requires_grad_()
+        for name, size in (("w", 5), ("v", 3))
+    }
+
+
+def toy_mix(seed: int = 9) -> dict[str, Tensor]:
+    source = torch.Generator().manual_seed(seed)
+    return {
+        group: torch.softmax(torch.randn(shape, generator=source, dtype=torch.float64), dim=-1)
+        for group, shape in SPACE.shapes().items()
+    }
