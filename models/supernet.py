@@ -46,7 +46,7 @@ class OutgoingEdges(nn.Module):
             source = relu if module.takes_relu else x
             if module.takes_repeated:
                 if len(positions) not in repeated:
-                    repeated[len(positions)] = source.repeat(1, len(positions), 1, 1)
+                    repeated[len(positions)] = torch.cat([source] * len(positions), dim=1)
                 source = repeated[len(positions)]
             y = module(source, weights[op])
             totals[positions] = totals[positions] + y if positions in totals else y
