@@ -9,8 +9,8 @@ What an operation takes is told by its class: ``takes_relu``, the node through R
 edge, so it is computed once and comes unweighted. Callers prepare each form of a node once.
 
 Axes: B batch, C channels, H height, W width, E edges, N mixes. Stacked tensors are (B, E * C, H, W), edge by edge.
-Edge weights are (E,) for one mix, or (N, B, E) for N mixes at once in evaluation mode; then the result is
-(N * B, E * C, H, W), whether the input had B images (the same under every mix) or N * B.
+Edge weights are (E,) for one mix. Under N mixes at once, in evaluation mode, operations run unweighted on B images (the
+same under every mix) or N * B, and ``add_weighted`` applies the weights, (N, B, E).
 """
 
 from __future__ import annotations
@@ -57,20 +57,35 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
         scale = self.weight
-        if weight is not None and weight.dim() == 1:
+        if weight is not None:
             scale = weight.repeat_interleave(x.shape[1] // len(weight))
-        y = F.batch_norm(
+        return F.batch_norm(
             x, self.running_mean, self.running_var, scale, self.bias, self.training, self.momentum, self.eps
         )
-        return y if weight is None or weight.dim() == 1 else scale_edges(y, weight)
 
 
-def scale_edges(x: Tensor, weight: Tensor) -> Tensor:
-    """Stacked edges times their weights, for one mix or for N."""
-    scale = weight.repeat_interleave(x.shape[1] // weight.shape[-1], dim=-1)[..., None, None]
+def conv_norm(conv: nn.Conv2d, norm: BatchNorm, x: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Convolution, then norm weighted by the mix; as one convolution where running statistics make both linear."""
+    if norm.training or weight is not None or torch.is_grad_enabled() or torch.compiler.is_exporting():
+        return norm(conv(x), weight)
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    scale = scale if norm.weight is None else scale * norm.weight
+    shift = -norm.running_mean * scale
+    shift = shift if norm.bias is None else shift + norm.bias
+    kernel = conv.weight * scale[:, None, None, None]
+    return F.conv2d(x, kernel, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def add_weighted(total: Tensor | None, y: Tensor, weight: Tensor) -> Tensor:
+    """``total`` plus stacked edges times their weights; ``total`` may be overwritten where no gradient is asked for."""
+    scale = weight.repeat_interleave(y.shape[1] // weight.shape[-1], dim=-1)[..., None, None]
     if weight.dim() == 1:
-        return x * scale
-    return (x.unflatten(0, (-1, weight.shape[1])) * scale).flatten(0, 1)
+        return y * scale if total is None else torch.addcmul(total, y, scale)
+    y, scale = y.unflatten(0, (-1, weight.shape[1])), scale[:, :1]
+    if total is None:
+        return (y * scale).flatten(0, 1)
+    total.unflatten(0, weight.shape[:2]).addcmul_(y, scale)
+    return total
 
 
 class Depthwise(nn.Conv2d):
@@ -89,7 +104,7 @@ class Depthwise(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         stride, dilation = self.stride[0], self.dilation[0]
         weight = _seen(self.weight, x.shape[2:], dilation)
-        if x.device.type != "cpu" or not torch.is_grad_enabled():
+        if x.device.type != "cpu" or not (self.training and torch.is_grad_enabled()):
             padding = [dilation * (side // 2) for side in weight.shape[2:]]
             return F.conv2d(x, weight, None, stride, padding, dilation, self.groups)
         if dilation == 1:
@@ -179,8 +194,8 @@ class SeparableConv(nn.Module):
         self.norm2 = BatchNorm(width, affine=spec.affine)
 
     def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
-        x = F.relu(self.norm1(self.pointwise1(self.depthwise1(x))))
-        return self.norm2(self.pointwise2(self.depthwise2(x)), weight)
+        x = F.relu(conv_norm(self.pointwise1, self.norm1, self.depthwise1(x)))
+        return conv_norm(self.pointwise2, self.norm2, self.depthwise2(x), weight)
 
 
 class DilatedConv(nn.Module):
@@ -197,7 +212,7 @@ class DilatedConv(nn.Module):
         self.norm = BatchNorm(width, affine=spec.affine)
 
     def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
-        return self.norm(self.pointwise(self.depthwise(x)), weight)
+        return conv_norm(self.pointwise, self.norm, self.depthwise(x), weight)
 
 
 class FactorizedReduce(nn.Module):
@@ -283,7 +298,7 @@ class Noise(nn.Module):
         else:
             rows, columns = -(-height // _NOISE_TILE), -(-width // _NOISE_TILE)
             y = self.pattern.repeat(1, 1, rows, columns)[:, :, :height, :width].expand(batch, -1, -1, -1)
-        return y if weight is None else scale_edges(y, weight)
+        return y if weight is None else add_weighted(None, y, weight)
 
 
 Builder = Callable[[OpSpec, bool], nn.Module]  # (spec, in the supernet?) -> module
@@ -322,7 +337,7 @@ class ReluConvNorm(nn.Module):
         self.norm = BatchNorm(channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(F.relu(x)))
+        return conv_norm(self.conv, self.norm, F.relu(x))
 
 
 class ReluReduce(nn.Module):

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.ops import OpSpec, ReluConvNorm, ReluReduce, build
+from models.ops import OpSpec, ReluConvNorm, ReluReduce, add_weighted, build
 from models.skeleton import Stem, reductions
 from models.spaces import NODES, Edge, SearchSpace
 
@@ -42,30 +42,29 @@ class OutgoingEdges(nn.Module):
         repeated: dict[int, Tensor] = {}
         totals: dict[tuple[int, ...], Tensor] = {}
         for op in self.stacked:
-            module, positions = self.ops[op], self.carriers[op]
+            module, positions, weight = self.ops[op], self.carriers[op], weights[op]
             source = relu if module.takes_relu else x
-            if module.takes_repeated:
+            if module.takes_repeated and len(positions) > 1:
                 if len(positions) not in repeated:
                     repeated[len(positions)] = torch.cat([source] * len(positions), dim=1)
                 source = repeated[len(positions)]
-            y = module(source, weights[op])
-            totals[positions] = totals[positions] + y if positions in totals else y
+            total = totals.get(positions)
+            if weight.dim() > 1:
+                totals[positions] = add_weighted(total, module(source), weight)
+            else:
+                y = module(source, weight)
+                totals[positions] = y if total is None else total + y
         for positions, total in totals.items():
             for position, term in zip(positions, total.chunk(len(positions), dim=1), strict=True):
                 terms[position].append(term)
-        if self.shared:
-            self._add_shared(x, weights, terms)
-        return terms
-
-    def _add_shared(self, x: Tensor, weights: OpWeights, terms: list[list[Tensor]]) -> None:
+        shared: dict[int, Tensor] = {}
         for op in self.shared:
             y, weight = self.ops[op](x), weights[op]
             for index, position in enumerate(self.carriers[op]):
-                if weight.dim() == 1:
-                    terms[position].append(y * weight[index])
-                else:
-                    scale = weight[..., index, None, None, None]
-                    terms[position].append((y.unflatten(0, (-1, weight.shape[1])) * scale).flatten(0, 1))
+                shared[position] = add_weighted(shared.get(position), y, weight[..., index : index + 1])
+        for position, term in shared.items():
+            terms[position].append(term)
+        return terms
 
 
 def carriers(edges: Sequence[Edge]) -> dict[str, tuple[int, ...]]:
