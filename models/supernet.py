@@ -157,6 +157,9 @@ class Supernet(nn.Module):
             self.groups.append(group)
             before, reduced_before = (before[1], NODES * channels), reduces
         self.classifier = nn.Linear(before[1], classes)
+        for group, edges in space.groups.items():
+            order = [index for _, _, indices in _entries(edges) for index in indices]
+            self.register_buffer(f"order_{group}", torch.tensor(order), persistent=False)
 
     def forward(self, x: Tensor, mix: Mapping[str, Tensor]) -> Tensor:
         """Logits (B, classes) of images (B, channels_in, H, W) under a mix of (edges, operations) per cell type.
@@ -169,16 +172,28 @@ class Supernet(nn.Module):
             input0, input1 = input1, cell(input0, input1, weights[group])
         return self.classifier(input1.mean(dim=(2, 3)))
 
-    def _weights(self, group: str, mix: Tensor, batch: int) -> list[OpWeights]:
+    def _weights(self, group: str, mix: Tensor, batch: int) -> Sequence[OpWeights]:
         """The mix, handed out: for each node, operation -> weights (E,) or (N, batch, E) of its outgoing edges."""
-        edges = self.space.groups[group]
-        plan = []
-        for node in range(1 + NODES):
-            rows = leaving(edges, node)
-            weights = {}
-            for op, positions in carriers([edges[row] for row in rows]).items():
-                columns = [edges[rows[position]].ops.index(op) for position in positions]
-                weight = mix[..., [rows[position] for position in positions], columns]
-                weights[op] = weight[:, None].expand(-1, batch, -1) if mix.dim() == 3 else weight
-            plan.append(weights)
+        order = self.get_buffer(f"order_{group}")
+        flat = mix.flatten(-2).index_select(
+            -1, order
+        )  # all at once: one small operation rather than one per entry
+        if mix.dim() == 3:
+            flat = flat[:, None].expand(-1, batch, -1)
+        entries = _entries(self.space.groups[group])
+        plan: list[dict[str, Tensor]] = [{} for _ in range(1 + NODES)]
+        pieces = flat.split([len(indices) for _, _, indices in entries], dim=-1)
+        for (node, op, _), weight in zip(entries, pieces, strict=True):
+            plan[node][op] = weight
         return plan
+
+
+def _entries(edges: Sequence[Edge]) -> list[tuple[int, str, list[int]]]:
+    """(source node, operation, where its weights are in the flattened mix), in the order they are handed out."""
+    entries = []
+    for node in range(1 + NODES):
+        rows = leaving(edges, node)
+        for op, positions in carriers([edges[row] for row in rows]).items():
+            at = [rows[position] for position in positions]
+            entries.append((node, op, [row * len(edges[row].ops) + edges[row].ops.index(op) for row in at]))
+    return entries
