@@ -41,9 +41,7 @@ RADIUS = 0.1
 RESULTS = Path(__file__).parent / "results"
 
 
-def build_step(
-    implementation: str, method: str, size: Mapping[str, int], device: torch.device
-) -> Step:
+def build_step(implementation: str, method: str, size: Mapping[str, int], device: torch.device) -> Step:
     """A search step on random images: ``implementation`` is plain, fast or compiled."""
     task = ImageTask(
         search_space("s5"),
@@ -73,7 +71,7 @@ def build_step(
         copy_weights(fast, plain)
         return _plain_step(task, plain, method, batches)
     if implementation == "compiled":
-        fast.compile_cells()
+        fast.compile_probes()
     return _fast_step(task, fast, method, batches)
 
 
@@ -88,9 +86,7 @@ def _plain_step(
         group: (1e-3 * torch.randn(shape, device=x.device)).requires_grad_()
         for group, shape in task.space.shapes().items()
     }
-    adam = torch.optim.Adam(
-        alphas.values(), lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3
-    )
+    adam = torch.optim.Adam(alphas.values(), lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
     sgd = _sgd(network)
 
     def step() -> None:
@@ -98,10 +94,7 @@ def _plain_step(
         mix = {group: torch.softmax(alpha, dim=-1) for group, alpha in alphas.items()}
         F.cross_entropy(network(x_valid, mix), labels_valid).backward()
         adam.step()
-        mix = {
-            group: torch.softmax(alpha, dim=-1).detach()
-            for group, alpha in alphas.items()
-        }
+        mix = {group: torch.softmax(alpha, dim=-1).detach() for group, alpha in alphas.items()}
         if method == "ms-darts":
             mix = mean_shift_mix(
                 network,
@@ -128,16 +121,12 @@ def _fast_step(
     batches: list[tuple[Tensor, Tensor]],
 ) -> Step:
     device = batches[0][0].device
-    x, x_valid = (
-        images.contiguous(memory_format=torch.channels_last) for images, _ in batches
-    )
+    x, x_valid = (images.contiguous(memory_format=torch.channels_last) for images, _ in batches)
     train = BatchObjective(task, network, x, batches[0][1])
     valid = BatchObjective(task, network, x_valid, batches[1][1])
     smoothing = None
     if method == "ms-darts":
-        smoothing = MeanShift(
-            MeanShiftConfig(radius_start=RADIUS), 1, generator(0, "mean shift")
-        )
+        smoothing = MeanShift(MeanShiftConfig(radius_start=RADIUS), 1, generator(0, "mean shift"))
     strategy = Alternating(
         task.space,
         AlphaConfig(warmup_epochs=0),
@@ -162,14 +151,10 @@ def _fast_step(
 
 
 def _sgd(network: nn.Module) -> torch.optim.SGD:
-    return torch.optim.SGD(
-        network.parameters(), lr=0.025, momentum=0.9, weight_decay=3e-4
-    )
+    return torch.optim.SGD(network.parameters(), lr=0.025, momentum=0.9, weight_decay=3e-4)
 
 
-def time_all(
-    steps: Mapping[str, Step], repeats: int, device: torch.device
-) -> dict[str, float]:
+def time_all(steps: Mapping[str, Step], repeats: int, device: torch.device) -> dict[str, float]:
     """Median seconds of each step over interleaved repeats, after two warm-up rounds."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for repeat in range(-2, repeats):
@@ -189,9 +174,7 @@ def peak_memory(step: Step, device: torch.device) -> float:
     step()
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        2**20 if sys.platform == "darwin" else 2**10
-    )
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _peak_of_own_process(name: str, arguments: argparse.Namespace) -> float:
@@ -205,11 +188,7 @@ def _peak_of_own_process(name: str, arguments: argparse.Namespace) -> float:
         arguments.size,
     ]
     command += ["--device", arguments.device, "--threads", str(torch.get_num_threads())]
-    return float(
-        subprocess.run(
-            command, check=True, capture_output=True, text=True
-        ).stdout.splitlines()[-1]
-    )
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
 def table(
@@ -231,9 +210,7 @@ def table(
             seconds[f"plain/{method}"] / value,
             value / seconds[f"{implementation}/darts"],
         )
-        lines.append(
-            f"| {name} | {value:.3f} | {faster:.2f} | {cost:.2f} | {peaks[name]:.0f} |"
-        )
+        lines.append(f"| {name} | {value:.3f} | {faster:.2f} | {cost:.2f} | {peaks[name]:.0f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -242,9 +219,7 @@ def hardware(device: torch.device) -> str:
         return torch.cuda.get_device_name()
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [
-        line.split(":")[1].strip() for line in lines if line.startswith("model name")
-    ]
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
@@ -253,9 +228,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="cifar")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu"
-    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
         "--no-compile",
         action="store_true",
@@ -271,14 +244,8 @@ def main() -> None:
     if arguments.peak:
         print(peak_memory(build_step(*arguments.peak.split("/"), size, device), device))
         return
-    implementations = (
-        ("plain", "fast") if arguments.no_compile else ("plain", "fast", "compiled")
-    )
-    names = [
-        f"{implementation}/{method}"
-        for implementation in implementations
-        for method in METHODS
-    ]
+    implementations = ("plain", "fast") if arguments.no_compile else ("plain", "fast", "compiled")
+    names = [f"{implementation}/{method}" for implementation in implementations for method in METHODS]
     peaks = {name: _peak_of_own_process(name, arguments) for name in names}
     seconds = time_all(
         {name: build_step(*name.split("/"), size, device) for name in names},

@@ -57,17 +57,13 @@ class Noise(nn.Module):
     def __init__(self, channels: int, stride: int):
         super().__init__()
         self.stride = stride
-        self.register_buffer(
-            "pattern", torch.zeros(1, channels, 8, 8), persistent=False
-        )
+        self.register_buffer("pattern", torch.zeros(1, channels, 8, 8), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x[:, :, :: self.stride, :: self.stride]
         batch, channels, height, width = x.shape
         if self.training:
-            return torch.randn(batch, height, width, channels, dtype=x.dtype).permute(
-                0, 3, 1, 2
-            )
+            return torch.randn(batch, height, width, channels, dtype=x.dtype).permute(0, 3, 1, 2)
         tiles = self.pattern.repeat(1, 1, -(-height // 8), -(-width // 8))
         return tiles[:, :, :height, :width].expand_as(x)
 
@@ -76,9 +72,7 @@ def _separable(channels: int, kernel: int, stride: int) -> nn.Sequential:
     padding = kernel // 2
     return nn.Sequential(
         nn.ReLU(),
-        nn.Conv2d(
-            channels, channels, kernel, stride, padding, groups=channels, bias=False
-        ),
+        nn.Conv2d(channels, channels, kernel, stride, padding, groups=channels, bias=False),
         nn.Conv2d(channels, channels, 1, bias=False),
         _norm(channels),
         nn.ReLU(),
@@ -114,13 +108,9 @@ def build(name: str, channels: int, stride: int) -> nn.Module:
         case "max_pool_3x3":
             return nn.Sequential(nn.MaxPool2d(3, stride, 1), _norm(channels))
         case "avg_pool_3x3":
-            return nn.Sequential(
-                nn.AvgPool2d(3, stride, 1, count_include_pad=False), _norm(channels)
-            )
+            return nn.Sequential(nn.AvgPool2d(3, stride, 1, count_include_pad=False), _norm(channels))
         case "skip_connect":
-            return (
-                nn.Identity() if stride == 1 else FactorizedReduce(channels, channels)
-            )
+            return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels)
         case "sep_conv_3x3" | "sep_conv_5x5":
             return _separable(channels, int(name[-1]), stride)
         case "dil_conv_3x3" | "dil_conv_5x5":
@@ -139,9 +129,7 @@ class MixedEdge(nn.Module):
         self.ops = nn.ModuleList(build(name, channels, stride) for name in edge.ops)
 
     def forward(self, x: Tensor, weights_O: Tensor) -> Tensor:
-        return sum(
-            weight * op(x) for weight, op in zip(weights_O, self.ops, strict=True)
-        )
+        return sum(weight * op(x) for weight, op in zip(weights_O, self.ops, strict=True))
 
 
 class Cell(nn.Module):
@@ -164,26 +152,18 @@ class Cell(nn.Module):
             self.preprocess0 = self._preprocess(channels_before[0], channels)
         self.preprocess1 = self._preprocess(channels_before[1], channels)
         self.edges = nn.ModuleList(
-            MixedEdge(edge, channels, 2 if reduces and edge.src < 2 else 1)
-            for edge in edges
+            MixedEdge(edge, channels, 2 if reduces and edge.src < 2 else 1) for edge in edges
         )
 
     @staticmethod
     def _preprocess(channels_in: int, channels: int) -> nn.Sequential:
-        return nn.Sequential(
-            nn.ReLU(), nn.Conv2d(channels_in, channels, 1, bias=False), _norm(channels)
-        )
+        return nn.Sequential(nn.ReLU(), nn.Conv2d(channels_in, channels, 1, bias=False), _norm(channels))
 
     def forward(self, input0: Tensor, input1: Tensor, mix_EO: Tensor) -> Tensor:
         nodes = [self.preprocess0(input0), self.preprocess1(input1)]
         for node in range(2, 2 + NODES):
             incoming = [row for row, edge in enumerate(self.specs) if edge.dst == node]
-            nodes.append(
-                sum(
-                    self.edges[row](nodes[self.specs[row].src], mix_EO[row])
-                    for row in incoming
-                )
-            )
+            nodes.append(sum(self.edges[row](nodes[self.specs[row].src], mix_EO[row]) for row in incoming))
         return torch.cat(nodes[2:], dim=1)
 
 
@@ -201,9 +181,7 @@ class PlainSupernet(nn.Module):
     ):
         super().__init__()
         stem = STEM_MULTIPLIER * channels
-        self.stem = nn.Sequential(
-            nn.Conv2d(channels_in, stem, 3, 1, 1, bias=False), nn.BatchNorm2d(stem)
-        )
+        self.stem = nn.Sequential(nn.Conv2d(channels_in, stem, 3, 1, 1, bias=False), nn.BatchNorm2d(stem))
         before, reduced_before = (stem, stem), False
         self.groups, self.cells = [], nn.ModuleList()
         for index in range(cells):
@@ -282,27 +260,17 @@ def mean_shift_mix(
         score = torch.softmax(probe(network, x, target, drawn), dim=0)
         for group, rows in center.items():
             kernel = torch.stack(
-                [
-                    torch.exp(
-                        -(rows - sample[group]).square().sum() / (2 * bandwidth**2)
-                    )
-                    for sample in drawn
-                ]
+                [torch.exp(-(rows - sample[group]).square().sum() / (2 * bandwidth**2)) for sample in drawn]
             )
             weights = score * kernel / (score * kernel).sum()
-            center[group] = sum(
-                weight * sample[group]
-                for weight, sample in zip(weights, drawn, strict=True)
-            )
+            center[group] = sum(weight * sample[group] for weight, sample in zip(weights, drawn, strict=True))
     return center
 
 
 # Correspondence with the stacked modules of models/: used to make both the same function, and to compare gradients.
 
 
-def pairs(
-    fast: Supernet, plain: PlainSupernet
-) -> list[tuple[nn.Module, nn.Module, slice]]:
+def pairs(fast: Supernet, plain: PlainSupernet) -> list[tuple[nn.Module, nn.Module, slice]]:
     """(module of ``fast``, module of ``plain``, rows of the former's tensors that are the latter's) of every layer."""
     everything = slice(None)
     found: list[tuple[nn.Module, nn.Module, slice]] = [
@@ -361,9 +329,7 @@ def _edge_pairs(
 
 
 def _rows(index: int, layer: nn.Module) -> slice:
-    width = (
-        layer.num_features if isinstance(layer, nn.BatchNorm2d) else layer.out_channels
-    )
+    width = layer.num_features if isinstance(layer, nn.BatchNorm2d) else layer.out_channels
     return slice(index * width, (index + 1) * width)
 
 

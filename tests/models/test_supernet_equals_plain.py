@@ -41,9 +41,7 @@ def one_thread():
 def noise_without_chance(monkeypatch: pytest.MonkeyPatch):
     """The noise operation draws a wave: the two implementations draw for different numbers of edges at once."""
 
-    def wave(
-        *shape: int | tuple[int, ...], dtype: torch.dtype | None = None, **_: object
-    ) -> Tensor:
+    def wave(*shape: int | tuple[int, ...], dtype: torch.dtype | None = None, **_: object) -> Tensor:
         sizes = shape[0] if isinstance(shape[0], tuple) else shape
         steps = torch.arange(math.prod(sizes[:-1]), dtype=dtype).reshape(*sizes[:-1], 1)
         return torch.cos(1.7 * steps).expand(sizes)
@@ -51,18 +49,14 @@ def noise_without_chance(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch, "randn", wave)
 
 
-def both(
-    space_name: str, side: int, dtype: torch.dtype
-) -> tuple[ImageTask, Supernet, PlainSupernet]:
+def both(space_name: str, side: int, dtype: torch.dtype) -> tuple[ImageTask, Supernet, PlainSupernet]:
     """The two supernets as the same function, with running statistics away from their start."""
     task = ImageTask(SPACES[space_name], (side, side, 3), CLASSES, seed=1)
     fast = task.supernet(**SIZE).to(dtype=dtype, memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(2)
     for name, buffer in fast.named_buffers():
         if "running" in name:
-            buffer.add_(
-                0.5 * torch.rand(buffer.shape, generator=generator, dtype=dtype)
-            )
+            buffer.add_(0.5 * torch.rand(buffer.shape, generator=generator, dtype=dtype))
     plain = PlainSupernet(task.space, **SIZE, classes=CLASSES, channels_in=3).to(dtype)
     copy_weights(fast, plain)
     return task, fast, plain
@@ -78,10 +72,7 @@ def mixes(task: ImageTask, number: int, dtype: torch.dtype) -> list[dict[str, Te
     generator = torch.Generator().manual_seed(4)
     shapes = task.space.shapes().items()
     return [
-        {
-            group: torch.rand(shape, generator=generator, dtype=dtype).softmax(-1)
-            for group, shape in shapes
-        }
+        {group: torch.rand(shape, generator=generator, dtype=dtype).softmax(-1) for group, shape in shapes}
         for _ in range(number)
     ]
 
@@ -91,18 +82,14 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
 
 
 @pytest.mark.parametrize(("space_name", "side", "dtype"), CASES)
-def test_training_step(
-    space_name: str, side: int, dtype: torch.dtype, noise_without_chance: None
-) -> None:
+def test_training_step(space_name: str, side: int, dtype: torch.dtype, noise_without_chance: None) -> None:
     """Logits, gradients of all weights and of the mix, running statistics."""
     task, fast, plain = both(space_name, side, dtype)
     x, labels = batch(side, dtype)
     (mix,) = mixes(task, 1, dtype)
     ours = {group: rows.clone().requires_grad_() for group, rows in mix.items()}
     theirs = {group: rows.clone().requires_grad_() for group, rows in mix.items()}
-    logits_fast = BatchObjective(task, fast, x, labels).output(
-        dict(fast.named_parameters()), ours
-    )
+    logits_fast = BatchObjective(task, fast, x, labels).output(dict(fast.named_parameters()), ours)
     logits_plain = plain(x, theirs)
     assert relative(logits_fast, logits_plain) < TOLERANCE[dtype]
     task.loss(logits_fast, labels).backward()
@@ -113,9 +100,7 @@ def test_training_step(
         for name, weight in layer.named_parameters(recurse=False):
             difference = (getattr(stacked, name).grad[rows] - weight.grad).norm()
             # A weight that hardly matters has a gradient of rounding errors, hence the second term.
-            assert difference < TOLERANCE[dtype] * (
-                weight.grad.norm() + 1e-3 * largest
-            ), name
+            assert difference < TOLERANCE[dtype] * (weight.grad.norm() + 1e-3 * largest), name
             compared += weight.numel()
         for name, buffer in layer.named_buffers():
             if name.startswith("running"):
@@ -132,9 +117,7 @@ def test_probe(space_name: str, side: int, dtype: torch.dtype) -> None:
     x, labels = batch(side, dtype)
     drawn = mixes(task, 3, dtype)
     before = {name: tensor.clone() for name, tensor in fast.state_dict().items()}
-    losses = BatchObjective(task, fast, x, labels).probe(
-        dict(fast.named_parameters()), drawn
-    )
+    losses = BatchObjective(task, fast, x, labels).probe(dict(fast.named_parameters()), drawn)
     assert relative(losses, probe(plain, x, labels, drawn)) < TOLERANCE[dtype]
     assert losses.std() > 100 * TOLERANCE[dtype]  # the mixes do differ
     assert fast.training and not losses.requires_grad
@@ -143,7 +126,5 @@ def test_probe(space_name: str, side: int, dtype: torch.dtype) -> None:
 
 
 def test_projection() -> None:
-    rows = torch.tensor(
-        [[0.5, -0.1, 0.8], [-3.0, -1.0, -2.0], [2.0, 0.5, 0.0], [0.2, 0.3, 0.5]]
-    )
+    rows = torch.tensor([[0.5, -0.1, 0.8], [-3.0, -1.0, -2.0], [2.0, 0.5, 0.0], [0.2, 0.3, 0.5]])
     torch.testing.assert_close(mean_shift.project(rows), project(rows))
