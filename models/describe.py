@@ -36,7 +36,8 @@ def count_macs(module: nn.Module, *inputs: Tensor) -> int:
     layers = [layer for layer in module.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
     hooks = [layer.register_forward_hook(add) for layer in layers]
     try:
-        with torch.no_grad():
+        # With gradients: without, convolutions are folded with their norms and their hooks see nothing.
+        with torch.enable_grad():
             module(*inputs)
     finally:
         for hook in hooks:

@@ -8,17 +8,18 @@ adds nothing and is never computed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.ops import OpSpec, ReluConvNorm, ReluReduce, build
+from models.ops import OpSpec, ReluConvNorm, ReluReduce, add_weighted, build
 from models.skeleton import Stem, reductions
 from models.spaces import NODES, Edge, SearchSpace
 
 OpWeights = Mapping[str, Tensor]  # operation -> weights of the edges of one node that have it
+RunCell = Callable[..., Tensor]  # (cell, weights, *inputs) -> output
 
 
 class OutgoingEdges(nn.Module):
@@ -42,30 +43,29 @@ class OutgoingEdges(nn.Module):
         repeated: dict[int, Tensor] = {}
         totals: dict[tuple[int, ...], Tensor] = {}
         for op in self.stacked:
-            module, positions = self.ops[op], self.carriers[op]
+            module, positions, weight = self.ops[op], self.carriers[op], weights[op]
             source = relu if module.takes_relu else x
-            if module.takes_repeated:
+            if module.takes_repeated and len(positions) > 1:
                 if len(positions) not in repeated:
-                    repeated[len(positions)] = source.repeat(1, len(positions), 1, 1)
+                    repeated[len(positions)] = torch.cat([source] * len(positions), dim=1)
                 source = repeated[len(positions)]
-            y = module(source, weights[op])
-            totals[positions] = totals[positions] + y if positions in totals else y
+            total = totals.get(positions)
+            if weight.dim() > 1:
+                totals[positions] = add_weighted(total, module(source), weight)
+            else:
+                y = module(source, weight)
+                totals[positions] = y if total is None else total + y
         for positions, total in totals.items():
             for position, term in zip(positions, total.chunk(len(positions), dim=1), strict=True):
                 terms[position].append(term)
-        if self.shared:
-            self._add_shared(x, weights, terms)
-        return terms
-
-    def _add_shared(self, x: Tensor, weights: OpWeights, terms: list[list[Tensor]]) -> None:
+        shared: dict[int, Tensor] = {}
         for op in self.shared:
             y, weight = self.ops[op](x), weights[op]
             for index, position in enumerate(self.carriers[op]):
-                if weight.dim() == 1:
-                    terms[position].append(y * weight[index])
-                else:
-                    scale = weight[..., index, None, None, None]
-                    terms[position].append((y.unflatten(0, (-1, weight.shape[1])) * scale).flatten(0, 1))
+                shared[position] = add_weighted(shared.get(position), y, weight[..., index : index + 1])
+        for position, term in shared.items():
+            terms[position].append(term)
+        return terms
 
 
 def carriers(edges: Sequence[Edge]) -> dict[str, tuple[int, ...]]:
@@ -111,6 +111,7 @@ class MixedCell(nn.Module):
         nodes = {0: self.preprocess0(input0), 1: self.preprocess1(input1)}
         incoming: dict[int, list[Tensor]] = {}
         for node, outgoing in enumerate(self.sources):
+            assert isinstance(outgoing, OutgoingEdges)
             if node >= 2:
                 nodes[node] = _sum(incoming[node])
             for dst, terms in zip(outgoing.destinations, outgoing(nodes[node], weights[node]), strict=True):
@@ -125,6 +126,48 @@ def _sum(terms: Sequence[Tensor]) -> Tensor:
     for term in terms[1:]:
         total = total + term
     return total
+
+
+class HandOut(nn.Module):
+    """Hands the mix of a cell type out to the operations of its nodes."""
+
+    order: Tensor
+
+    def __init__(self, edges: Sequence[Edge]):
+        super().__init__()
+        self.entries: list[tuple[int, str, int]] = []  # (source node, operation, how many edges have it)
+        order = []
+        for node in range(max(edge.dst for edge in edges)):
+            rows = leaving(edges, node)
+            for op, positions in carriers([edges[row] for row in rows]).items():
+                self.entries.append((node, op, len(positions)))
+                at = [rows[position] for position in positions]
+                order += [row * len(edges[row].ops) + edges[row].ops.index(op) for row in at]
+        self.register_buffer("order", torch.tensor(order, device="cpu"), persistent=False)
+
+    def forward(self, mix: Tensor, batch: int) -> list[OpWeights]:
+        """mix (edges, operations) or (N, edges, operations) -> for each node, operation -> (E,) or (N, batch, E)."""
+        # All at once: one small operation rather than one per entry.
+        flat = mix.flatten(-2).index_select(-1, self.order)
+        if mix.dim() == 3:
+            flat = flat[:, None].expand(-1, batch, -1)
+        plan: list[dict[str, Tensor]] = [{} for _ in range(1 + max(node for node, _, _ in self.entries))]
+        pieces = flat.split([count for _, _, count in self.entries], dim=-1)
+        for (node, op, _), weight in zip(self.entries, pieces, strict=True):
+            plan[node][op] = weight
+        return list(plan)
+
+
+def run_cell(cell: nn.Module, weights: Sequence[OpWeights], *inputs: Tensor) -> Tensor:
+    """A mixed cell under handed-out weights."""
+    return cell(*inputs, weights)
+
+
+def compiled_run_cell(cells: int) -> RunCell:
+    """``run_cell``, compiled when first used; cells of equal build share the code."""
+    # One entry for every build of a cell; more than this would be a defect.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * cells)
+    return torch.compile(run_cell, dynamic=False)
 
 
 class Supernet(nn.Module):
@@ -143,6 +186,8 @@ class Supernet(nn.Module):
     ):
         super().__init__()
         self.space = space
+        self.probe_cell: RunCell = run_cell
+        self.hand_out = nn.ModuleDict({group: HandOut(edges) for group, edges in space.groups.items()})
         self.stem = Stem(channels_in, channels, image_size, affine=False)
         before, reduced_before = (self.stem.channels, self.stem.channels), self.stem.reduced
         self.groups, self.cells = [], nn.ModuleList()
@@ -159,33 +204,18 @@ class Supernet(nn.Module):
             before, reduced_before = (before[1], NODES * channels), reduces
         self.classifier = nn.Linear(before[1], classes)
 
+    def compile_probes(self) -> None:
+        """Compiles the pass under N mixes when it is first made."""
+        self.probe_cell = compiled_run_cell(len(self.cells))
+
     def forward(self, x: Tensor, mix: Mapping[str, Tensor]) -> Tensor:
         """Logits (B, classes) of images (B, channels_in, H, W) under a mix of (edges, operations) per cell type.
 
         With mixes of (N, edges, operations), in evaluation mode, logits (N * B, classes): those of mix 0 first.
         """
-        weights = {
-            group: outgoing_weights(self.space.groups[group], mix[group], len(x))
-            for group in set(self.groups)
-        }
+        weights = {group: self.hand_out[group](mix[group], len(x)) for group in set(self.groups)}
         input0, input1 = self.stem(x)
+        run = self.probe_cell if mix[self.groups[0]].dim() == 3 else run_cell
         for group, cell in zip(self.groups, self.cells, strict=True):
-            input0, input1 = input1, cell(input0, input1, weights[group])
+            input0, input1 = input1, run(cell, weights[group], input0, input1)
         return self.classifier(input1.mean(dim=(2, 3)))
-
-
-def outgoing_weights(edges: Sequence[Edge], mix: Tensor, batch: int) -> list[OpWeights]:
-    """A cell's mix (edges, operations) or (N, edges, operations), handed out.
-
-    For each node that edges leave, operation -> weights (E,) or (N, batch, E) of the outgoing edges that have it.
-    """
-    plan = []
-    for node in range(max(edge.dst for edge in edges)):
-        rows = leaving(edges, node)
-        weights = {}
-        for op, positions in carriers([edges[row] for row in rows]).items():
-            columns = [edges[rows[position]].ops.index(op) for position in positions]
-            weight = mix[..., [rows[position] for position in positions], columns]
-            weights[op] = weight[:, None].expand(-1, batch, -1) if mix.dim() == 3 else weight
-        plan.append(weights)
-    return plan

@@ -100,6 +100,7 @@ class SearchParams(Section):
     single_level: SingleLevelParams
     early_stopping: EarlyStoppingParams
     curvature_images: Natural
+    compile: bool
     benchmark_table: str | None
 
 

@@ -50,6 +50,7 @@ def main(params: Params) -> None:
                     cells=config.cells,
                     epochs=config.epochs,
                     curvature_images=config.curvature_images,
+                    compile=config.compile,
                     **config.weights.model_dump(),
                 ),
                 early_stopping=EARLY_STOPPING[config.early_stopping.watch](config),

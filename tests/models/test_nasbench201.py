@@ -19,7 +19,6 @@ from models.genotype import Genotype, arch_str, from_arch_str, from_json, to_jso
 from models.nasbench201 import BenchmarkNetwork, BenchmarkSupernet
 from models.seeds import generator
 from models.spaces import NASBENCH201_OPS, search_space
-from models.supernet import outgoing_weights
 from models.train import drop_path_factors
 
 BEST = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
@@ -144,7 +143,7 @@ def test_a_mixed_cell_is_the_sum_over_edges_and_operations() -> None:
             total = total + row[3] * convolved(source, src, dst, 3)
             total = total + row[4] * F.avg_pool2d(source, 3, 1, 1, count_include_pad=False)
         nodes.append(total)
-    found = cell(x, outgoing_weights(supernet.edges, mix, 4))
+    found = cell(x, supernet.hand_out(mix, 4))
     torch.testing.assert_close(found, nodes[3], rtol=0, atol=1e-12)
 
 
