@@ -72,8 +72,14 @@ def serve(settings: ServeSettings) -> None:
 def _listen(settings: ServeSettings) -> socket.socket:
     where = f"serve.host, serve.port: cannot listen on {settings.host} port {settings.port}"
     try:
-        family, *_, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address, family=family, backlog=2048)
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        # Without the protocol's number asyncio would not turn off Nagle's algorithm, and answers would take 40 ms.
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        return listener
     except OSError as error:
         raise StartError(f"{where} ({error.strerror}); choose others with --host, --port") from None
 

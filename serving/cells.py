@@ -34,7 +34,7 @@ def draw_cells(genotype: Mapping[str, Any]) -> dict[str, str]:
 def _cells(genotype: Mapping[str, Any]) -> dict[str, _Cell]:
     if "arch_str" in genotype:  # NAS-Bench-201: |op~source|+|op~source|op~source|+...
         edges = []
-        for target, node in enumerate(genotype["arch_str"].split("+"), 1):
+        for target, node in enumerate(str(genotype["arch_str"]).split("+"), 1):
             for term in node.strip("|").split("|"):
                 operation, source = term.split("~")
                 edges.append((int(source), target, operation))

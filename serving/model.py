@@ -65,10 +65,10 @@ def load(content: bytes, name: str, version: str, threads: int) -> Model:
     shape = _shape(session, where)
     metadata = dict(session.get_modelmeta().custom_metadata_map)
     probabilities = _prove(session, shape, where)
-    names = _json(metadata, "class_names", where) or [str(label) for label in range(probabilities.shape[1])]
+    names = _json(metadata, "class_names", [str(label) for label in range(probabilities.shape[1])], where)
     if not isinstance(names, list) or len(names) != probabilities.shape[1]:
         raise ModelError(f"{where}: class_names must list {probabilities.shape[1]} names, got {names!r:.80}")
-    genotype = _json(metadata, "genotype", where) or {}
+    genotype = _json(metadata, "genotype", {}, where)
     if not isinstance(genotype, dict):
         raise ModelError(f"{where}: genotype must be a JSON object, got {genotype!r:.80}")
     return Model(name, version, shape, tuple(str(label) for label in names), genotype, metadata, session)
@@ -99,9 +99,9 @@ def _prove(session: onnxruntime.InferenceSession, shape: tuple[int, int, int], w
     return answer
 
 
-def _json(metadata: Mapping[str, str], key: str, where: str) -> Any:
+def _json(metadata: Mapping[str, str], key: str, default: Any, where: str) -> Any:
     try:
-        return json.loads(metadata.get(key, "null"))
+        return json.loads(metadata[key]) if key in metadata else default
     except ValueError:
         raise ModelError(f"{where}: metadata {key} must be JSON, got {metadata[key]!r:.80}") from None
 
