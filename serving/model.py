@@ -55,7 +55,7 @@ def load(content: bytes, name: str, version: str, threads: int) -> Model:
     where = f"model {name} {version}"
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised and said in one line
     # Spinning threads answer a little sooner and starve everything else on the machine, the HTTP side first.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
