@@ -156,11 +156,20 @@ def _fit(picture: Image.Image, shape: tuple[int, int, int], which: str) -> Image
         # A JPEG far larger than the model is decoded at a fraction of its size; four times leaves the answer alone.
         picture.draft(None, (4 * width, 4 * height))
         picture = ImageOps.exif_transpose(picture)
-        if picture.mode.startswith("I;16"):  # Pillow would clip 16 bits of grey instead of scaling them
-            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-        picture = picture.convert("L" if channels == 1 else "RGB")
+        picture = _recolour(picture, "L" if channels == 1 else "RGB")
         if picture.size != (width, height):
             picture = picture.resize((width, height), Image.Resampling.BILINEAR)
     except Exception:  # see _open
         raise RequestError(422, f"{which} is truncated or damaged.") from None
     return np.asarray(picture).reshape(shape)
+
+
+def _recolour(picture: Image.Image, mode: str) -> Image.Image:
+    """The picture in a mode of 8 bits, as the training data are read from files."""
+    if picture.mode.startswith(("I", "F")):  # more than 8 bits a pixel: keep the upper ones, where Pillow would clip
+        values = np.asarray(picture, np.float32)
+        picture = Image.fromarray(np.clip(values / (257 if values.max() > 255 else 1), 0, 255).astype(np.uint8))
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        layer = picture.convert("RGBA")  # what is transparent becomes white
+        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return picture.convert(mode)

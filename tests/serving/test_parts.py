@@ -55,7 +55,13 @@ def test_height_and_width_are_not_exchanged() -> None:
 
 def test_16_bits_of_grey_are_scaled_not_clipped() -> None:
     pixels = (np.arange(16, dtype=np.uint16) * 4096).reshape(4, 4)
-    np.testing.assert_array_equal(read(saved(Image.fromarray(pixels)), (4, 4, 1))[..., 0], pixels >> 8)
+    np.testing.assert_array_equal(read(saved(Image.fromarray(pixels)), (4, 4, 1))[..., 0], pixels // 257)
+
+
+def test_what_is_transparent_becomes_white() -> None:
+    picture = Image.new("RGBA", (4, 4), (9, 9, 9, 0))
+    assert (read(saved(picture)) == 255).all() and (read(saved(picture, "WEBP", lossless=True)) == 255).all()
+    assert (read(saved(Image.new("RGBA", (4, 4), (9, 9, 9, 255)))) == 9).all()
 
 
 def test_a_picture_taken_sideways_is_turned_upright() -> None:
