@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import socket
 import sys
@@ -63,6 +64,9 @@ def serve(settings: ServeSettings) -> None:
         server_header=False,
         log_config=None,
     )
+    # What is loaded by now stays: the collector need not go through it again after every few large JSON bodies.
+    gc.collect()
+    gc.freeze()
     with _listen(settings) as socket_:
         host, port = socket_.getsockname()[:2]
         log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)

@@ -1,7 +1,7 @@
 """Requests that arrive together are answered in one inference.
 
-A single thread runs the network. While it is busy, jobs gather; when it is free, it takes what is there and waits at
-most ``wait_seconds`` for more. Every job carries the model it was prepared for, so a swap of models needs no pause.
+A single thread runs the network. While it is busy, jobs gather; when it is free, it takes what is there, and waits for
+more only while more are being decoded, and never longer than ``wait_seconds``: a lone request does not wait. Every job carries the model it was prepared for, so a swap of models needs no pause.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Batcher:
     queue_size: int  # in images
     on_batch: Callable[[int], None]  # told the number of images of every inference
     waiting: int = 0  # images
+    coming: int = 0  # requests whose images are being decoded; counted by the one who decodes
     _jobs: asyncio.Queue[_Job] = field(default_factory=asyncio.Queue)
 
     def full(self) -> bool:
@@ -62,7 +63,7 @@ class Batcher:
         count = len(jobs[0].images)
         try:
             async with asyncio.timeout(self.wait_seconds):
-                while count < self.max_batch:
+                while count < self.max_batch and (self.coming or not self._jobs.empty()):
                     jobs.append(await self._jobs.get())
                     count += len(jobs[-1].images)
         except TimeoutError:

@@ -1,6 +1,6 @@
 """From the bytes of a request to the uint8 batch that the model takes. Everything a client can get wrong ends here.
 
-Runs in a bounded pool of threads, never on the event loop. Nothing is decoded before its size is known from its header.
+Runs in bounded pools of threads, never on the event loop. Nothing is decoded before its size is known from its header.
 """
 
 from __future__ import annotations
@@ -36,8 +36,13 @@ class Limits:
     pixels: int
 
 
-def read_images(content_type: str, body: bytes, shape: tuple[int, int, int], limits: Limits) -> Images:
-    """The images of a request, each resized and recoloured to ``shape``. Raises RequestError with one sentence."""
+def read_images(
+    content_type: str, body: bytes, shape: tuple[int, int, int], limits: Limits, most: int
+) -> Images | None:
+    """The images of a request, each resized and recoloured to ``shape``; None if they have over ``most`` pixels.
+
+    Raises RequestError, with one sentence for the client, for anything that is wrong with the request.
+    """
     kind, options = parse_options_header(content_type.encode("latin-1"))
     if kind == b"multipart/form-data":
         pictures = [
@@ -54,8 +59,11 @@ def read_images(content_type: str, body: bytes, shape: tuple[int, int, int], lim
         )
     if not pictures:
         raise RequestError(422, "The request holds no image.")
-    if sum(picture.width * picture.height for picture in pictures) > limits.pixels:
+    pixels = sum(picture.width * picture.height for picture in pictures)
+    if pixels > limits.pixels:
         raise RequestError(413, f"Too many pixels: a request may hold {limits.pixels:,} in all.")
+    if pixels > most:
+        return None
     return np.stack([_fit(picture, shape, f"Image {number}") for number, picture in enumerate(pictures, 1)])
 
 
@@ -128,11 +136,14 @@ def _from_pixels(value: Any, which: str) -> Image.Image:
             raise wrong
         size += lengths
         level = list(chain.from_iterable(level))
-    if kinds != {int} or min(level) < 0 or max(level) > 255 or len(size) < 2:
+    if kinds != {int} or len(size) < 2:
         raise wrong
     if len(size) == 3 and size[2] not in (1, 3):
         raise RequestError(422, f"{which} has {size[2]} channels; send 1 (grey) or 3 (red, green, blue).")
-    pixels = np.array(level, dtype=np.uint8).reshape(size)
+    try:
+        pixels = np.frombuffer(bytes(level), np.uint8).reshape(size)
+    except ValueError:  # an integer outside of 0..255
+        raise wrong from None
     return Image.fromarray(pixels[..., 0] if size[2:] == [1] else pixels)
 
 

@@ -16,7 +16,7 @@ from serving.body import Memory, receive
 from serving.errors import Busy, ModelError
 from serving.images import Limits, read_images
 from serving.metrics import Metrics
-from serving.model import Model, Probabilities
+from serving.model import Images, Model, Probabilities
 from serving.registry import Registry
 from serving.settings import MIB, ServeSettings
 
@@ -24,6 +24,10 @@ log = logging.getLogger("serving")
 
 # A version that did not load is tried again, since the reason may have been the network; but not at every look.
 RETRY_SECONDS = 60
+# Requests with more pixels are decoded in a lane of their own, one after the other: they take tenths of a second each,
+# and nobody with a small picture should wait for them.
+SMALL_PIXELS = 2_000_000
+LARGE_WAITING = 16
 
 
 class Service:
@@ -44,7 +48,7 @@ class Service:
             settings.queue_size,
             metrics.batch_images.observe,
         )
-        self.decoding = 0  # requests whose images wait for a thread or are being decoded
+        self.large = 0  # requests in the lane for large ones
         self.tasks: list[asyncio.Task[None]] = []
         metrics.queue_images.set_function(lambda: self.batcher.waiting)
         metrics.show(model)
@@ -52,7 +56,10 @@ class Service:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Answers requests and watches the registry while the context is open."""
-        with ThreadPoolExecutor(self.settings.decode_threads, thread_name_prefix="decode") as self.decoders:
+        with (
+            ThreadPoolExecutor(self.settings.decode_threads, thread_name_prefix="decode") as self.lane,
+            ThreadPoolExecutor(1, thread_name_prefix="decode-large") as self.large_lane,
+        ):
             self.tasks = [asyncio.create_task(self.batcher.run())]
             if self.registry is not None:
                 self.tasks.append(asyncio.create_task(self._watch(self.registry)))
@@ -75,16 +82,29 @@ class Service:
         limit = self.settings.max_json_mib if json else self.settings.max_body_mib
         with self.memory.lease() as lease:
             body = await receive(request, int(limit * MIB), self.settings.body_seconds, lease)
-            if self.decoding >= self.settings.queue_size:
-                raise Busy
-            self.decoding += 1
-            try:
-                images = await asyncio.get_running_loop().run_in_executor(
-                    self.decoders, read_images, content_type, body, model.shape, self.limits
-                )
-            finally:
-                self.decoding -= 1
+            images = await self._decode(content_type, body, model)
         return model, await self.batcher.predict(model, images)
+
+    async def _decode(self, content_type: str, body: bytes, model: Model) -> Images:
+        loop = asyncio.get_running_loop()
+        task = (read_images, content_type, body, model.shape, self.limits)
+        if self.batcher.coming >= self.settings.queue_size:
+            raise Busy
+        self.batcher.coming += 1
+        try:
+            images = await loop.run_in_executor(self.lane, *task, SMALL_PIXELS)
+        finally:
+            self.batcher.coming -= 1
+        if images is None:
+            if self.large >= LARGE_WAITING:
+                raise Busy
+            self.large += 1
+            try:
+                images = await loop.run_in_executor(self.large_lane, *task, self.limits.pixels)
+            finally:
+                self.large -= 1
+        assert images is not None  # within the limit, or refused
+        return images
 
     async def _watch(self, registry: Registry) -> None:
         """Looks up the alias for ever, and serves the version that it names as soon as that one has answered."""

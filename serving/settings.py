@@ -32,9 +32,10 @@ class ServeSettings(BaseModel):
     # Not an option of the command line: every user of the machine can read that.
     api_key: SecretStr | None = Field(None, description=f"key clients must send; better: {API_KEY_VARIABLE}")
 
-    threads: int = Field(os.cpu_count() or 1, ge=1, description="threads of one inference")
+    # One core is left to everything else: the network, decoding, the answers.
+    threads: int = Field(max(1, (os.cpu_count() or 1) - 1), ge=1, description="threads of one inference")
     max_batch: int = Field(32, ge=1, description="most images in one inference")
-    batch_wait_ms: float = Field(2, ge=0, le=1000, description="longest wait for company in a batch")
+    batch_wait_ms: float = Field(2, ge=0, le=1000, description="longest wait for images that are being decoded")
     queue_size: int = Field(256, ge=1, description="most images waiting, then 503")
 
     max_images: int = Field(32, ge=1, description="most images in one request")

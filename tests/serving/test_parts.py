@@ -30,10 +30,16 @@ from tests.serving.tiny import GENOTYPE, network
 LIMITS = Limits(images=4, pixels=1_000_000)
 
 
+def read_form(body: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    images = read_images("multipart/form-data; boundary=x", body, shape, LIMITS, LIMITS.pixels)
+    assert images is not None
+    return images
+
+
 def read(content: bytes, shape: tuple[int, int, int] = (4, 4, 3)) -> np.ndarray:
     """One image file, through the reader of a multipart body."""
     body = b'--x\r\nContent-Disposition: form-data; name="images"\r\n\r\n' + content + b"\r\n--x--\r\n"
-    return read_images("multipart/form-data; boundary=x", body, shape, LIMITS)[0]
+    return read_form(body, shape)[0]
 
 
 def saved(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -90,9 +96,11 @@ def test_a_large_jpeg_is_read_as_the_plain_way_reads_it() -> None:
 def test_pixels_are_counted_over_all_images() -> None:
     content = encode(0, (600, 600), "L")
     part = b'--x\r\nContent-Disposition: form-data; name="images"\r\n\r\n' + content + b"\r\n"
-    read_images("multipart/form-data; boundary=x", part * 2 + b"--x--\r\n", (4, 4, 1), LIMITS)
+    assert len(read_form(part * 2 + b"--x--\r\n", (4, 4, 1))) == 2
+    kind = "multipart/form-data; boundary=x"
+    assert read_images(kind, part * 2 + b"--x--\r\n", (4, 4, 1), LIMITS, most=719_999) is None
     with pytest.raises(RequestError, match="Too many pixels"):
-        read_images("multipart/form-data; boundary=x", part * 3 + b"--x--\r\n", (4, 4, 1), LIMITS)
+        read_form(part * 3 + b"--x--\r\n", (4, 4, 1))
 
 
 class Recorder:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -180,19 +182,64 @@ def test_a_connection_that_begins_no_request_is_closed(server: Server, sent: byt
 
 
 def test_requests_that_arrive_together_share_a_batch(tmp_path: Path, model_file: Path) -> None:
-    with (
-        running(tmp_path, "--model", str(model_file), "--batch-wait-ms", "500", "--max-batch", "8") as server,
-        ThreadPoolExecutor(8) as pool,
-    ):
-        colours = [RED, GREEN, BLUE, RED, GREEN, BLUE, RED, GREEN]
-        answers = list(pool.map(lambda colour: predict(server, encode(colour)), colours))
-        names = [answer.json()["predictions"][0]["class_name"] for answer in answers]
-        assert names == ["red", "green", "blue", "red", "green", "blue", "red", "green"]
+    pixels = {"red": [[[9, 0, 0]]], "green": [[[0, 9, 0]]], "blue": [[[0, 0, 9]]]}
+    with running(tmp_path, "--model", str(model_file), "--batch-wait-ms", "1000") as server:
+        connections = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=20) for _ in range(12)]
+        for number, connection in enumerate(connections):
+            body = json.dumps(pixels[CLASS_NAMES[number % 3]]).encode()
+            connection.putrequest("POST", "/v1/predict")
+            connection.putheader("Content-Type", "application/json")
+            connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders(body[:-1])
+        for connection in connections:  # all are complete at nearly the same time
+            connection.send(b"]")
+        answers = [json.load(connection.getresponse()) for connection in connections]
+        names = [answer["predictions"][0]["class_name"] for answer in answers]
+        assert names == ["red", "green", "blue"] * 4
         metrics = httpx.get(f"{server.url}/metrics").text
         batches = re.search(r"^msdarts_batch_images_count (\S+)", metrics, re.M)
         images = re.search(r"^msdarts_batch_images_sum (\S+)", metrics, re.M)
         assert batches and images
-        assert float(images[1]) == 8 and float(batches[1]) <= 3
+        assert float(images[1]) == 12 and float(batches[1]) <= 6
+        for connection in connections:
+            connection.close()
+
+
+def test_an_answer_waits_neither_for_company_nor_for_the_network_stack(server: Server) -> None:
+    with httpx.Client(base_url=server.url) as client:
+        times = []
+        for _ in range(30):
+            start = time.perf_counter()
+            client.post("/v1/predict", files=files(encode(RED)))
+            times.append(time.perf_counter() - start)
+    assert sorted(times)[15] < 0.035  # a delayed acknowledgement alone takes 0.04
+
+
+def test_large_pictures_do_not_hold_up_small_ones(tmp_path: Path, model_file: Path) -> None:
+    large, stop = encode(0, (4900, 5000)), threading.Event()
+    with running(tmp_path, "--model", str(model_file)) as server, ThreadPoolExecutor(8) as pool:
+
+        def flood() -> list[int]:
+            statuses = []
+            while not stop.is_set():
+                statuses.append(predict(server, large).status_code)
+            return statuses
+
+        floods = [pool.submit(flood) for _ in range(8)]
+        time.sleep(0.5)
+        times = []
+        with httpx.Client(base_url=server.url, timeout=30) as client:
+            for _ in range(20):
+                start = time.perf_counter()
+                assert client.post("/v1/predict", files=files(encode(RED))).status_code == 200
+                times.append(time.perf_counter() - start)
+        stop.set()
+        large_alone = time.perf_counter()
+        statuses = [status for future in floods for status in future.result()]
+        large_alone = (time.perf_counter() - large_alone) / 8
+        assert set(statuses) == {200}
+        print(f"small {1000 * sorted(times)[10]:.0f} ms, large {1000 * large_alone:.0f} ms")
+        assert sorted(times)[10] < large_alone  # far sooner than even one large picture takes
 
 
 def test_a_full_queue_answers_503_with_retry_after(tmp_path: Path) -> None:
