@@ -2,10 +2,10 @@
 
     python benchmarks/serve_load.py --model artifacts/export/model.onnx
 
-The model is registered in a registry of its own in a temporary folder. Both servers run on loopback in processes of their
-own; this process is the clients: each has one connection and sends its next request when it has its answer. The servers
-take turns, ``--repeats`` times, so that whatever else the machine does meets both. Requests are bounded: ``--requests``
-in each run. Writes benchmarks/results/serving.md.
+The model is registered in a registry of its own in a temporary folder. Both servers run on loopback in
+processes of their own; this process is the clients: each has one connection and sends its next request when
+it has its answer. The servers take turns, ``--repeats`` times, so that whatever else the machine does meets
+both. Requests are bounded: ``--requests`` in each run. Writes benchmarks/results/serving.md.
 """
 
 from __future__ import annotations
@@ -60,11 +60,17 @@ class Run:
 
 def main() -> int:
     """Measures and writes the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="ONNX file that keeps the contract (docs/serving.md)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", type=Path, required=True, help="ONNX file that keeps the contract (docs/serving.md)"
+    )
     parser.add_argument("--requests", type=int, default=400, help="requests in each run (default: 400)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each case (default: 3)")
-    parser.add_argument("--output", type=Path, default=RESULT, help=f"default: {RESULT.relative_to(REPOSITORY)}")
+    parser.add_argument(
+        "--output", type=Path, default=RESULT, help=f"default: {RESULT.relative_to(REPOSITORY)}"
+    )
     options = parser.parse_args()
     if not options.model.is_file():
         print(f"--model: no such file: {options.model}; make one with `make repro`", file=sys.stderr)
@@ -81,7 +87,9 @@ def main() -> int:
         )  # fmt: skip
         pixels = image.tolist()
         targets = (
-            Target("mlflow models serve, JSON", theirs, request("/invocations", *as_json({"inputs": [pixels]}))),
+            Target(
+                "mlflow models serve, JSON", theirs, request("/invocations", *as_json({"inputs": [pixels]}))
+            ),
             Target("this server, JSON", ours, request("/v1/predict", *as_json([pixels]))),
             Target("this server, PNG file", ours, request("/v1/predict", *as_file(image))),
         )
@@ -98,6 +106,9 @@ def register(model: Path, folder: Path) -> tuple[int, ...]:
     """A registry in ``folder`` with the model as its champion; the shape of an image."""
     import mlflow
     import onnx
+    from mlflow.models import ModelSignature
+    from mlflow.onnx import log_model
+    from mlflow.types import Schema, TensorSpec
 
     proto = onnx.load(model)
     dims = proto.graph.input[0].type.tensor_type.shape.dim
@@ -106,12 +117,12 @@ def register(model: Path, folder: Path) -> tuple[int, ...]:
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
     mlflow.set_experiment(experiment_id=mlflow.create_experiment(NAME, (folder / "artifacts").as_uri()))
     with mlflow.start_run():
-        mlflow.onnx.log_model(
+        log_model(
             proto,
             name="model",
-            signature=mlflow.models.ModelSignature(
-                mlflow.types.Schema([mlflow.types.TensorSpec(np.dtype("uint8"), (-1, *shape), "image")]),
-                mlflow.types.Schema([mlflow.types.TensorSpec(np.dtype("float32"), (-1, classes), "probabilities")]),
+            signature=ModelSignature(
+                Schema([TensorSpec(np.dtype("uint8"), (-1, *shape), "image")]),
+                Schema([TensorSpec(np.dtype("float32"), (-1, classes), "probabilities")]),
             ),
             save_as_external_data=False,
             pip_requirements=["onnxruntime"],
@@ -154,8 +165,8 @@ def running(folder: Path, module: str, *arguments: str) -> Iterator[int]:
 
 def request(path: str, content_type: str, body: bytes) -> bytes:
     """The bytes of a POST request."""
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def as_json(value: object) -> tuple[str, bytes]:
@@ -200,7 +211,10 @@ def measure(targets: Sequence[Target], requests: int, repeats: int) -> dict[tupl
                 run = asyncio.run(load(target, clients, requests))
                 runs.setdefault((target.title, clients), []).append(run)
                 rate = requests / run.seconds
-                print(f"{repeat + 1}/{repeats} {clients:3} clients, {target.title}: {rate:.0f}/s", file=sys.stderr)
+                print(
+                    f"{repeat + 1}/{repeats} {clients:3} clients, {target.title}: {rate:.0f}/s",
+                    file=sys.stderr,
+                )
     return runs
 
 
@@ -230,12 +244,13 @@ async def load(target: Target, clients: int, requests: int) -> Run:
 
 
 def report(
-    runs: dict[tuple[str, int], list[Run]], targets: Sequence[Target], options: argparse.Namespace, shape: tuple[int, ...]
+    runs: dict[tuple[str, int], list[Run]],
+    targets: Sequence[Target],
+    options: argparse.Namespace,
+    shape: tuple[int, ...],
 ) -> str:
     """The result as Markdown."""
-    rates = {
-        case: [len(run.latencies) / run.seconds for run in of_case] for case, of_case in runs.items()
-    }
+    rates = {case: [len(run.latencies) / run.seconds for run in of_case] for case, of_case in runs.items()}
     rows = []
     for clients in CLIENTS:
         for target in targets:
@@ -255,19 +270,19 @@ def report(
         [
             "# The server under load",
             "",
-            "Made by `benchmarks/serve_load.py`. One image a request; every client has one connection and sends its next",
-            f"request when it has its answer. {options.requests} requests a run, {options.repeats} runs of each case, the",
-            "servers in turn. Throughput is the median over the runs (slowest..fastest); percentiles are over all requests of",
-            "all runs. All three gave the same probabilities, bit for bit, before anything was timed.",
+            "Made by `benchmarks/serve_load.py`. One image a request; every client has one connection and sends",
+            f"its next request when it has its answer. {options.requests} requests a run, {options.repeats} runs of",
+            "each case, the servers in turn. Throughput is the median over the runs (slowest..fastest); percentiles",
+            "are over all requests of all runs. All three gave the same probabilities, bit for bit, before anything was timed.",
             "",
             "| clients | server | requests/s | times mlflow | p50 ms | p99 ms | failed |",
             "|---:|---|---:|---:|---:|---:|---:|",
             *rows,
             "",
             f"- Model: ONNX, {size:.1f} MB, images {' x '.join(map(str, shape))}, float32, on the CPU.",
-            f"- Machine: {os.cpu_count()} cores, {processor()}; servers and clients shared it, and so did other processes:",
-            f"  load average {os.getloadavg()[0]:.1f} over the last minute of the run. Absolute numbers are therefore low.",
-            f"- {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, Python {platform.python_version()}, {versions}.",
+            f"- Machine: {os.cpu_count()} cores, {processor()}. Servers and clients shared it, and other processes did:",
+            f"  load average {os.getloadavg()[0]:.1f} at the end. Absolute numbers are therefore low.",
+            f"- {datetime.date.today()}, Python {platform.python_version()}, {versions}.",
             "",
         ]
     )

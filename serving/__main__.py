@@ -64,7 +64,8 @@ def serve(settings: ServeSettings) -> None:
         server_header=False,
         log_config=None,
     )
-    # What is loaded by now stays: the collector need not go through it again after every few large JSON bodies.
+    # What is loaded by now stays: the collector need not go through it again after every few large JSON
+    # bodies.
     gc.collect()
     gc.freeze()
     with _listen(settings) as socket_:
@@ -79,10 +80,12 @@ def _listen(settings: ServeSettings) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        # Without the protocol's number asyncio would not turn off Nagle's algorithm, and answers would take 40 ms.
+        # Without the protocol's number asyncio would not turn off Nagle's algorithm, and answers would take
+        # 40 ms.
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen(2048)
         return listener
     except OSError as error:
         raise StartError(f"{where} ({error.strerror}); choose others with --host, --port") from None

@@ -28,7 +28,7 @@ from serving.settings import ServeSettings
 STATIC = Path(__file__).parent / "static"
 # The page, the reference and their files: nothing may come from or go to another address.
 PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -72,7 +72,7 @@ class Problem(BaseModel):
 
 
 _PIXELS = {
-    "description": "An image: rows of pixels, each an integer 0..255 or a list of 1 or 3 of them; or an array of images.",
+    "description": "Rows of pixels, each an integer 0..255 or a list of 1 or 3 of them; or an array of such images.",
     "type": "array",
     "items": {},
 }
@@ -157,7 +157,7 @@ def create_app(model: Model, registry: Registry | None, settings: ServeSettings)
         openapi_extra={"requestBody": _REQUEST_BODY},
     )
     async def predict(request: Request) -> Response:
-        """Classifies one or many images of any size; they are resized and recoloured to what the model takes."""
+        """Classifies one or many images of any size; they are resized and recoloured for the model."""
         start = time.perf_counter()
         answered_by, probabilities = await service.predict(request)
         names = answered_by.class_names
@@ -228,7 +228,7 @@ def _file(name: str) -> Any:
 
 
 def _key_check(settings: ServeSettings) -> Any:
-    """A dependency that lets a request pass with the key, in either of the usual headers, or where none is set."""
+    """A dependency that lets a request pass with the key in either usual header, or where none is set."""
     expected = settings.api_key.get_secret_value().encode() if settings.api_key else None
 
     async def check(

@@ -1,7 +1,8 @@
 """Requests that arrive together are answered in one inference.
 
-A single thread runs the network. While it is busy, jobs gather; when it is free, it takes what is there, and waits for
-more only while more are being decoded, and never longer than ``wait_seconds``: a lone request does not wait. Every job carries the model it was prepared for, so a swap of models needs no pause.
+A single thread runs the network. While it is busy, jobs gather; when it is free, it takes what is there, and
+waits for more only while more are being decoded, and never longer than ``wait_seconds``: a lone request does
+not wait. Every job carries the model it was prepared for, so a swap of models needs no pause.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from starlette.requests import Request
 
 from serving.errors import Busy, RequestError
 
-# A client hears the answer only when it has finished sending, so up to this many times the limit is received and
-# thrown away before a body that is too large ends the connection.
+# A client hears the answer only when it has finished sending, so up to this many times the limit is received
+# and thrown away before a body that is too large ends the connection.
 PATIENCE = 4
 
 
@@ -55,7 +55,7 @@ class Memory:
 
 
 async def receive(request: Request, limit: int, seconds: float, lease: Lease) -> bytes:
-    """The whole body. Raises RequestError where it is too large or too slow, and Busy where there is no memory."""
+    """The whole body. Raises RequestError where it is too large or too slow, Busy where memory is short."""
     chunks: list[bytes] = []
     size, refused = 0, False
     try:

@@ -1,7 +1,7 @@
 """Drawings of a network's cells: inline SVG that needs neither a script nor a font of its own.
 
-Nodes are columns, edges are rows, as in a sequence diagram: an arrow runs from the node it reads to the node it feeds, under
-the name of its operation. No two edges ever cross, and the names stay readable on a phone.
+Nodes are columns, edges are rows, as in a sequence diagram: an arrow runs from the node it reads to the node
+it feeds, under the name of its operation. No two edges ever cross, and the names stay readable on a phone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _Cell:
 
 
 def draw_cells(genotype: Mapping[str, Any]) -> dict[str, str]:
-    """Name of cell -> SVG. Empty for a genotype of a space that is unknown here: a drawing is no reason to fail."""
+    """Name of cell -> SVG. Empty for a genotype of an unknown space: a drawing is no reason to fail."""
     try:
         return {name: _draw(name, cell) for name, cell in _cells(genotype).items()}
     except (KeyError, TypeError, ValueError, IndexError):
@@ -70,7 +70,7 @@ def _draw(name: str, cell: _Cell) -> str:
     x = [MARGIN + COLUMN * column for column in range(len(cell.nodes))]
     parts = [f"<title>{escape(name)} cell: {escape(_sentence(cell))}</title>"]
     for column, label in enumerate(cell.nodes):
-        role = "input" if column < len(DARTS_INPUTS) and cell.concat or column == 0 else "node"
+        role = "input" if (column < len(DARTS_INPUTS) and cell.concat) or column == 0 else "node"
         parts.append(
             f'<g class="{role}"><line class="life" x1="{x[column]}" y1="26" x2="{x[column]}" y2="{height}"/>'
             f'<rect x="{x[column] - 22}" y="4" width="44" height="22" rx="5"/>'

@@ -1,6 +1,7 @@
-"""From the bytes of a request to the uint8 batch that the model takes. Everything a client can get wrong ends here.
+"""From the bytes of a request to the uint8 batch that the model takes. What a client gets wrong ends here.
 
-Runs in bounded pools of threads, never on the event loop. Nothing is decoded before its size is known from its header.
+Runs in bounded pools of threads, never on the event loop. Nothing is decoded before its size is known from
+its header.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from serving.errors import RequestError
 from serving.model import Images
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-# A progressive JPEG is decoded once per scan, and a scan of a huge picture fits in 30 bytes: a file of a megabyte could
-# keep a thread busy for hours. Encoders write about 10 scans.
+# A progressive JPEG is decoded once per scan, and a scan of a huge picture fits in 30 bytes: a file of a
+# megabyte could keep a thread busy for hours. Encoders write about 10 scans.
 MAX_SCANS = 40
-# Pillow's own limit warns at one size and raises at another; Limits.pixels is checked before anything is decoded.
+# Pillow's own limit warns at one size and raises at another; Limits.pixels is checked before anything is
+# decoded.
 Image.MAX_IMAGE_PIXELS = None
 Image.init()  # Pillow finds its formats now, not during the first request
 
@@ -39,7 +41,7 @@ class Limits:
 def read_images(
     content_type: str, body: bytes, shape: tuple[int, int, int], limits: Limits, most: int
 ) -> Images | None:
-    """The images of a request, each resized and recoloured to ``shape``; None if they have over ``most`` pixels.
+    """The images of a request, resized and recoloured to ``shape``; None if they have over ``most`` pixels.
 
     Raises RequestError, with one sentence for the client, for anything that is wrong with the request.
     """
@@ -96,7 +98,7 @@ def _parts(boundary: bytes, body: bytes, most: int) -> list[bytes]:
 
 
 def _json_images(body: bytes, limits: Limits) -> list[Any]:
-    """The images of a JSON body: an array that is one image or a batch, or an object with a list of images."""
+    """The images of a JSON body: an array that is one image or a batch, or an object with a list."""
     try:
         value = from_json(body)
     except ValueError as error:
@@ -164,7 +166,8 @@ def _fit(picture: Image.Image, shape: tuple[int, int, int], which: str) -> Image
     """The picture decoded, upright, in the model's colours and size: (height, width, channels)."""
     height, width, channels = shape
     try:
-        # A JPEG far larger than the model is decoded at a fraction of its size; four times leaves the answer alone.
+        # A JPEG far larger than the model is decoded at a fraction of its size; four times leaves the answer
+        # alone.
         picture.draft(None, (4 * width, 4 * height))
         picture = ImageOps.exif_transpose(picture)
         picture = _recolour(picture, "L" if channels == 1 else "RGB")
@@ -177,9 +180,13 @@ def _fit(picture: Image.Image, shape: tuple[int, int, int], which: str) -> Image
 
 def _recolour(picture: Image.Image, mode: str) -> Image.Image:
     """The picture in a mode of 8 bits, as the training data are read from files."""
-    if picture.mode.startswith(("I", "F")):  # more than 8 bits a pixel: keep the upper ones, where Pillow would clip
+    if picture.mode.startswith(
+        ("I", "F")
+    ):  # more than 8 bits a pixel: keep the upper ones, where Pillow would clip
         values = np.asarray(picture, np.float32)
-        picture = Image.fromarray(np.clip(values / (257 if values.max() > 255 else 1), 0, 255).astype(np.uint8))
+        picture = Image.fromarray(
+            np.clip(values / (257 if values.max() > 255 else 1), 0, 255).astype(np.uint8)
+        )
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         layer = picture.convert("RGBA")  # what is transparent becomes white
         picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)

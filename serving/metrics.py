@@ -18,16 +18,18 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
-        ProcessCollector(**own)
-        self.requests = Counter("msdarts_requests", "Answered requests", ["route", "status"], **own)
+        own = self.registry
+        ProcessCollector(registry=own)
+        self.requests = Counter("msdarts_requests", "Answered requests", ["route", "status"], registry=own)
         self.seconds = Histogram(
-            "msdarts_request_seconds", "Time to answer", ["route"], buckets=_SECONDS, **own
+            "msdarts_request_seconds", "Time to answer", ["route"], buckets=_SECONDS, registry=own
         )
-        self.batch_images = Histogram("msdarts_batch_images", "Images per inference", buckets=_IMAGES, **own)
-        self.queue_images = Gauge("msdarts_queue_images", "Images waiting for inference", **own)
-        self.swaps = Counter("msdarts_model_swaps", "New versions of the model", ["outcome"], **own)
-        self.model = Gauge("msdarts_model_info", "The served model", ["name", "version"], **own)
+        self.batch_images = Histogram(
+            "msdarts_batch_images", "Images per inference", buckets=_IMAGES, registry=own
+        )
+        self.queue_images = Gauge("msdarts_queue_images", "Images waiting for inference", registry=own)
+        self.swaps = Counter("msdarts_model_swaps", "New versions of the model", ["outcome"], registry=own)
+        self.model = Gauge("msdarts_model_info", "The served model", ["name", "version"], registry=own)
 
     def show(self, model: Model) -> None:
         """Makes ``model`` the only one that is named as served."""
@@ -36,7 +38,7 @@ class Metrics:
 
 
 class CountRequests:
-    """ASGI middleware: counts and times every answer under its route, never under a path that a client made up."""
+    """ASGI middleware: counts and times answers under their route, not under what a client made up."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app

@@ -1,7 +1,8 @@
 """One network, loaded and proven to answer: the contract of ``model.onnx`` seen from the reader's side.
 
-Input ``image``: uint8 (batch, height, width, channels), the last three fixed. Output ``probabilities``: float32 (batch,
-classes). Both images and answers are plain arrays here; whatever normalization the network needs is inside the graph.
+Input ``image``: uint8 (batch, height, width, channels), the last three fixed. Output ``probabilities``:
+float32 (batch, classes). Both images and answers are plain arrays here; whatever normalization the network
+needs is inside the graph.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Probabilities = NDArray[np.float32]  # (batch, classes)
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A loaded network that keeps the contract. Immutable, and equal only to itself: a new version is a new Model."""
+    """A loaded network that keeps the contract. Immutable, and equal only to itself."""
 
     name: str
     version: str
@@ -37,8 +38,7 @@ class Model:
 
     def predict(self, images: Images) -> Probabilities:
         """Probabilities (batch, classes) of uint8 images (batch, *shape)."""
-        (probabilities,) = self.session.run(["probabilities"], {"image": images})
-        return probabilities
+        return _run(self.session, images)
 
 
 def read_file(path: Path, threads: int) -> Model:
@@ -51,7 +51,7 @@ def read_file(path: Path, threads: int) -> Model:
 
 
 def load(content: bytes, name: str, version: str, threads: int) -> Model:
-    """The model in the bytes of an ONNX file. Raises ModelError unless it keeps the contract and really answers."""
+    """The model in the bytes of an ONNX file. Raises ModelError unless it keeps the contract and answers."""
     where = f"model {name} {version}"
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -74,6 +74,10 @@ def load(content: bytes, name: str, version: str, threads: int) -> Model:
     return Model(name, version, shape, tuple(str(label) for label in names), genotype, metadata, session)
 
 
+def _run(session: onnxruntime.InferenceSession, images: Images) -> Probabilities:
+    return np.asarray(session.run(["probabilities"], {"image": images})[0])
+
+
 def _shape(session: onnxruntime.InferenceSession, where: str) -> tuple[int, int, int]:
     inputs = [(i.name, i.type, list(i.shape)) for i in session.get_inputs()]
     outputs = [(o.name, o.type, len(o.shape)) for o in session.get_outputs()]
@@ -91,7 +95,7 @@ def _prove(session: onnxruntime.InferenceSession, shape: tuple[int, int, int], w
     """Answers two batch sizes once: a graph that loads may still fail on its first real batch."""
     try:
         for batch in (1, 2):
-            (answer,) = session.run(["probabilities"], {"image": np.zeros((batch, *shape), np.uint8)})
+            answer = _run(session, np.zeros((batch, *shape), np.uint8))
     except Exception as error:
         raise ModelError(f"{where}: fails on a black image ({_first_line(error)})") from None
     if answer.shape[0] != 2 or not np.allclose(answer.sum(axis=1), 1, atol=1e-3) or (answer < 0).any():

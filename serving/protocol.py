@@ -1,6 +1,7 @@
 """uvicorn's HTTP protocol with a limit on how long a client may take to send the head of a request.
 
-Without it, clients that connect and say nothing hold their connections for ever, until none is left for others.
+Without it, clients that connect and say nothing hold their connections for ever, until none is left for
+others.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class BoundedProtocol(H11Protocol):
-    """Closes a connection that has begun no request ``head_seconds`` after it was made or last sent a part of one."""
+    """Closes a connection that has not sent a whole head ``head_seconds`` after it was to begin."""
 
     head_seconds: float = 10
     _timer: asyncio.TimerHandle | None = None
@@ -49,5 +50,5 @@ class BoundedProtocol(H11Protocol):
 
 
 def bounded(head_seconds: float) -> type[BoundedProtocol]:
-    """The protocol class for ``uvicorn.run(http=...)``; uvicorn makes its instances, so the limit is the class's."""
+    """The protocol class for uvicorn, which makes the instances itself, so the limit is the class's."""
     return type("BoundedProtocol", (BoundedProtocol,), {"head_seconds": head_seconds})

@@ -1,4 +1,4 @@
-"""The OpenAPI page: a plain, complete reference of the API made from its schema, with nothing loaded from elsewhere."""
+"""The OpenAPI page: a plain reference of the API made from its schema, with nothing loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def page(schema: Mapping[str, Any]) -> str:
     info = schema["info"]
     body = [
         f"<h1>{escape(info['title'])}</h1>",
-        f'<p>{escape(info["description"])} This page in machine-readable form: <a href="openapi.json">openapi.json</a>. '
+        f'<p>{escape(info["description"])} This page for machines: <a href="openapi.json">openapi.json</a>. '
         '<a href=".">Try the server</a>.</p>',
     ]
     for path, methods in schema["paths"].items():

@@ -6,13 +6,18 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from serving.errors import ModelError
 from serving.model import Model, load
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# A registry that does not answer is given up soon: the old version serves on, and the next look is seconds away.
+# A registry that does not answer is given up soon: the old version serves on, and the next look is seconds
+# away.
 for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -24,7 +29,7 @@ for _name, _value in {
 
 @dataclass(frozen=True)
 class Registry:
-    """A registered model under an alias, in the registry that MLFLOW_TRACKING_URI names (or the repository's own)."""
+    """A registered model under an alias, where MLFLOW_TRACKING_URI says or in the repository's registry."""
 
     name: str
     alias: str
@@ -40,16 +45,17 @@ class Registry:
             raise ModelError(f"models:/{self.name}@{self.alias}: {_line(error)}") from error
 
     def load(self, version: str) -> Model:
-        """That version, downloaded, loaded and proven to answer. Raises ModelError for whatever goes wrong."""
-        import mlflow
+        """That version, downloaded, loaded and proven to answer. Raises ModelError where that fails."""
+        from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
+        from mlflow.models import Model as Logged
 
         uri = f"models:/{self.name}/{version}"
         _client()
         with tempfile.TemporaryDirectory(prefix="msdarts-") as folder:
             try:
-                path = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder))
-                flavours = mlflow.models.Model.load(str(path)).flavors
+                path = Path(download_artifacts(artifact_uri=uri, dst_path=folder))
+                flavours = Logged.load(str(path)).flavors
                 content = (path / flavours["onnx"]["data"]).read_bytes()
             except KeyError:
                 raise ModelError(f"{uri}: is not an ONNX model; register one with mlflow.onnx") from None
@@ -58,7 +64,7 @@ class Registry:
         return load(content, self.name, version, self.threads)
 
 
-def _client():  # noqa: ANN202 - MLflow's type would be its import
+def _client() -> MlflowClient:
     import mlflow
 
     if "MLFLOW_TRACKING_URI" not in os.environ:

@@ -22,10 +22,11 @@ from serving.settings import MIB, ServeSettings
 
 log = logging.getLogger("serving")
 
-# A version that did not load is tried again, since the reason may have been the network; but not at every look.
+# A version that did not load is tried again, since the reason may have been the network; but not at every
+# look.
 RETRY_SECONDS = 60
-# Requests with more pixels are decoded in a lane of their own, one after the other: they take tenths of a second each,
-# and nobody with a small picture should wait for them.
+# Requests with more pixels are decoded in a lane of their own, one after the other: they take tenths of a
+# second each, and nobody with a small picture should wait for them.
 SMALL_PIXELS = 2_000_000
 LARGE_WAITING = 16
 
@@ -73,7 +74,7 @@ class Service:
         return not self.batcher.full() and bool(self.tasks) and not any(task.done() for task in self.tasks)
 
     async def predict(self, request: Request) -> tuple[Model, Probabilities]:
-        """The answer and the model that gave it. Raises RequestError for anything that is wrong with the request."""
+        """The answer and the model that gave it. Raises RequestError for what is wrong with the request."""
         if self.batcher.full():
             raise Busy
         model = self.model  # one model from here to the answer, whatever is swapped in meanwhile
@@ -107,7 +108,7 @@ class Service:
         return images
 
     async def _watch(self, registry: Registry) -> None:
-        """Looks up the alias for ever, and serves the version that it names as soon as that one has answered."""
+        """Looks up the alias for ever, and serves the version it names as soon as that one has answered."""
         complaint, failed, failed_at = "", "", 0.0
         while True:
             await asyncio.sleep(self.settings.watch_seconds)

@@ -1,4 +1,4 @@
-"""Every setting of the server: its default, its bounds, and what it is for. The section ``serve`` of params.yaml."""
+"""Every setting of the server: default, bounds, and what it is for. The section ``serve`` of params.yaml."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ class ServeSettings(BaseModel):
     # One core is left to everything else: the network, decoding, the answers.
     threads: int = Field(max(1, (os.cpu_count() or 1) - 1), ge=1, description="threads of one inference")
     max_batch: int = Field(32, ge=1, description="most images in one inference")
-    batch_wait_ms: float = Field(2, ge=0, le=1000, description="longest wait for images that are being decoded")
+    batch_wait_ms: float = Field(
+        2, ge=0, le=1000, description="longest wait for images that are being decoded"
+    )
     queue_size: int = Field(256, ge=1, description="most images waiting, then 503")
 
     max_images: int = Field(32, ge=1, description="most images in one request")
@@ -56,7 +58,7 @@ class ServeSettings(BaseModel):
 
 
 def read_settings(options: Mapping[str, Any], params: Path | None = None) -> ServeSettings:
-    """Settings from, in this order: ``options``, the key in the environment, section ``serve`` of ``params``."""
+    """Settings from ``options``, else the key's variable, else section ``serve`` of ``params``."""
     section = _section(params) if params else {}
     environment = {"api_key": key} if (key := os.environ.get(API_KEY_VARIABLE)) else {}
     try:

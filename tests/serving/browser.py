@@ -1,4 +1,4 @@
-"""A real Chromium, driven over its DevTools protocol: enough to choose a picture on a page and read the answer."""
+"""A real Chromium, driven over its DevTools protocol: enough to choose a picture and read the answer."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 class Page:
-    """One tab. Whatever it requested is in ``requested``, whatever its scripts complained of in ``errors``."""
+    """One tab. What it requested is in ``requested``, what its scripts complained of in ``errors``."""
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._ids = itertools.count(1)
         self.requested: list[str] = []
@@ -55,7 +56,11 @@ class Page:
         """The window's size in CSS pixels; a phone also has touch and a scale of 2."""
         scale = 2 if phone else 1
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=phone
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=phone,
         )
         theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[theme])
@@ -99,7 +104,9 @@ class Page:
         """Presses and releases a key."""
         for kind in ("keyDown", "keyUp"):
             text = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
+            self.call(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text
+            )
 
     def type(self, text: str) -> None:
         """Types text where the focus is."""
@@ -139,7 +146,8 @@ def browser(folder: Path) -> Iterator[Page]:
             port_file = folder / "profile" / "DevToolsActivePort"
             end = time.monotonic() + 40
             while not (port_file.exists() and re.match(r"\d+\n/", port_file.read_text())):
-                assert process.poll() is None and time.monotonic() < end, "Chromium did not start"
+                assert process.poll() is None, "Chromium ended at its start"
+                assert time.monotonic() < end, "Chromium did not start"
                 time.sleep(0.05)
             port, address = port_file.read_text().split()
             with connect(f"ws://127.0.0.1:{port}{address}", max_size=2**26) as control:
@@ -149,7 +157,7 @@ def browser(folder: Path) -> Iterator[Page]:
             process.wait(20)
 
 
-def _tab(control: ClientConnection, port: str) -> ClientConnection:
+def _tab(control: Connection, port: str) -> Connection:
     control.send(json.dumps({"id": 1, "method": "Target.createTarget", "params": {"url": "about:blank"}}))
     while "id" not in (message := json.loads(control.recv(timeout=30))):
         pass

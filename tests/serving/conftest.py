@@ -57,18 +57,11 @@ def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Serve
     try:
         end = time.monotonic() + 60
         while not (found := re.search(r"listening on (http://\S+)", log.read_text())):
-            assert process.poll() is None and time.monotonic() < end, log.read_text()
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
             time.sleep(0.05)
-        url = found[1]
-        while True:
-            try:
-                if httpx.get(f"{url}/readyz", timeout=10).status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            assert process.poll() is None and time.monotonic() < end, log.read_text()
-            time.sleep(0.05)
-        yield Server(url, psutil.Process(process.pid), log)
+        assert httpx.get(f"{found[1]}/readyz", timeout=60).status_code == 200
+        yield Server(found[1], psutil.Process(process.pid), log)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -89,14 +82,18 @@ def server(tmp_path_factory: pytest.TempPathFactory, model_file: Path) -> Iterat
     """A server of ``model_file`` with limits that are small enough to be reached."""
     folder = tmp_path_factory.mktemp("server")
     limits = ("--max-body-mib", "1", "--max-json-mib", "0.25", "--max-images", "4", "--max-pixels", "1000000")
-    with running(folder, "--model", str(model_file), *limits, "--body-seconds", "1", "--head-seconds", "1") as started:
+    with running(
+        folder, "--model", str(model_file), *limits, "--body-seconds", "1", "--head-seconds", "1"
+    ) as started:
         yield started
 
 
 Encode = Callable[..., bytes]
 
 
-def encode(colour: tuple[int, ...] | int, size: tuple[int, int] = (8, 8), mode: str = "RGB", kind: str = "PNG") -> bytes:
+def encode(
+    colour: tuple[int, ...] | int, size: tuple[int, int] = (8, 8), mode: str = "RGB", kind: str = "PNG"
+) -> bytes:
     """An image file of one colour."""
     file = BytesIO()
     Image.new(mode, size, colour).save(file, kind)

@@ -14,7 +14,9 @@ from PIL import Image
 from tests.serving.browser import CHROMIUM, Page, browser
 from tests.serving.conftest import Server, running
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)"
+)
 
 # With this set to a folder, the tests leave their pictures of the page there (docs/pictures/).
 PICTURES = os.environ.get("MSDARTS_PICTURES")
@@ -67,23 +69,35 @@ def test_a_picture_is_answered_on_the_page(server: Server, tab: Page, sky: Path,
     tab.requested.clear()
     tab.drop("#drop", sky) if way == "drop" else tab.choose("#file", sky)
     rows = bars(tab)
-    assert [row.split()[0] for row in rows][0] == "blue" and len(rows) == 3
+    assert next(row.split()[0] for row in rows) == "blue"
+    assert len(rows) == 3
     assert tab.value("document.querySelector('#message').innerText") == "It looks like: blue"
     assert tab.wait("document.querySelector('#picture').naturalWidth") == 300
     facts = tab.value("document.querySelector('#facts').innerText")
-    assert "ms in the server" in facts and "tiny, version" in facts
+    assert "ms in the server" in facts
+    assert "tiny, version" in facts
     assert [url for url in tab.requested if "/v1/" in url] == [f"{server.url}/v1/predict"]
     # Nothing is wider than the window, and what is to be read or touched is large enough for it.
     assert tab.value("document.documentElement.scrollWidth") <= width
-    assert tab.value("Math.min(...[...document.querySelectorAll('.cell text')].map(t => t.getBoundingClientRect().height))") > 11
+    assert (
+        tab.value(
+            "Math.min(...[...document.querySelectorAll('.cell text')]"
+            ".map(text => text.getBoundingClientRect().height))"
+        )
+        > 11
+    )
     assert tab.value("document.querySelector('#drop').getBoundingClientRect().height") > 100
-    assert all(url.startswith((f"{server.url}/", f"blob:{server.url}/")) for url in tab.requested), tab.requested
+    assert all(url.startswith((f"{server.url}/", f"blob:{server.url}/")) for url in tab.requested), (
+        tab.requested
+    )
     assert tab.errors == []
     if way == "drop":
         picture(tab, f"page-{size}")
 
 
-def test_what_is_not_an_image_gets_the_servers_sentence(server: Server, tab: Page, tmp_path: Path, sky: Path) -> None:
+def test_what_is_not_an_image_gets_the_servers_sentence(
+    server: Server, tab: Page, tmp_path: Path, sky: Path
+) -> None:
     text = tmp_path / "letter.png"
     text.write_text("hello")
     tab.resize(1100, 800)
@@ -115,7 +129,9 @@ def test_a_server_with_a_key_asks_for_it(tab: Page, tmp_path: Path, model_file: 
         tab.wait("!document.querySelector('#key-form').hidden && document.activeElement.id === 'key'")
         tab.type("sesame")
         tab.press("Enter", 13)
-        tab.wait("document.querySelectorAll('.cell').length === 2 && document.querySelector('#key-form').hidden")
+        tab.wait(
+            "document.querySelectorAll('.cell').length === 2 && document.querySelector('#key-form').hidden"
+        )
         tab.choose("#file", sky)
         assert bars(tab)[0].startswith("blue")
 
@@ -125,7 +141,8 @@ def test_the_reference_fits_a_phone(server: Server, tab: Page) -> None:
     tab.open(f"{server.url}/docs")
     assert tab.value("document.documentElement.scrollWidth") == 375
     assert "POST /v1/predict" in tab.value("document.body.innerText")
-    assert all(url.startswith(server.url) for url in tab.requested) and tab.errors == []
+    assert all(url.startswith(server.url) for url in tab.requested)
+    assert tab.errors == []
     tab.resize(1100, 800)
     picture(tab, "api")
 
@@ -135,6 +152,9 @@ def test_the_page_in_the_dark(server: Server, tab: Page, sky: Path) -> None:
     tab.open(f"{server.url}/")
     tab.choose("#file", sky)
     bars(tab)
-    light, dark = (tab.value(f"getComputedStyle(document.body).{name}") for name in ("color", "backgroundColor"))
-    assert light == "rgb(232, 234, 237)" and dark == "rgb(21, 24, 28)"
+    light, dark = (
+        tab.value(f"getComputedStyle(document.body).{name}") for name in ("color", "backgroundColor")
+    )
+    assert light == "rgb(232, 234, 237)"
+    assert dark == "rgb(21, 24, 28)"
     picture(tab, "page-dark")

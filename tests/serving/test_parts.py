@@ -66,7 +66,8 @@ def test_16_bits_of_grey_are_scaled_not_clipped() -> None:
 
 def test_what_is_transparent_becomes_white() -> None:
     picture = Image.new("RGBA", (4, 4), (9, 9, 9, 0))
-    assert (read(saved(picture)) == 255).all() and (read(saved(picture, "WEBP", lossless=True)) == 255).all()
+    assert (read(saved(picture)) == 255).all()
+    assert (read(saved(picture, "WEBP", lossless=True)) == 255).all()
     assert (read(saved(Image.new("RGBA", (4, 4), (9, 9, 9, 255)))) == 9).all()
 
 
@@ -76,7 +77,8 @@ def test_a_picture_taken_sideways_is_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # is the right column of the picture
     turned = read(saved(Image.fromarray(pixels), exif=exif))
-    assert (turned[:, 3] == 200).all() and (turned[:, :3] == 0).all()
+    assert (turned[:, 3] == 200).all()
+    assert (turned[:, :3] == 0).all()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
@@ -126,7 +128,9 @@ def pictures(*values: int) -> np.ndarray:
 
 async def batched(batcher: Batcher, *jobs: tuple[Any, np.ndarray]) -> list[Any]:
     task = asyncio.create_task(batcher.run())
-    answers = await asyncio.gather(*(batcher.predict(model, images) for model, images in jobs), return_exceptions=True)
+    answers = await asyncio.gather(
+        *(batcher.predict(model, images) for model, images in jobs), return_exceptions=True
+    )
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     return answers
@@ -137,13 +141,17 @@ def test_every_job_gets_its_own_rows_of_the_shared_batch() -> None:
     batcher = Batcher(8, 0.05, 100, lambda _: None)
     answers = asyncio.run(batched(batcher, *((model, pictures(n, n + 1)) for n in range(3))))
     assert [answer.tolist() for answer in answers] == [[[0], [1]], [[1], [2]], [[2], [3]]]
-    assert model.batches == [6] and batcher.waiting == 0
+    assert model.batches == [6]
+    assert batcher.waiting == 0
 
 
 def test_a_batch_never_exceeds_its_bound() -> None:
     model = Recorder()
-    asyncio.run(batched(Batcher(4, 0.05, 100, lambda _: None), *((model, pictures(*range(3))) for _ in range(5))))
-    assert max(model.batches) <= 4 and sum(model.batches) == 15
+    asyncio.run(
+        batched(Batcher(4, 0.05, 100, lambda _: None), *((model, pictures(*range(3))) for _ in range(5)))
+    )
+    assert max(model.batches) <= 4
+    assert sum(model.batches) == 15
 
 
 def test_jobs_prepared_for_two_models_are_answered_by_each() -> None:
@@ -161,7 +169,9 @@ def test_a_full_queue_is_busy_and_recovers() -> None:
         batcher = Batcher(1, 0, 2, lambda _: None)
         task = asyncio.create_task(batcher.run())
         first = asyncio.create_task(batcher.predict(model, pictures(1)))  # type: ignore[arg-type]
-        assert await asyncio.to_thread(model.entered.wait, 10)  # the first is being answered, so no longer waits
+        assert await asyncio.to_thread(
+            model.entered.wait, 10
+        )  # the first is being answered, so no longer waits
         waiting = [asyncio.create_task(batcher.predict(model, pictures(n))) for n in (2, 3)]  # type: ignore[arg-type]
         await asyncio.sleep(0)
         assert batcher.full()
@@ -191,7 +201,9 @@ def test_a_batch_that_fails_leaves_the_next_one_alone() -> None:
 def test_memory_is_given_back_once() -> None:
     memory = Memory(10)
     with memory.lease() as first, memory.lease() as second:
-        assert first.take(6) and not second.take(5) and second.take(4)
+        assert first.take(6)
+        assert not second.take(5)
+        assert second.take(4)
         first.give_back()
         assert memory.used == 4
     assert memory.used == 0
@@ -209,9 +221,14 @@ def wrong_input() -> bytes:
 
 def wrong_type() -> bytes:
     identity = helper.make_node("Identity", ["image"], ["probabilities"])
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4, 4, 3]) for name in ("image", "probabilities")]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4, 4, 3])
+        for name in ("image", "probabilities")
+    ]
     graph = helper.make_graph([identity], "wrong", values[:1], values[1:])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10
+    ).SerializeToString()
 
 
 def not_probabilities() -> bytes:
@@ -225,12 +242,14 @@ def fixed_batch() -> bytes:
     shape = onnx.numpy_helper.from_array(np.array([1, 3], np.int64), "shape")
     model.graph.initializer.append(shape)
     model.graph.node[-1].input[0] = "fixed"
-    model.graph.node.insert(len(model.graph.node) - 1, helper.make_node("Reshape", ["logits", "shape"], ["fixed"]))
+    model.graph.node.insert(
+        len(model.graph.node) - 1, helper.make_node("Reshape", ["logits", "shape"], ["fixed"])
+    )
     return model.SerializeToString()
 
 
 @pytest.mark.parametrize(
-    "content, part",
+    ("content", "part"),
     [
         (b"hello", "ONNX Runtime cannot load it"),
         (wrong_input(), "input must be image"),
@@ -245,34 +264,43 @@ def fixed_batch() -> bytes:
 def test_a_model_that_breaks_the_contract_is_refused_in_one_line(content: bytes, part: str) -> None:
     with pytest.raises(ModelError) as error:
         load(content, "net", "7", 1)
-    assert str(error.value).startswith("model net 7: ") and part in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).startswith("model net 7: ")
+    assert part in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_model_without_names_numbers_its_classes() -> None:
     model = network()
     del model.metadata_props[:]
     loaded: Model = load(model.SerializeToString(), "net", "7", 1)
-    assert loaded.class_names == ("0", "1", "2") and loaded.genotype == {} and loaded.shape == (8, 8, 3)
+    assert loaded.class_names == ("0", "1", "2")
+    assert loaded.genotype == {}
+    assert loaded.shape == (8, 8, 3)
 
 
 def test_a_drawing_shows_every_edge() -> None:
     cells = draw_cells(GENOTYPE)
     assert list(cells) == ["normal", "reduce"]
     for name, drawing in cells.items():
-        texts = [text.text for text in ElementTree.fromstring(drawing).iter("{http://www.w3.org/2000/svg}text")]
+        texts = [
+            text.text for text in ElementTree.fromstring(drawing).iter("{http://www.w3.org/2000/svg}text")
+        ]
         for operation, _ in GENOTYPE[name]:
             words = operation.replace("_", " ").replace("3x3", "3×3").replace("5x5", "5×5")
             assert texts.count(words) == [op for op, _ in GENOTYPE[name]].count(operation)
 
 
 def test_a_drawing_of_nas_bench_201() -> None:
-    cells = draw_cells({"arch_str": "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|"})
+    cells = draw_cells(
+        {"arch_str": "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|"}
+    )
     assert cells["cell"].count("<circle") == 6
     ElementTree.fromstring(cells["cell"])
 
 
 @pytest.mark.parametrize(
-    "genotype", [{}, {"normal": 3}, {"arch_str": "nonsense"}, {"arch_str": 5}, {**GENOTYPE, "normal": [["x", 99]] * 8}]
+    "genotype",
+    [{}, {"normal": 3}, {"arch_str": "nonsense"}, {"arch_str": 5}, {**GENOTYPE, "normal": [["x", 99]] * 8}],
 )
 def test_an_unknown_genotype_is_not_drawn(genotype: dict[str, Any]) -> None:
     assert draw_cells(genotype) == {}
@@ -283,17 +311,20 @@ def test_a_drawing_escapes_what_the_model_says() -> None:
     assert "<script>" not in draw_cells(genotype)["normal"]
 
 
-def test_options_win_over_the_environment_and_that_over_params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_win_over_the_environment_and_that_over_params(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     params = tmp_path / "params.yaml"
     params.write_text("serve:\n  port: 1\n  max_images: 3\n  api_key: old\nother: 5\n")
     monkeypatch.setenv("MSDARTS_API_KEY", "new")
     settings = read_settings({"port": "2"}, params)
     assert (settings.port, settings.max_images) == (2, 3)
-    assert settings.api_key and settings.api_key.get_secret_value() == "new"
+    assert settings.api_key
+    assert settings.api_key.get_secret_value() == "new"
 
 
 @pytest.mark.parametrize(
-    "text, sentence",
+    ("text", "sentence"),
     [
         ("serve: {prot: 1}", "serve.prot is unknown; did you mean serve.port?"),
         ("serve: {port: 99999}", "serve.port: input should be less than or equal to 65535, got 99999"),
@@ -307,25 +338,33 @@ def test_a_wrong_setting_is_one_line(tmp_path: Path, text: str, sentence: str) -
     params.write_text(text)
     with pytest.raises(StartError) as error:
         read_settings({}, params)
-    assert sentence in str(error.value) and "\n" not in str(error.value) and "secret" not in str(error.value)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "secret" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    "arguments, sentence",
+    ("arguments", "sentence"),
     [
         (["--port", "many"], "serving: serve.port: "),
         (["--model", "nowhere.onnx"], "serving: nowhere.onnx: cannot be read (No such file or directory)"),
         (["--params", "nowhere.yaml"], "serving: nowhere.yaml: cannot be read"),
-        (["--model", "MODEL", "--host", "192.0.2.1"], "serving: serve.host, serve.port: cannot listen on 192.0.2.1"),
+        (
+            ["--model", "MODEL", "--host", "192.0.2.1"],
+            "serving: serve.host, serve.port: cannot listen on 192.0.2.1",
+        ),
     ],
 )
-def test_a_mistake_at_the_start_is_one_line_and_status_2(arguments: list[str], sentence: str, model_file: Path) -> None:
+def test_a_mistake_at_the_start_is_one_line_and_status_2(
+    arguments: list[str], sentence: str, model_file: Path
+) -> None:
     given = [str(model_file) if argument == "MODEL" else argument for argument in arguments]
     run = subprocess.run(
         [sys.executable, "-m", "serving", *given], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
     )
     assert run.returncode == 2
-    assert run.stderr.splitlines()[-1].startswith(sentence) and "Traceback" not in run.stderr
+    assert run.stderr.splitlines()[-1].startswith(sentence)
+    assert "Traceback" not in run.stderr
 
 
 def test_red_is_red() -> None:

@@ -28,16 +28,21 @@ def predict(server: Server, *contents: bytes) -> httpx.Response:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize("size", [(8, 8), (1, 1), (300, 200), (3, 500)])
-def test_names_the_colour_of_files_of_any_kind_and_size(server: Server, kind: str, size: tuple[int, int]) -> None:
+def test_names_the_colour_of_files_of_any_kind_and_size(
+    server: Server, kind: str, size: tuple[int, int]
+) -> None:
     answer = predict(server, *(encode(colour, size, kind=kind) for colour in (BLUE, RED, GREEN)))
     assert answer.status_code == 200
     content = answer.json()
     assert [prediction["class_name"] for prediction in content["predictions"]] == ["blue", "red", "green"]
     assert content["class_names"] == list(CLASS_NAMES)
-    assert content["model_name"] == "tiny" and re.fullmatch(r"[0-9a-f]{12}", content["model_version"])
+    assert content["model_name"] == "tiny"
+    assert re.fullmatch(r"[0-9a-f]{12}", content["model_version"])
 
 
-def test_probabilities_are_those_of_onnx_runtime_for_the_same_pixels(server: Server, model_file: Path) -> None:
+def test_probabilities_are_those_of_onnx_runtime_for_the_same_pixels(
+    server: Server, model_file: Path
+) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     session = onnxruntime.InferenceSession(model_file)
     for images in (pixels, pixels[:1]):
@@ -68,14 +73,24 @@ BAD_FILES = {
     "a format not taken": (encode(RED, kind="GIF"), 422, "Image 1 is not a PNG, JPEG or WebP image."),
     "empty": (b"", 422, "Image 1 is not a PNG, JPEG or WebP image."),
     "truncated": (JPEG[: len(JPEG) // 2], 422, "Image 1 is truncated or damaged."),
-    "a bomb": (encode(0, (30_000, 30_000), "1"), 413, "Too many pixels: a request may hold 1,000,000 in all."),
-    "many scans": (JPEG + b"\xff\xda" * 50, 422, "Image 1 is a JPEG of more than 40 scans, which only attacks have."),
+    "a bomb": (
+        encode(0, (30_000, 30_000), "1"),
+        413,
+        "Too many pixels: a request may hold 1,000,000 in all.",
+    ),
+    "many scans": (
+        JPEG + b"\xff\xda" * 50,
+        422,
+        "Image 1 is a JPEG of more than 40 scans, which only attacks have.",
+    ),
     "too large": (b"x" * 1_100_000, 413, "The request is too large: 1 MiB at most."),
 }
 
 
-@pytest.mark.parametrize("content, status, sentence", BAD_FILES.values(), ids=BAD_FILES)
-def test_refuses_a_bad_file_in_one_sentence(server: Server, content: bytes, status: int, sentence: str) -> None:
+@pytest.mark.parametrize(("content", "status", "sentence"), BAD_FILES.values(), ids=BAD_FILES)
+def test_refuses_a_bad_file_in_one_sentence(
+    server: Server, content: bytes, status: int, sentence: str
+) -> None:
     answer = predict(server, content)
     assert (answer.status_code, answer.json()["detail"]) == (status, sentence)
 
@@ -90,7 +105,9 @@ def test_refuses_a_huge_body_without_keeping_it(server: Server, length: str) -> 
     chunk = b"x" * 65536
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
         head = b"Content-Length: 1000000000" if length == "declared" else b"Transfer-Encoding: chunked"
-        connection.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + head + b"\r\n\r\n")
+        connection.sendall(
+            b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" + head + b"\r\n\r\n"
+        )
         try:
             for _ in range(2000):  # 131 MB, if the server let it
                 connection.sendall(b"10000\r\n" + chunk + b"\r\n" if length == "chunked" else chunk)
@@ -103,8 +120,14 @@ def test_refuses_a_huge_body_without_keeping_it(server: Server, length: str) -> 
 
 
 def test_refuses_too_many_images(server: Server) -> None:
-    for answer in (predict(server, *[encode(RED)] * 5), httpx.post(f"{server.url}/v1/predict", json=[[[[1]]]] * 5)):
-        assert (answer.status_code, answer.json()["detail"]) == (413, "Too many images: a request may hold 4.")
+    for answer in (
+        predict(server, *[encode(RED)] * 5),
+        httpx.post(f"{server.url}/v1/predict", json=[[[[1]]]] * 5),
+    ):
+        assert (answer.status_code, answer.json()["detail"]) == (
+            413,
+            "Too many images: a request may hold 4.",
+        )
 
 
 BAD_JSON = {
@@ -133,7 +156,9 @@ BAD_JSON = {
 
 @pytest.mark.parametrize("body", BAD_JSON, ids=[f"{body[:12]!r}" for body in BAD_JSON])
 def test_refuses_bad_json_in_one_sentence(server: Server, body: bytes) -> None:
-    answer = httpx.post(f"{server.url}/v1/predict", content=body, headers={"Content-Type": "application/json"})
+    answer = httpx.post(
+        f"{server.url}/v1/predict", content=body, headers={"Content-Type": "application/json"}
+    )
     status, sentence = BAD_JSON[body]
     assert answer.status_code == status, answer.text
     assert answer.json()["detail"].startswith(sentence)
@@ -141,7 +166,7 @@ def test_refuses_bad_json_in_one_sentence(server: Server, body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "content_type, body, status",
+    ("content_type", "body", "status"),
     [
         ("text/plain", b"hello", 415),
         ("", b"", 415),
@@ -155,14 +180,14 @@ def test_refuses_bad_json_in_one_sentence(server: Server, body: bytes) -> None:
     ],
 )
 def test_refuses_other_bodies(server: Server, content_type: str, body: bytes, status: int) -> None:
-    headers = {"Content-Type": content_type.encode("latin-1")}
+    headers = [(b"Content-Type", content_type.encode("latin-1"))]
     answer = httpx.post(f"{server.url}/v1/predict", content=body, headers=headers)
     assert answer.status_code == status, answer.text
     assert answer.json()["detail"].endswith(".")
 
 
 def test_a_slow_body_is_given_up_and_holds_up_nobody(server: Server) -> None:
-    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n["
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n["
     slow = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(100)]
     for connection in slow:
         connection.sendall(head)
@@ -199,8 +224,10 @@ def test_requests_that_arrive_together_share_a_batch(tmp_path: Path, model_file:
         metrics = httpx.get(f"{server.url}/metrics").text
         batches = re.search(r"^msdarts_batch_images_count (\S+)", metrics, re.M)
         images = re.search(r"^msdarts_batch_images_sum (\S+)", metrics, re.M)
-        assert batches and images
-        assert float(images[1]) == 12 and float(batches[1]) <= 6
+        assert batches
+        assert images
+        assert float(images[1]) == 12
+        assert float(batches[1]) <= 6
         for connection in connections:
             connection.close()
 
@@ -252,7 +279,8 @@ def test_a_full_queue_answers_503_with_retry_after(tmp_path: Path) -> None:
         refused = [answer for answer in answers if answer.status_code != 200]
         assert 0 < len(refused) < 32
         for answer in refused:
-            assert answer.status_code == 503 and int(answer.headers["Retry-After"]) > 0
+            assert answer.status_code == 503
+            assert int(answer.headers["Retry-After"]) > 0
             assert answer.json()["detail"] == "The server is busy; try again in a second."
         assert predict(server, encode(RED)).status_code == 200
 
@@ -279,19 +307,24 @@ def test_the_key(tmp_path: Path, model_file: Path) -> None:
 
 def test_model_and_metrics(server: Server) -> None:
     model = httpx.get(f"{server.url}/v1/model").json()
-    assert model["image_shape"] == [8, 8, 3] and model["genotype"] == GENOTYPE
+    assert model["image_shape"] == [8, 8, 3]
+    assert model["genotype"] == GENOTYPE
     assert set(model["cells"]) == {"normal", "reduce"}
     httpx.get(f"{server.url}/made/up/path")
     metrics = httpx.get(f"{server.url}/metrics").text
     assert f'msdarts_model_info{{name="tiny",version="{model["version"]}"}} 1.0' in metrics
-    assert 'msdarts_requests_total{route="other",status="404"}' in metrics and "made" not in metrics
+    assert 'msdarts_requests_total{route="other",status="404"}' in metrics
+    assert "made" not in metrics
 
 
 def test_the_pages_name_no_other_address(server: Server) -> None:
     for path in ("/", "/docs", "/page.css", "/page.js", "/icon.svg"):
         answer = httpx.get(server.url + path)
         assert answer.status_code == 200
-        outside = set(re.findall(r"(?:https?:)?//[\w.]+", answer.text)) - {"http://www.w3.org", "http://127.0.0.1"}
+        outside = set(re.findall(r"(?:https?:)?//[\w.]+", answer.text)) - {
+            "http://www.w3.org",
+            "http://127.0.0.1",
+        }
         assert not {address for address in outside if address.startswith("http")}, outside
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     schema = httpx.get(f"{server.url}/openapi.json").json()
@@ -305,5 +338,7 @@ def test_imports_neither_torch_nor_another_room() -> None:
         "print(json.dumps([name for name in sys.modules if name.partition('.')[0] in "
         "('torch', 'models', 'stages', 'pipelines', 'prefect')]))"
     )
-    output = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    output = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
     assert json.loads(output.stdout) == []

@@ -46,7 +46,7 @@ def network(
     repeats: int = 0,
     metadata: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
-    """Names the strongest channel of a picture (class i: channel i modulo channels), through a mean and a softmax.
+    """Names the strongest channel of a picture (class i: channel i modulo channels).
 
     ``repeats`` multiplies a large matrix so many times first, to make a network that takes its time.
     """
