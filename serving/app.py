@@ -153,6 +153,7 @@ def create_app(model: Model, registry: Registry | None, settings: ServeSettings)
         "/v1/predict",
         dependencies=[key],
         response_model=Answer,
+        response_description="The answer.",
         responses=_PROBLEMS,
         openapi_extra={"requestBody": _REQUEST_BODY},
     )
@@ -174,7 +175,9 @@ def create_app(model: Model, registry: Registry | None, settings: ServeSettings)
             }
         )
 
-    @app.get("/v1/model", dependencies=[key], responses={401: _PROBLEMS[401]})
+    @app.get(
+        "/v1/model", dependencies=[key], response_description="The model.", responses={401: _PROBLEMS[401]}
+    )
     async def about() -> ModelInfo:
         """The served model; its cells are drawings in SVG."""
         served = service.model
@@ -188,12 +191,17 @@ def create_app(model: Model, registry: Registry | None, settings: ServeSettings)
             metadata=dict(served.metadata),
         )
 
-    @app.get("/healthz", response_class=PlainTextResponse)
+    @app.get("/healthz", response_class=PlainTextResponse, response_description="It does.")
     async def healthy() -> str:
         """Answers while the process lives."""
         return "ok\n"
 
-    @app.get("/readyz", response_class=PlainTextResponse, responses={503: {"description": "Not now."}})
+    @app.get(
+        "/readyz",
+        response_class=PlainTextResponse,
+        response_description="Yes.",
+        responses={503: {"description": "Not now; Retry-After says when to ask again."}},
+    )
     async def ready() -> Response:
         """Whether a prediction asked for now would be answered."""
         return (
@@ -202,7 +210,9 @@ def create_app(model: Model, registry: Registry | None, settings: ServeSettings)
             else PlainTextResponse("busy\n", 503, {"Retry-After": "1"})
         )
 
-    @app.get("/metrics", dependencies=[key], response_class=PlainTextResponse)
+    @app.get(
+        "/metrics", dependencies=[key], response_class=PlainTextResponse, response_description="The metrics."
+    )
     async def show_metrics() -> Response:
         """Metrics in Prometheus' text format."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)

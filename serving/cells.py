@@ -82,7 +82,7 @@ def _draw(name: str, cell: _Cell) -> str:
         half = 3.6 * len(words) + 2
         middle = min(max((x[source] + x[target]) / 2, half), width - half)
         parts.append(
-            f'<g class="edge {_kind(operation)}"><path class="halo" d="M{middle - half} {y - 8}h{2 * half}"/>'
+            f'<g class="edge {_kind(operation)}"><path class="halo" d="M{middle - half} {y - 10}h{2 * half}"/>'
             f'<line x1="{x[source]}" y1="{y}" x2="{x[target] - 7}" y2="{y}"/>'
             f'<circle cx="{x[source]}" cy="{y}" r="3"/><path d="M{x[target]} {y}l-8 -4v8z"/>'
             f'<text x="{middle:g}" y="{y - 6}">{escape(words)}</text></g>'
@@ -92,7 +92,7 @@ def _draw(name: str, cell: _Cell) -> str:
         dots = "".join(f'<circle cx="{x[node]}" cy="{y}" r="3"/>' for node in cell.concat)
         middle = (x[cell.concat[0]] + x[-1]) / 2
         parts.append(
-            f'<g class="edge concat"><path class="halo" d="M{middle - 42} {y - 8}h84"/>'
+            f'<g class="edge concat"><path class="halo" d="M{middle - 42} {y - 10}h84"/>'
             f'<line x1="{x[min(cell.concat)]}" y1="{y}" x2="{x[-1] - 7}" y2="{y}"/>{dots}'
             f'<path d="M{x[-1]} {y}l-8 -4v8z"/><text x="{middle:g}" y="{y - 6}">concatenate</text></g>'
         )

@@ -131,6 +131,7 @@ def browser(folder: Path) -> Iterator[Page]:
                 "--headless=new",
                 "--no-sandbox",  # containers and CI run as root
                 "--disable-gpu",
+                "--hide-scrollbars",
                 "--disable-dev-shm-usage",
                 "--disable-background-networking",
                 "--disable-component-update",
