@@ -96,7 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options: dict[str, Any] = vars(parse(arguments))
     params, debug = options.pop("params"), options.pop("debug")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for name, level in {
+        "alembic": logging.WARNING,
+        "urllib3": logging.ERROR,
+        "uvicorn": logging.WARNING,
+    }.items():
+        logging.getLogger(name).setLevel(level)  # what they say of interest is raised, and said by the server
     if debug:
         log.setLevel(logging.DEBUG)
     try:

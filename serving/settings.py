@@ -47,7 +47,7 @@ class ServeSettings(BaseModel):
         2, gt=0, description="largest JSON request; JSON is slow to read, files are not"
     )
     max_memory_mib: float = Field(256, gt=0, description="memory for all requests being received together")
-    max_connections: int = Field(1000, ge=1, description="most connections, then 503")
+    max_connections: int = Field(500, ge=1, description="most connections, then 503")
     head_seconds: float = Field(
         10, gt=0, description="longest time a client may take for the head of a request"
     )
