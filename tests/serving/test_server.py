@@ -206,6 +206,15 @@ def test_a_connection_that_begins_no_request_is_closed(server: Server, sent: byt
         assert connection.recv(1) == b""
 
 
+def test_idle_connections_without_number_are_refused_and_then_closed(server: Server) -> None:
+    idle = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(600)]
+    assert predict(server, encode(RED)).status_code in (200, 503)  # 503 while all connections are taken
+    for connection in idle:
+        assert connection.recv(1) == b""
+        connection.close()
+    assert predict(server, encode(RED)).status_code == 200
+
+
 def test_requests_that_arrive_together_share_a_batch(tmp_path: Path, model_file: Path) -> None:
     pixels = {"red": [[[9, 0, 0]]], "green": [[[0, 9, 0]]], "blue": [[[0, 0, 9]]]}
     with running(tmp_path, "--model", str(model_file), "--batch-wait-ms", "1000") as server:
