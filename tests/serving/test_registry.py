@@ -20,6 +20,8 @@ import onnx
 import pytest
 from mlflow.onnx import load_model, log_model
 
+from serving.errors import ModelError
+from serving.registry import Registry
 from tests.serving.conftest import BLUE, REPOSITORY, Server, encode, files, running
 from tests.serving.tiny import network
 
@@ -150,13 +152,20 @@ def test_the_server_and_mlflow_answer_the_same(store: Store, tmp_path: Path) -> 
     np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize(
-    ("name", "part"), [("nobody", "models:/nobody@champion: "), (NAME, "models:/tiny@nothing: ")]
-)
-def test_no_such_model_is_one_line_and_status_2(store: Store, name: str, part: str) -> None:
-    alias = "champion" if name == "nobody" else "nothing"
+@pytest.mark.parametrize(("name", "alias"), [("nobody", "champion"), (NAME, "nothing")])
+def test_no_such_model_is_said_in_one_line(
+    store: Store, name: str, alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    with pytest.raises(ModelError) as error:
+        Registry(name, alias, threads=1).current()
+    assert str(error.value).startswith(f"models:/{name}@{alias}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_start_without_a_champion_is_one_line_and_status_2(store: Store) -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "serving", "--name", name, "--alias", alias],
+        [sys.executable, "-m", "serving", "--name", "nobody"],
         cwd=REPOSITORY,
         env={**os.environ, "MLFLOW_TRACKING_URI": store.uri},
         capture_output=True,
@@ -164,7 +173,7 @@ def test_no_such_model_is_one_line_and_status_2(store: Store, name: str, part: s
         timeout=60,
     )
     assert run.returncode == 2
-    assert run.stderr.splitlines()[-1].startswith(f"serving: {part}")
+    assert run.stderr.splitlines()[-1].startswith("serving: models:/nobody@champion: ")
     assert "Traceback" not in run.stderr
 
 
