@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import logging
 import socket
@@ -64,11 +65,11 @@ def serve(settings: ServeSettings) -> None:
         server_header=False,
         log_config=None,
     )
-    # What is loaded by now stays: the collector need not go through it again after every few large JSON
-    # bodies.
+    # What is loaded by now stays: the collector need not go through it after every few large bodies.
     gc.collect()
     gc.freeze()
-    with _listen(settings) as socket_:
+    # uvicorn has ended in good order when it raises the interrupt again.
+    with _listen(settings) as socket_, contextlib.suppress(KeyboardInterrupt):
         host, port = socket_.getsockname()[:2]
         log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
         uvicorn.Server(config).run(sockets=[socket_])
@@ -80,8 +81,7 @@ def _listen(settings: ServeSettings) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        # Without the protocol's number asyncio would not turn off Nagle's algorithm, and answers would take
-        # 40 ms.
+        # Without the protocol's number asyncio leaves Nagle's algorithm on, and answers take 40 ms.
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

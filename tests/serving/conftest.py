@@ -63,7 +63,7 @@ def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Serve
         assert httpx.get(f"{found[1]}/readyz", timeout=60).status_code == 200
         yield Server(found[1], psutil.Process(process.pid), log)
     finally:
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)  # nothing, where it has ended already
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:

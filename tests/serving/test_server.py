@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -339,6 +340,13 @@ def test_the_pages_name_no_other_address(server: Server) -> None:
     schema = httpx.get(f"{server.url}/openapi.json").json()
     for path in schema["paths"]:
         assert path in httpx.get(f"{server.url}/docs").text
+
+
+def test_an_interrupt_ends_it_quietly(tmp_path: Path, model_file: Path) -> None:
+    with running(tmp_path, "--model", str(model_file)) as server:
+        server.process.send_signal(signal.SIGINT)
+        server.process.wait(20)
+        assert "Traceback" not in server.log.read_text()
 
 
 def test_imports_neither_torch_nor_another_room() -> None:
