@@ -120,9 +120,7 @@ class Service:
                 if version == failed and time.monotonic() < failed_at + RETRY_SECONDS:
                     continue
                 model = await asyncio.to_thread(registry.load, version)
-            except (
-                Exception
-            ) as error:  # a registry fails in ways of its own; whatever it is, the old version serves on
+            except Exception as error:  # a registry fails in ways of its own; the old version serves on
                 if version:
                     failed, failed_at = version, time.monotonic()
                     self.metrics.swaps.labels("failed").inc()
