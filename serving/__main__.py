@@ -1,0 +1,118 @@
+"""``python -m serving``: loads the model, then listens."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from serving.app import create_app
+from serving.errors import ModelError, StartError
+from serving.model import read_file
+from serving.protocol import bounded
+from serving.registry import Registry
+from serving.settings import API_KEY_VARIABLE, ServeSettings, read_settings
+
+log = logging.getLogger("serving")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line: an option for every setting except the key, plus --params and --debug."""
+    parser = argparse.ArgumentParser(
+        prog="python -m serving",
+        description=f"Serves an ONNX image classifier. Clients need a key where {API_KEY_VARIABLE} is set.",
+    )
+    for name, field in ServeSettings.model_fields.items():
+        if name != "api_key":
+            default = "" if field.default is None else f" (default: {field.default})"
+            parser.add_argument(
+                f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, help=f"{field.description}{default}"
+            )
+    parser.add_argument(
+        "--params", type=Path, help="YAML file whose section serve holds settings; options win"
+    )
+    parser.add_argument("--debug", action="store_true", help="log more, and show tracebacks")
+    return parser.parse_args(arguments)
+
+
+def serve(settings: ServeSettings) -> None:
+    """Serves until interrupted. Raises ModelError where there is no model to begin with."""
+    if settings.model is not None:
+        registry, model = None, read_file(settings.model, settings.threads)
+    else:
+        registry = Registry(settings.name, settings.alias, settings.threads)
+        model = registry.load(registry.current())
+    log.info("serving %s version %s", model.name, model.version)
+    if settings.api_key is None and settings.host not in ("127.0.0.1", "::1", "localhost"):
+        log.warning(
+            "everybody who reaches %s may ask; set %s to change that", settings.host, API_KEY_VARIABLE
+        )
+    config = uvicorn.Config(
+        create_app(model, registry, settings),
+        http=bounded(settings.head_seconds),
+        ws="none",
+        limit_concurrency=settings.max_connections,
+        timeout_graceful_shutdown=10,
+        access_log=False,
+        server_header=False,
+        log_config=None,
+    )
+    # What is loaded by now stays: the collector need not go through it after every few large bodies.
+    gc.collect()
+    gc.freeze()
+    # uvicorn has ended in good order when it raises the interrupt again.
+    with _listen(settings) as socket_, contextlib.suppress(KeyboardInterrupt):
+        host, port = socket_.getsockname()[:2]
+        log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        uvicorn.Server(config).run(sockets=[socket_])
+
+
+def _listen(settings: ServeSettings) -> socket.socket:
+    where = f"serve.host, serve.port: cannot listen on {settings.host} port {settings.port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        # Without the protocol's number asyncio leaves Nagle's algorithm on, and answers take 40 ms.
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+        return listener
+    except OSError as error:
+        raise StartError(f"{where} ({error.strerror}); choose others with --host, --port") from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 2 for a mistake of the one who starts it, said in one line."""
+    options: dict[str, Any] = vars(parse(arguments))
+    params, debug = options.pop("params"), options.pop("debug")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name, level in {
+        "alembic": logging.WARNING,
+        "urllib3": logging.ERROR,
+        "uvicorn": logging.WARNING,
+    }.items():
+        logging.getLogger(name).setLevel(level)  # what they say of interest is raised, and said by the server
+    if debug:
+        log.setLevel(logging.DEBUG)
+    try:
+        serve(read_settings(options, params))
+    except (StartError, ModelError) as error:
+        if debug:
+            raise
+        print(f"serving: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Requests that arrive together are answered in one inference.
+
+A single thread runs the network. While it is busy, jobs gather; when it is free, it takes what is there, and
+waits for more only while more are being decoded, and never longer than ``wait_seconds``: a lone request does
+not wait. Every job carries the model it was prepared for, so a swap of models needs no pause.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from serving.errors import Busy
+from serving.model import Images, Model, Probabilities
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    model: Model
+    images: Images
+    answer: asyncio.Future[Probabilities]
+
+
+@dataclass(eq=False)
+class Batcher:
+    """Give it images with ``predict`` while ``run`` runs as a task."""
+
+    max_batch: int
+    wait_seconds: float
+    queue_size: int  # in images
+    on_batch: Callable[[int], None]  # told the number of images of every inference
+    waiting: int = 0  # images
+    coming: int = 0  # requests whose images are being decoded; counted by the one who decodes
+    _jobs: asyncio.Queue[_Job] = field(default_factory=asyncio.Queue)
+
+    def full(self) -> bool:
+        """Whether not even one image would be let in now."""
+        return self.waiting >= self.queue_size
+
+    async def predict(self, model: Model, images: Images) -> Probabilities:
+        """The model's answer for these images. Raises Busy where the queue has no room for them."""
+        # A request larger than the whole queue may still have it to itself.
+        if self.waiting and self.waiting + len(images) > self.queue_size:
+            raise Busy
+        self.waiting += len(images)
+        job = _Job(model, images, asyncio.get_running_loop().create_future())
+        self._jobs.put_nowait(job)
+        return await job.answer
+
+    async def run(self) -> None:
+        """Answers jobs until cancelled."""
+        with ThreadPoolExecutor(1, thread_name_prefix="inference") as thread:
+            while True:
+                jobs = await self._gather()
+                for model in dict.fromkeys(job.model for job in jobs):  # two only while a swap goes on
+                    await self._answer(thread, model, [job for job in jobs if job.model is model])
+
+    async def _gather(self) -> list[_Job]:
+        jobs = [await self._jobs.get()]
+        count = len(jobs[0].images)
+        try:
+            async with asyncio.timeout(self.wait_seconds):
+                while count < self.max_batch and (self.coming or not self._jobs.empty()):
+                    jobs.append(await self._jobs.get())
+                    count += len(jobs[-1].images)
+        except TimeoutError:
+            pass
+        self.waiting -= count
+        return jobs
+
+    async def _answer(self, thread: ThreadPoolExecutor, model: Model, jobs: list[_Job]) -> None:
+        def infer() -> Probabilities:
+            images = np.concatenate([job.images for job in jobs])
+            parts = [
+                images[start : start + self.max_batch] for start in range(0, len(images), self.max_batch)
+            ]
+            for part in parts:
+                self.on_batch(len(part))
+            return np.concatenate([model.predict(part) for part in parts])
+
+        try:
+            probabilities = await asyncio.get_running_loop().run_in_executor(thread, infer)
+        except Exception as error:  # the one who asked hears of it; the next batch is tried all the same
+            for job in jobs:
+                if not job.answer.done():
+                    job.answer.set_exception(error)
+            return
+        start = 0
+        for job in jobs:
+            if not job.answer.done():  # done already where the one who asked is gone
+                job.answer.set_result(probabilities[start : start + len(job.images)])
+            start += len(job.images)

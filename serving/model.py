@@ -1,0 +1,114 @@
+"""One network, loaded and proven to answer: the contract of ``model.onnx`` seen from the reader's side.
+
+Input ``image``: uint8 (batch, height, width, channels), the last three fixed. Output ``probabilities``:
+float32 (batch, classes). Both images and answers are plain arrays here; whatever normalization the network
+needs is inside the graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from serving.errors import ModelError
+
+Images = NDArray[np.uint8]  # (batch, height, width, channels)
+Probabilities = NDArray[np.float32]  # (batch, classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A loaded network that keeps the contract. Immutable, and equal only to itself."""
+
+    name: str
+    version: str
+    shape: tuple[int, int, int]  # height, width, channels
+    class_names: tuple[str, ...]
+    genotype: Mapping[str, Any]  # empty where the file says nothing
+    metadata: Mapping[str, str]  # the file's own, as written
+    session: onnxruntime.InferenceSession
+
+    def predict(self, images: Images) -> Probabilities:
+        """Probabilities (batch, classes) of uint8 images (batch, *shape)."""
+        return _run(self.session, images)
+
+
+def read_file(path: Path, threads: int) -> Model:
+    """The model of a file, named after it; its version is the start of the file's SHA-256."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror})") from None
+    return load(content, path.stem, hashlib.sha256(content).hexdigest()[:12], threads)
+
+
+def load(content: bytes, name: str, version: str, threads: int) -> Model:
+    """The model in the bytes of an ONNX file. Raises ModelError unless it keeps the contract and answers."""
+    where = f"model {name} {version}"
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # what fails is raised and said in one line
+    # Spinning threads answer a little sooner and starve everything else on the machine, the HTTP side first.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise ModelError(f"{where}: ONNX Runtime cannot load it ({_first_line(error)})") from None
+    shape = _shape(session, where)
+    metadata = dict(session.get_modelmeta().custom_metadata_map)
+    probabilities = _prove(session, shape, where)
+    names = _json(metadata, "class_names", [str(label) for label in range(probabilities.shape[1])], where)
+    if not isinstance(names, list) or len(names) != probabilities.shape[1]:
+        raise ModelError(f"{where}: class_names must list {probabilities.shape[1]} names, got {names!r:.80}")
+    genotype = _json(metadata, "genotype", {}, where)
+    if not isinstance(genotype, dict):
+        raise ModelError(f"{where}: genotype must be a JSON object, got {genotype!r:.80}")
+    return Model(name, version, shape, tuple(str(label) for label in names), genotype, metadata, session)
+
+
+def _run(session: onnxruntime.InferenceSession, images: Images) -> Probabilities:
+    return np.asarray(session.run(["probabilities"], {"image": images})[0])
+
+
+def _shape(session: onnxruntime.InferenceSession, where: str) -> tuple[int, int, int]:
+    inputs = [(i.name, i.type, list(i.shape)) for i in session.get_inputs()]
+    outputs = [(o.name, o.type, len(o.shape)) for o in session.get_outputs()]
+    if outputs != [("probabilities", "tensor(float)", 2)]:
+        raise ModelError(f"{where}: output must be probabilities, float32 (batch, classes), got {outputs}")
+    match inputs:
+        case [("image", "tensor(uint8)", [_, int(height), int(width), (1 | 3) as channels])]:
+            return height, width, channels
+    raise ModelError(
+        f"{where}: input must be image, uint8 (batch, height, width, 1 or 3) with only batch open, got {inputs}"
+    )
+
+
+def _prove(session: onnxruntime.InferenceSession, shape: tuple[int, int, int], where: str) -> Probabilities:
+    """Answers two batch sizes once: a graph that loads may still fail on its first real batch."""
+    try:
+        for batch in (1, 2):
+            answer = _run(session, np.zeros((batch, *shape), np.uint8))
+    except Exception as error:
+        raise ModelError(f"{where}: fails on a black image ({_first_line(error)})") from None
+    if answer.shape[0] != 2 or not np.allclose(answer.sum(axis=1), 1, atol=1e-3) or (answer < 0).any():
+        raise ModelError(f"{where}: does not answer probabilities for a black image")
+    return answer
+
+
+def _json(metadata: Mapping[str, str], key: str, default: Any, where: str) -> Any:
+    try:
+        return json.loads(metadata[key]) if key in metadata else default
+    except ValueError:
+        raise ModelError(f"{where}: metadata {key} must be JSON, got {metadata[key]!r:.80}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,137 @@
+"""The life of a prediction, from a received request to probabilities, and the swap of models behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+from starlette.requests import Request
+
+from serving.batching import Batcher
+from serving.body import Memory, receive
+from serving.errors import Busy, ModelError
+from serving.images import Limits, read_images
+from serving.metrics import Metrics
+from serving.model import Images, Model, Probabilities
+from serving.registry import Registry
+from serving.settings import MIB, ServeSettings
+
+log = logging.getLogger("serving")
+
+# A version that did not load is tried again, since the reason may have been the network; but not at every
+# look.
+RETRY_SECONDS = 60
+# Requests with more pixels are decoded in a lane of their own, one after the other: they take tenths of a
+# second each, and nobody with a small picture should wait for them.
+SMALL_PIXELS = 2_000_000
+LARGE_WAITING = 16
+
+
+class Service:
+    """Holds the served model and everything that is bounded: memory, decoding threads, the queue."""
+
+    def __init__(
+        self, model: Model, registry: Registry | None, settings: ServeSettings, metrics: Metrics
+    ) -> None:
+        self.model = model
+        self.registry = registry
+        self.settings = settings
+        self.metrics = metrics
+        self.memory = Memory(int(settings.max_memory_mib * MIB))
+        self.limits = Limits(settings.max_images, settings.max_pixels)
+        self.batcher = Batcher(
+            settings.max_batch,
+            settings.batch_wait_ms / 1000,
+            settings.queue_size,
+            metrics.batch_images.observe,
+        )
+        self.large = 0  # requests in the lane for large ones
+        self.tasks: list[asyncio.Task[None]] = []
+        metrics.queue_images.set_function(lambda: self.batcher.waiting)
+        metrics.show(model)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Answers requests and watches the registry while the context is open."""
+        with (
+            ThreadPoolExecutor(self.settings.decode_threads, thread_name_prefix="decode") as self.lane,
+            ThreadPoolExecutor(1, thread_name_prefix="decode-large") as self.large_lane,
+        ):
+            self.tasks = [asyncio.create_task(self.batcher.run())]
+            if self.registry is not None:
+                self.tasks.append(asyncio.create_task(self._watch(self.registry)))
+            yield
+            for task in self.tasks:
+                task.cancel()
+            await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    def ready(self) -> bool:
+        """Whether a request that came now would be answered."""
+        return not self.batcher.full() and bool(self.tasks) and not any(task.done() for task in self.tasks)
+
+    async def predict(self, request: Request) -> tuple[Model, Probabilities]:
+        """The answer and the model that gave it. Raises RequestError for what is wrong with the request."""
+        if self.batcher.full():
+            raise Busy
+        model = self.model  # one model from here to the answer, whatever is swapped in meanwhile
+        content_type = request.headers.get("content-type", "")
+        json = content_type.partition(";")[0].strip().lower() == "application/json"
+        limit = self.settings.max_json_mib if json else self.settings.max_body_mib
+        with self.memory.lease() as lease:
+            body = await receive(request, int(limit * MIB), self.settings.body_seconds, lease)
+            images = await self._decode(content_type, body, model)
+        return model, await self.batcher.predict(model, images)
+
+    async def _decode(self, content_type: str, body: bytes, model: Model) -> Images:
+        loop = asyncio.get_running_loop()
+        task = (read_images, content_type, body, model.shape, self.limits)
+        if self.batcher.coming >= self.settings.queue_size:
+            raise Busy
+        self.batcher.coming += 1
+        try:
+            images = await loop.run_in_executor(self.lane, *task, SMALL_PIXELS)
+        finally:
+            self.batcher.coming -= 1
+        if images is None:
+            if self.large >= LARGE_WAITING:
+                raise Busy
+            self.large += 1
+            try:
+                images = await loop.run_in_executor(self.large_lane, *task, self.limits.pixels)
+            finally:
+                self.large -= 1
+        assert images is not None  # within the limit, or refused
+        return images
+
+    async def _watch(self, registry: Registry) -> None:
+        """Looks up the alias for ever, and serves the version it names as soon as that one has answered."""
+        complaint, failed, failed_at = "", "", 0.0
+        while True:
+            await asyncio.sleep(self.settings.watch_seconds)
+            version = ""
+            try:
+                version = await asyncio.to_thread(registry.current)
+                if version == self.model.version:
+                    continue
+                if version == failed and time.monotonic() < failed_at + RETRY_SECONDS:
+                    continue
+                model = await asyncio.to_thread(registry.load, version)
+            except Exception as error:  # a registry fails in ways of its own; the old version serves on
+                if version:
+                    failed, failed_at = version, time.monotonic()
+                    self.metrics.swaps.labels("failed").inc()
+                if str(error) != complaint:
+                    log.error("still serving version %s: %s", self.model.version, error)
+                    if not isinstance(error, ModelError):
+                        log.debug("the whole error", exc_info=error)
+                complaint = str(error)
+                continue
+            log.info("serving %s version %s, after version %s", model.name, model.version, self.model.version)
+            self.model = model
+            self.metrics.swaps.labels("done").inc()
+            self.metrics.show(model)
+            complaint, failed = "", ""

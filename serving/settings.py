@@ -1,0 +1,93 @@
+"""Every setting of the server: default, bounds, and what it is for. The section ``serve`` of params.yaml."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from serving.errors import StartError
+
+API_KEY_VARIABLE = "MSDARTS_API_KEY"
+MIB = 2**20
+
+
+class ServeSettings(BaseModel):
+    """Settings in the units that their names say. The command line has an option for each, except the key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Path | None = Field(None, description="serve this ONNX file instead of a registered model")
+    name: str = Field("msdarts", min_length=1, description="registered model to serve")
+    alias: str = Field("champion", min_length=1, description="alias that is served and watched")
+    watch_seconds: float = Field(5, gt=0, description="how often the alias is looked up")
+
+    host: str = Field("127.0.0.1", description="address to listen on; loopback unless told otherwise")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    # Not an option of the command line: every user of the machine can read that.
+    api_key: SecretStr | None = Field(None, description=f"key clients must send; better: {API_KEY_VARIABLE}")
+
+    # One core is left to everything else: the network, decoding, the answers.
+    threads: int = Field(max(1, (os.cpu_count() or 1) - 1), ge=1, description="threads of one inference")
+    max_batch: int = Field(32, ge=1, description="most images in one inference")
+    batch_wait_ms: float = Field(
+        2, ge=0, le=1000, description="longest wait for images that are being decoded"
+    )
+    queue_size: int = Field(256, ge=1, description="most images waiting, then 503")
+
+    max_images: int = Field(32, ge=1, description="most images in one request")
+    max_pixels: int = Field(25_000_000, ge=1, description="most pixels in one request, all images together")
+    max_body_mib: float = Field(16, gt=0, description="largest request")
+    max_json_mib: float = Field(
+        2, gt=0, description="largest JSON request; JSON is slow to read, files are not"
+    )
+    max_memory_mib: float = Field(256, gt=0, description="memory for all requests being received together")
+    max_connections: int = Field(500, ge=1, description="most connections, then 503")
+    head_seconds: float = Field(
+        10, gt=0, description="longest time a client may take for the head of a request"
+    )
+    body_seconds: float = Field(
+        30, gt=0, description="longest time a client may take for the body of a request"
+    )
+    decode_threads: int = Field(2, ge=1, description="threads that decode images")
+
+
+def read_settings(options: Mapping[str, Any], params: Path | None = None) -> ServeSettings:
+    """Settings from ``options``, else the key's variable, else section ``serve`` of ``params``."""
+    section = _section(params) if params else {}
+    environment = {"api_key": key} if (key := os.environ.get(API_KEY_VARIABLE)) else {}
+    try:
+        settings = ServeSettings.model_validate({**section, **environment, **options})
+    except ValidationError as error:
+        raise StartError(_sentence(error)) from None
+    if settings.api_key is not None and not settings.api_key.get_secret_value().isascii():
+        raise StartError(
+            f"serve.api_key: must be ASCII to fit in a header; choose another {API_KEY_VARIABLE}"
+        )
+    return settings
+
+
+def _section(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise StartError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+    section = content.get("serve", {}) if isinstance(content, dict) else None
+    if not isinstance(section, dict):
+        raise StartError(f"{path}: section serve must be a mapping of settings, got {section!r}")
+    return section
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, ServeSettings.model_fields, n=1)
+        return f"serve.{key} is unknown; " + (f"did you mean serve.{near[0]}?" if near else "see --help")
+    value = "" if key == "api_key" else f", got {first['input']!r}"
+    return f"serve.{key}: {first['msg'][0].lower()}{first['msg'][1:]}{value}"

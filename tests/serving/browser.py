@@ -1,0 +1,165 @@
+"""A real Chromium, driven over its DevTools protocol: enough to choose a picture and read the answer."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+class Page:
+    """One tab. What it requested is in ``requested``, what its scripts complained of in ``errors``."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._ids = itertools.count(1)
+        self.requested: list[str] = []
+        self.errors: list[str] = []
+        for domain in ("Page", "Runtime", "Network", "Log", "DOM"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """The result of a DevTools command."""
+        number = next(self._ids)
+        self._connection.send(json.dumps({"id": number, "method": method, "params": params}))
+        while True:
+            message = json.loads(self._connection.recv(timeout=30))
+            if message.get("id") == number:
+                assert "error" not in message, (method, message)
+                return message["result"]
+            self._note(message)
+
+    def _note(self, message: dict[str, Any]) -> None:
+        params = message["params"]
+        match message["method"]:
+            case "Network.requestWillBeSent":
+                self.requested.append(params["request"]["url"])
+            case "Runtime.exceptionThrown":
+                self.errors.append(str(params["exceptionDetails"]))
+            case "Log.entryAdded" if params["entry"]["level"] == "error":
+                self.errors.append(params["entry"]["text"])
+
+    def resize(self, width: int, height: int, *, phone: bool = False, dark: bool = False) -> None:
+        """The window's size in CSS pixels; a phone also has touch and a scale of 2."""
+        scale = 2 if phone else 1
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=phone,
+        )
+        theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[theme])
+
+    def open(self, url: str) -> None:
+        """Loads an address."""
+        self.call("Page.navigate", url=url)
+        self.wait("document.readyState === 'complete'")
+
+    def value(self, script: str) -> Any:
+        """What a JavaScript expression gives on the page."""
+        result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def wait(self, script: str, seconds: float = 20) -> Any:
+        """The value of an expression as soon as it is true."""
+        end = time.monotonic() + seconds
+        while not (value := self.value(f"(() => {{ try {{ return {script} }} catch {{ return null }} }})()")):
+            assert time.monotonic() < end, f"never true on the page: {script}; errors: {self.errors}"
+            time.sleep(0.02)
+        return value
+
+    def choose(self, selector: str, file: Path) -> None:
+        """Chooses a file in a file input, as the file dialog does."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
+
+    def drop(self, selector: str, file: Path) -> None:
+        """Drags a file from outside the browser onto an element."""
+        x, y = self.value(
+            f"(() => {{ const box = document.querySelector({selector!r}).getBoundingClientRect();"
+            " return [box.x + box.width / 2, box.y + box.height / 2] })()"
+        )
+        data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
+    def press(self, key: str, code: int) -> None:
+        """Presses and releases a key."""
+        for kind in ("keyDown", "keyUp"):
+            text = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
+            self.call(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text
+            )
+
+    def type(self, text: str) -> None:
+        """Types text where the focus is."""
+        self.call("Input.insertText", text=text)
+
+    def picture(self, path: Path) -> None:
+        """Writes a PNG of the whole page."""
+        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+
+@contextmanager
+def browser(folder: Path) -> Iterator[Page]:
+    """A new Chromium with one empty tab; ``folder`` is for its profile."""
+    assert CHROMIUM, "no Chromium"
+    with (folder / "chromium.log").open("w+") as output:
+        process = subprocess.Popen(
+            [
+                CHROMIUM,
+                "--headless=new",
+                "--no-sandbox",  # containers and CI run as root
+                "--disable-gpu",
+                "--hide-scrollbars",
+                "--disable-dev-shm-usage",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--no-first-run",
+                "--remote-debugging-port=0",
+                f"--user-data-dir={folder / 'profile'}",
+                "about:blank",
+            ],
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            port_file = folder / "profile" / "DevToolsActivePort"
+            end = time.monotonic() + 40
+            while not (port_file.exists() and re.match(r"\d+\n/", port_file.read_text())):
+                assert process.poll() is None, "Chromium ended at its start"
+                assert time.monotonic() < end, "Chromium did not start"
+                time.sleep(0.05)
+            port, address = port_file.read_text().split()
+            with connect(f"ws://127.0.0.1:{port}{address}", max_size=2**26) as control:
+                yield Page(_tab(control, port))
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _tab(control: Connection, port: str) -> Connection:
+    control.send(json.dumps({"id": 1, "method": "Target.createTarget", "params": {"url": "about:blank"}}))
+    while "id" not in (message := json.loads(control.recv(timeout=30))):
+        pass
+    return connect(f"ws://127.0.0.1:{port}/devtools/page/{message['result']['targetId']}", max_size=2**26)

@@ -1,0 +1,108 @@
+"""A real server on loopback, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from PIL import Image
+
+from tests.serving.tiny import write
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    url: str
+    process: psutil.Process
+    log: Path
+
+    @property
+    def port(self) -> int:
+        """The port on loopback."""
+        return int(self.url.rpartition(":")[2])
+
+    def memory(self) -> int:
+        """Resident bytes."""
+        return self.process.memory_info().rss
+
+
+@contextmanager
+def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Server]:
+    """``python -m serving`` with these arguments, on a free port, ready to answer; ended afterwards."""
+    log = folder / "server.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving", "--port", "0", "--threads", "1", *arguments],
+            cwd=REPOSITORY,
+            env={**os.environ, **environment},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        end = time.monotonic() + 60
+        while not (found := re.search(r"listening on (http://\S+)", log.read_text())):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.05)
+        assert httpx.get(f"{found[1]}/readyz", timeout=60).status_code == 200
+        yield Server(found[1], psutil.Process(process.pid), log)
+    finally:
+        process.send_signal(signal.SIGTERM)  # nothing, where it has ended already
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ONNX file: 8 x 8 colour pictures, the strongest channel wins."""
+    return write(tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, model_file: Path) -> Iterator[Server]:
+    """A server of ``model_file`` with limits that are small enough to be reached."""
+    folder = tmp_path_factory.mktemp("server")
+    limits = ("--max-body-mib", "1", "--max-json-mib", "0.25", "--max-images", "4", "--max-pixels", "1000000")
+    with running(
+        folder, "--model", str(model_file), *limits, "--body-seconds", "1", "--head-seconds", "1"
+    ) as started:
+        yield started
+
+
+Encode = Callable[..., bytes]
+
+
+def encode(
+    colour: tuple[int, ...] | int, size: tuple[int, int] = (8, 8), mode: str = "RGB", kind: str = "PNG"
+) -> bytes:
+    """An image file of one colour."""
+    file = BytesIO()
+    Image.new(mode, size, colour).save(file, kind)
+    return file.getvalue()
+
+
+RED, GREEN, BLUE = (250, 10, 10), (10, 250, 10), (10, 10, 250)
+
+
+def files(*contents: bytes) -> list[tuple[str, tuple[str, bytes]]]:
+    """The multipart form of some image files, for httpx."""
+    return [("images", (f"{number}.png", content)) for number, content in enumerate(contents)]

@@ -1,0 +1,183 @@
+"""The server on a registry: it follows the alias under load, and keeps the old version when it must."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import mlflow
+import mlflow.models
+import numpy as np
+import onnx
+import pytest
+from mlflow.onnx import load_model, log_model
+
+from serving.errors import ModelError
+from serving.registry import Registry
+from tests.serving.conftest import BLUE, REPOSITORY, Server, encode, files, running
+from tests.serving.tiny import network
+
+NAME = "tiny"
+# MLflow warns of its own type hints while it is imported; what the server logs is looked at in the tests.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@dataclass(frozen=True)
+class Store:
+    """A registry of its own: versions 1 and 2 differ in how sure they are, 3 breaks the contract."""
+
+    uri: str
+    client: mlflow.MlflowClient
+
+    def champion(self, version: str) -> None:
+        """Moves the alias."""
+        self.client.set_registered_model_alias(NAME, "champion", version)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    folder = tmp_path_factory.mktemp("registry")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        mlflow.set_experiment(experiment_id=mlflow.create_experiment("test", (folder / "artifacts").as_uri()))
+        with mlflow.start_run():
+            for model in (network(), network(sharpness=0.01), network(metadata={"class_names": "broken"})):
+                image = np.zeros((1, 8, 8, 3), np.uint8)
+                log_model(
+                    model,
+                    name="model",
+                    signature=mlflow.models.infer_signature(image, np.zeros((1, 3), np.float32)),
+                    save_as_external_data=False,
+                    pip_requirements=["onnxruntime"],
+                    registered_model_name=NAME,
+                )
+        yield Store(uri, mlflow.MlflowClient(uri))
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+@contextmanager
+def serving(store: Store, folder: Path) -> Iterator[Server]:
+    with running(folder, "--name", NAME, "--watch-seconds", "0.1", MLFLOW_TRACKING_URI=store.uri) as server:
+        yield server
+
+
+def ask(client: httpx.Client) -> tuple[int, str, float]:
+    """Status, version, and how sure that version is of a blue picture."""
+    answer = client.post("/v1/predict", files=files(encode(BLUE)))
+    content = answer.json()
+    if answer.status_code != 200:
+        return answer.status_code, "", 0
+    return 200, content["model_version"], content["predictions"][0]["probabilities"][2]
+
+
+def wait_for(server: Server, version: str) -> None:
+    end = time.monotonic() + 30
+    while httpx.get(f"{server.url}/v1/model").json()["version"] != version:
+        assert time.monotonic() < end, server.log.read_text()
+        time.sleep(0.05)
+
+
+def test_a_new_champion_is_served_without_a_failed_request(store: Store, tmp_path: Path) -> None:
+    store.champion("1")
+    with serving(store, tmp_path) as server:
+        answers: list[tuple[int, str, float]] = []
+        stop = threading.Event()
+
+        def load() -> None:
+            with httpx.Client(base_url=server.url, timeout=30) as client:
+                while not stop.is_set():
+                    answers.append(ask(client))
+
+        threads = [threading.Thread(target=load) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for version in ("2", "1", "2"):
+            store.champion(version)
+            wait_for(server, version)
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+
+        assert len(answers) > 50
+        assert {status for status, _, _ in answers} == {200}
+        # Each version answers with its own numbers: no answer mixes two.
+        sure = {version: {chance for _, name, chance in answers if name == version} for version in ("1", "2")}
+        assert min(sure["1"]) > 0.99
+        assert min(sure["2"]) > 0.8
+        assert max(sure["2"]) < 0.95
+        metrics = httpx.get(f"{server.url}/metrics").text
+        assert 'msdarts_model_swaps_total{outcome="done"} 3.0' in metrics
+        assert 'msdarts_model_info{name="tiny",version="2"} 1.0' in metrics
+        assert 'version="1"' not in metrics
+
+
+def test_a_version_that_does_not_load_leaves_the_old_one(store: Store, tmp_path: Path) -> None:
+    store.champion("1")
+    with serving(store, tmp_path) as server:
+        store.champion("3")
+        end = time.monotonic() + 30
+        while (
+            "still serving version 1: model tiny 3: metadata class_names must be JSON"
+            not in server.log.read_text()
+        ):
+            assert time.monotonic() < end, server.log.read_text()
+            time.sleep(0.05)
+        with httpx.Client(base_url=server.url) as client:
+            assert ask(client)[:2] == (200, "1")
+            assert client.get("/readyz").status_code == 200
+            store.champion("2")
+            wait_for(server, "2")
+            assert ask(client)[:2] == (200, "2")
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_the_server_and_mlflow_answer_the_same(store: Store, tmp_path: Path) -> None:
+    store.champion("1")
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    expected = mlflow.pyfunc.load_model(f"models:/{NAME}@champion").predict(pixels)["probabilities"]
+    with serving(store, tmp_path) as server:
+        answer = httpx.post(f"{server.url}/v1/predict", json=pixels.tolist()).json()
+    got = np.array([row["probabilities"] for row in answer["predictions"]], np.float32)
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize(("name", "alias"), [("nobody", "champion"), (NAME, "nothing")])
+def test_no_such_model_is_said_in_one_line(
+    store: Store, name: str, alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    with pytest.raises(ModelError) as error:
+        Registry(name, alias, threads=1).current()
+    assert str(error.value).startswith(f"models:/{name}@{alias}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_start_without_a_champion_is_one_line_and_status_2(store: Store) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "serving", "--name", "nobody"],
+        cwd=REPOSITORY,
+        env={**os.environ, "MLFLOW_TRACKING_URI": store.uri},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 2
+    assert run.stderr.splitlines()[-1].startswith("serving: models:/nobody@champion: ")
+    assert "Traceback" not in run.stderr
+
+
+def test_the_fixture_is_what_was_registered(store: Store) -> None:
+    loaded = load_model(f"models:/{NAME}/1")
+    assert isinstance(loaded, onnx.ModelProto)
+    assert {entry.key for entry in loaded.metadata_props} >= {"class_names", "genotype", "run_id"}

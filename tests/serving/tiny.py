@@ -1,0 +1,109 @@
+"""Tiny ONNX files that keep the contract of ``model.onnx``, made without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+GENOTYPE: dict[str, Any] = {
+    "space": "darts",
+    "normal": [
+        ["sep_conv_3x3", 0],
+        ["skip_connect", 1],
+        ["dil_conv_5x5", 1],
+        ["sep_conv_5x5", 2],
+        ["max_pool_3x3", 0],
+        ["dil_conv_3x3", 3],
+        ["avg_pool_3x3", 2],
+        ["sep_conv_3x3", 4],
+    ],
+    "normal_concat": [2, 3, 4, 5],
+    "reduce": [
+        ["max_pool_3x3", 0],
+        ["skip_connect", 1],
+        ["sep_conv_3x3", 0],
+        ["skip_connect", 2],
+        ["dil_conv_5x5", 1],
+        ["max_pool_3x3", 2],
+        ["sep_conv_5x5", 3],
+        ["avg_pool_3x3", 4],
+    ],
+    "reduce_concat": [2, 3, 4, 5],
+}
+CLASS_NAMES = ("red", "green", "blue")
+
+
+def network(
+    shape: tuple[int, int, int] = (8, 8, 3),
+    class_names: Sequence[str] = CLASS_NAMES,
+    sharpness: float = 0.05,
+    repeats: int = 0,
+    metadata: Mapping[str, str] | None = None,
+) -> onnx.ModelProto:
+    """Names the strongest channel of a picture (class i: channel i modulo channels).
+
+    ``repeats`` multiplies a large matrix so many times first, to make a network that takes its time.
+    """
+    channels = shape[2]
+    weight = np.zeros((channels, len(class_names)), np.float32)
+    for label in range(len(class_names)):
+        weight[label % channels, label] = sharpness
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
+        helper.make_node("MatMul", ["mean", "weight"], ["logits"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
+        numpy_helper.from_array(weight, "weight"),
+    ]
+    logits = "logits"
+    if repeats:
+        size = 400
+        constants.append(numpy_helper.from_array(np.full((size, size), 1e-6, np.float32), "slow"))
+        constants.append(numpy_helper.from_array(np.zeros((size, len(class_names)), np.float32), "nothing"))
+        constants.append(numpy_helper.from_array(np.ones((channels, size), np.float32), "widen"))
+        constants.append(numpy_helper.from_array(np.array([[1]] * size, np.float32), "column"))
+        nodes.append(helper.make_node("MatMul", ["mean", "widen"], ["wide0"]))
+        # (batch, size) x (size, size) is little work for one image, so each repeat goes through size rows.
+        nodes.append(helper.make_node("Unsqueeze", ["wide0", "one"], ["tall0"]))
+        nodes.append(helper.make_node("Mul", ["tall0", "column"], ["grid0"]))
+        constants.append(numpy_helper.from_array(np.array([1], np.int64), "one"))
+        for step in range(repeats):
+            nodes.append(helper.make_node("MatMul", [f"grid{step}", "slow"], [f"grid{step + 1}"]))
+        nodes.append(helper.make_node("ReduceMean", [f"grid{repeats}", "one"], ["narrow"], keepdims=0))
+        nodes.append(helper.make_node("MatMul", ["narrow", "nothing"], ["zero"]))
+        nodes.append(helper.make_node("Add", ["logits", "zero"], ["slow_logits"]))
+        logits = "slow_logits"
+    nodes.append(helper.make_node("Softmax", [logits], ["probabilities"], axis=1))
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", *shape])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", len(class_names)])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    properties = {
+        "class_names": json.dumps(list(class_names)),
+        "genotype": json.dumps(GENOTYPE),
+        "image_shape": json.dumps(list(shape)),
+        "git_commit": "0" * 40,
+        "data_sha256": "0" * 64,
+        "run_id": "0" * 32,
+    }
+    helper.set_model_props(model, {**properties, **(metadata or {})})
+    onnx.checker.check_model(model)
+    return model
+
+
+def write(path: Path, **options: Any) -> Path:
+    """A file with ``network(**options)`` in it."""
+    onnx.save(network(**options), path)
+    return path
