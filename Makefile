@@ -1,6 +1,6 @@
 # `make` prints this list. Everything runs in .venv, made from requirements.lock on first use.
 .DEFAULT_GOAL := help
-.PHONY: help repro test check format lock ui clean
+.PHONY: help repro test check format serve bench bench-serve lock ui clean
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,6 +27,15 @@ check: $(VENV)/ready ## format, lint, types, and which room imports which
 format: $(VENV)/ready ## bring the code into form
 	ruff format .
 	ruff check --fix .
+
+serve: $(VENV)/ready ## answer pictures over HTTP with the champion: http://127.0.0.1:8000
+	python -m serving --params params.yaml $(ARGS)
+
+bench: $(VENV)/ready ## time the search step against the plain implementation (minutes)
+	python -m benchmarks.bench
+
+bench-serve: $(VENV)/ready ## time the server against MLflow's on the exported model (minutes)
+	python -m benchmarks.serve_load --model artifacts/export/model.onnx
 
 ui: $(VENV)/ready ## look at all runs in a browser: http://127.0.0.1:5000
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000

@@ -87,6 +87,7 @@ class SearchParams(Section):
     space: Literal["s1", "s2", "s3", "s4", "s5", "nasbench201"]
     seed: Seed
     epochs: Count
+    images: Annotated[int, Field(ge=4)] | None
     batch_size: Annotated[int, Field(ge=2)]
     channels: Count
     cells: Count
@@ -143,6 +144,7 @@ class Params(Section):
     retrain: RetrainParams
     export: ExportParams
     registry: RegistryParams
+    serve: dict[str, Any] | None = None  # the server's, which checks it
 
     @model_validator(mode="after")
     def _across_keys(self) -> Params:

@@ -145,10 +145,10 @@ EARLY_STOPPING: dict[str, Callable[[SearchParams], EarlyStopping | None]] = {
 def loaders(data: Data, config: SearchParams) -> Loaders:
     """One random half of the training images for the weights, the other for the architecture; val for scores.
 
-    Single-level search has one stream over all training images.
+    ``search.images`` takes a random part of them first. Single-level search has one stream over all training images.
     """
     preprocess = data.preprocess(cutout=cutout_size(data, config), device=device())
-    order = torch.randperm(len(data.train), generator=generator(config.seed, "halves"))
+    order = torch.randperm(len(data.train), generator=generator(config.seed, "halves"))[: config.images]
     if len(order) < 4:
         raise UserError(f"{len(order)} training images are too few to search with; add images")
 
