@@ -197,7 +197,7 @@ def table(
     peaks: Mapping[str, float],
 ) -> str:
     """The report as Markdown."""
-    lines = [f"# Search step, {report['size']}", ""]
+    lines = ["# One search step", ""]
     lines += [f"- {key}: {value}" for key, value in report.items()]
     lines += [
         "",
