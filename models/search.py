@@ -35,7 +35,6 @@ class SearchConfig:
     momentum: float = 0.9
     weight_decay: float = 3e-4
     gradient_clip: float = 5.0
-    compile: bool = False  # compile the perturbed passes: minutes at the start, then faster steps
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,6 @@ def search(
     """Runs or resumes a search. Raises Diverged when a loss is no longer finite."""
     supernet = task.supernet(channels=config.channels, cells=config.cells)
     supernet = supernet.to(device=device, memory_format=torch.channels_last)
-    if config.compile:
-        supernet.compile_probes()
     optimizer = torch.optim.SGD(
         supernet.parameters(),
         lr=config.learning_rate,

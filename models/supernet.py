@@ -126,10 +126,6 @@ def _sum(terms: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def _run_cell(cell: nn.Module, input0: Tensor, input1: Tensor, weights: Sequence[OpWeights]) -> Tensor:
-    return cell(input0, input1, weights)
-
-
 class Supernet(nn.Module):
     """The weight-sharing network of a DARTS space. Its parameters are the weights only; the mix is an argument."""
 
@@ -146,7 +142,6 @@ class Supernet(nn.Module):
     ):
         super().__init__()
         self.space = space
-        self.probe_cell = _run_cell
         self.stem = Stem(channels_in, channels, image_size, affine=False)
         before, reduced_before = (self.stem.channels, self.stem.channels), self.stem.reduced
         self.groups, self.cells = [], nn.ModuleList()
@@ -166,12 +161,6 @@ class Supernet(nn.Module):
             order = [index for _, _, indices in _entries(edges) for index in indices]
             self.register_buffer(f"order_{group}", torch.tensor(order), persistent=False)
 
-    def compile_probes(self) -> None:
-        """Compiles the pass under N mixes when it is first made. Cells of equal build share the code."""
-        # One entry for every build of a cell; more than this would be a defect.
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * len(self.cells))
-        self.probe_cell = torch.compile(_run_cell, dynamic=False)
-
     def forward(self, x: Tensor, mix: Mapping[str, Tensor]) -> Tensor:
         """Logits (B, classes) of images (B, channels_in, H, W) under a mix of (edges, operations) per cell type.
 
@@ -179,10 +168,10 @@ class Supernet(nn.Module):
         """
         weights = {group: self._weights(group, mix[group], len(x)) for group in set(self.groups)}
         input0, input1 = self.stem(x)
-        run = self.probe_cell if mix[self.groups[0]].dim() == 3 else _run_cell
         for group, cell in zip(self.groups, self.cells, strict=True):
-            input0, input1 = input1, run(cell, input0, input1, weights[group])
-        return self.classifier(input1.mean(dim=(2, 3)))
+            input0, input1 = input1, cell(input0, input1, weights[group])
+        # The mean over pixels, written so that its gradient has the channels last too.
+        return self.classifier(input1.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1))
 
     def _weights(self, group: str, mix: Tensor, batch: int) -> Sequence[OpWeights]:
         """The mix, handed out: for each node, operation -> weights (E,) or (N, batch, E) of its outgoing edges."""
