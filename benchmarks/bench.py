@@ -1,9 +1,9 @@
 """`python -m benchmarks.bench`: one search step of every variant, timed in one run, as a table kept in benchmarks/results/.
 
-Variants: the plain implementation (benchmarks/plain.py), the one in models/, and that one compiled; each as DARTS
+Variants: the plain implementation (benchmarks/plain.py) and the one in models/, each as DARTS
 (architecture step and weight step) and as MS-DARTS (the same with the mean shift in between). Repeats are
 interleaved, so that a change in the load of the machine meets all alike; medians are reported. Peak memory is that of a
-process of its own per variant. On CUDA: batch 64, the fast variants under bfloat16 autocast.
+process of its own per variant. On CUDA: batch 64, the fast variant under bfloat16 autocast.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "cifar": {"batch": 16, "channels": 16, "cells": 8, "side": 32, "channels_in": 3},
     "digits": {"batch": 64, "channels": 8, "cells": 5, "side": 8, "channels_in": 1},
 }
+IMPLEMENTATIONS = ("plain", "fast")
 METHODS = ("darts", "ms-darts")
 RADIUS = 0.1
 RESULTS = Path(__file__).parent / "results"
 
 
 def build_step(implementation: str, method: str, size: Mapping[str, int], device: torch.device) -> Step:
-    """A search step on random images: ``implementation`` is plain, fast or compiled."""
+    """A search step on random images: ``implementation`` is plain or fast."""
     task = ImageTask(
         search_space("s5"),
         (size["side"], size["side"], size["channels_in"]),
@@ -70,8 +71,6 @@ def build_step(implementation: str, method: str, size: Mapping[str, int], device
         ).to(device)
         copy_weights(fast, plain)
         return _plain_step(task, plain, method, batches)
-    if implementation == "compiled":
-        fast.compile_probes()
     return _fast_step(task, fast, method, batches)
 
 
@@ -197,7 +196,7 @@ def table(
     peaks: Mapping[str, float],
 ) -> str:
     """The report as Markdown."""
-    lines = [f"# Search step, {report['size']}", ""]
+    lines = ["# One search step", ""]
     lines += [f"- {key}: {value}" for key, value in report.items()]
     lines += [
         "",
@@ -229,11 +228,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument(
-        "--no-compile",
-        action="store_true",
-        help="leave out the variant that compiles for minutes",
-    )
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -244,8 +238,7 @@ def main() -> None:
     if arguments.peak:
         print(peak_memory(build_step(*arguments.peak.split("/"), size, device), device))
         return
-    implementations = ("plain", "fast") if arguments.no_compile else ("plain", "fast", "compiled")
-    names = [f"{implementation}/{method}" for implementation in implementations for method in METHODS]
+    names = [f"{implementation}/{method}" for implementation in IMPLEMENTATIONS for method in METHODS]
     peaks = {name: _peak_of_own_process(name, arguments) for name in names}
     seconds = time_all(
         {name: build_step(*name.split("/"), size, device) for name in names},

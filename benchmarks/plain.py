@@ -279,7 +279,8 @@ def pairs(fast: Supernet, plain: PlainSupernet) -> list[tuple[nn.Module, nn.Modu
         (fast.classifier, plain.classifier, everything),
     ]
     for stacked, cell in zip(fast.cells, plain.cells, strict=True):
-        assert isinstance(stacked, MixedCell) and isinstance(cell, Cell)
+        assert isinstance(stacked, MixedCell)
+        assert isinstance(cell, Cell)
         for ours, theirs in (
             (stacked.preprocess0, cell.preprocess0),
             (stacked.preprocess1, cell.preprocess1),

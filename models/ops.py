@@ -243,9 +243,9 @@ class FactorizedReduce(nn.Module):
 
     def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
         halves = (self.even(x), self.odd(F.pad(x, (-1, 1, -1, 1))))
-        if self.edges > 1:
-            halves = tuple(half.unflatten(1, (self.edges, -1)) for half in halves)
-            return self.norm(torch.cat(halves, dim=2).flatten(1, 2), weight)
+        if self.edges > 1:  # joined with the channels last, or all that follows would be channels-first
+            halves_BHWEC = [half.permute(0, 2, 3, 1).unflatten(3, (self.edges, -1)) for half in halves]
+            return self.norm(torch.cat(halves_BHWEC, dim=4).flatten(3, 4).permute(0, 3, 1, 2), weight)
         return self.norm(torch.cat(halves, dim=1), weight)
 
 

@@ -218,4 +218,5 @@ class Supernet(nn.Module):
         run = self.probe_cell if mix[self.groups[0]].dim() == 3 else run_cell
         for group, cell in zip(self.groups, self.cells, strict=True):
             input0, input1 = input1, run(cell, weights[group], input0, input1)
-        return self.classifier(input1.mean(dim=(2, 3)))
+        # The mean over pixels, written so that its gradient has the channels last too.
+        return self.classifier(input1.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1))
