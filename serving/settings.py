@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from serving.errors import StartError
 
@@ -74,8 +75,8 @@ def read_settings(options: Mapping[str, Any], params: Path | None = None) -> Ser
 
 def _section(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
         raise StartError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
     section = content.get("serve", {}) if isinstance(content, dict) else None
     if not isinstance(section, dict):

@@ -209,7 +209,7 @@ def _messages(error: ValidationError) -> list[str]:
                 suggested.add(meant)
                 messages.append(f"{key} is unknown; {hint}")
             case "missing" if key not in suggested:
-                messages.append(f"{key} is missing; add it, its meaning is in docs/settings.md")
+                messages.append(f"{key} is missing; add it, as in the params.yaml that came with the project")
             case "missing":
                 pass  # written with a typing error, which has its message
             case "value_error":
