@@ -109,6 +109,14 @@ def pipeline_process() -> psutil.Process | None:
     return found
 
 
+def _alive(process: psutil.Process) -> bool:
+    """Running, and not a zombie that nobody has waited for."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Watch:
     """Ends this stage when the DVC process that started it is gone: nobody would record its results."""
 
@@ -116,5 +124,5 @@ class Watch:
         self.process = pipeline_process() if "DVC_STAGE" in os.environ else None
 
     def __call__(self) -> None:
-        if self.process is not None and not self.process.is_running():
+        if self.process is not None and not _alive(self.process):
             raise Interrupted("ended, for the dvc process that started it is gone", 143)

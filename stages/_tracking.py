@@ -153,11 +153,11 @@ class StageRun:
                 self.id, metrics=[Metric(name, float(value), now, 0) for name, value in values.items()]
             )
 
-    def artifacts(self, *paths: Path) -> None:
-        """Logs files, or all files of folders, and tags the run with their hash."""
+    def artifacts(self, *paths: Path, pictures: Sequence[Path] = ()) -> None:
+        """Logs files, or all files of folders, and tags the run with their hash, in which pictures have no part."""
         files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.iterdir()))]
         with reported():
-            for file in files:
+            for file in (*files, *pictures):
                 self.mlflow.log_artifact(self.id, str(file))
             self.tags(artifacts_sha256=sha256_of(*files))
 

@@ -61,7 +61,7 @@ def main(params: Params) -> None:
             )
         write(result, config)
         tracked.metrics(result.summary)
-        tracked.artifacts(*SEARCH_RESULTS)
+        tracked.artifacts(*SEARCH_RESULTS, pictures=sorted(SEARCH.glob("*.png")))
     checkpoint.remove()
     print(f"search: discretization gap {result.summary['discretization_gap']:.4f}")
 

@@ -101,7 +101,9 @@ def test_mlflow_has_one_parent_and_a_child_for_each_stage(clone: Path) -> None:
         assert run.data.params
         assert client.list_artifacts(run.info.run_id)
     for stage in ("prepare", "search", "retrain", "register"):
-        assert children[stage].inputs.dataset_inputs, stage
+        inputs = children[stage].inputs
+        assert inputs is not None, stage
+        assert inputs.dataset_inputs, stage
     epochs = int(children["search"].data.params["epochs"])
     assert len(client.get_metric_history(children["search"].info.run_id, "valid_accuracy")) == epochs
 
