@@ -1,6 +1,6 @@
 # `make` prints this list. Everything runs in .venv, made from requirements.lock on first use.
 .DEFAULT_GOAL := help
-.PHONY: help repro test check format serve bench bench-serve lock ui clean
+.PHONY: help repro test check format serve bench bench-serve stability lock ui clean
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,7 +32,10 @@ serve: $(VENV)/ready ## answer pictures over HTTP with the champion: http://127.
 	python -m serving --params params.yaml $(ARGS)
 
 bench: $(VENV)/ready ## time the search step against the plain implementation (minutes)
-	python -m benchmarks.bench
+	python -m benchmarks.bench $(ARGS)
+
+stability: $(VENV)/ready ## strategies x seeds on digits: which searches fall apart (minutes; ARGS=--help for more)
+	python -m benchmarks.stability $(ARGS)
 
 bench-serve: $(VENV)/ready ## time the server against MLflow's on the exported model (minutes)
 	python -m benchmarks.serve_load --model artifacts/export/model.onnx

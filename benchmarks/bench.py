@@ -1,33 +1,38 @@
 """`python -m benchmarks.bench`: one search step of every variant, timed in one run, as a table kept in benchmarks/results/.
 
-Variants: the plain implementation (benchmarks/plain.py) and the one in models/, each as DARTS
-(architecture step and weight step) and as MS-DARTS (the same with the mean shift in between). Repeats are
-interleaved, so that a change in the load of the machine meets all alike; medians are reported. Peak memory is that of a
-process of its own per variant. On CUDA: batch 64, the fast variant under bfloat16 autocast.
+Variants: the plain implementation (benchmarks/plain.py) and the one in models/, each as DARTS (architecture step and weight
+step) and as MS-DARTS (the same with the mean shift in between); with ``--compiled`` also MS-DARTS with ``search.compile``,
+which compiles the perturbed passes only. Repeats are interleaved, so that a change in the load of the machine meets all alike;
+medians are reported. Peak memory is that of a process of its own per variant. On CUDA: batch 64, the fast variants under
+bfloat16 autocast.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks import _machine
 from benchmarks.plain import PlainSupernet, copy_weights, mean_shift_mix
+from models.gradients import descent_of
 from models.seeds import generator
+from models.smoothing import MeanShift, MeanShiftConfig
 from models.spaces import search_space
-from models.strategies import AlphaConfig, Alternating, MeanShift, MeanShiftConfig
+from models.strategies import AlphaConfig, Alternating
+from models.supernet import Supernet
 from models.tasks import BatchObjective, ImageTask
 
 Step = Callable[[], None]
@@ -36,22 +41,38 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "cifar": {"batch": 16, "channels": 16, "cells": 8, "side": 32, "channels_in": 3},
     "digits": {"batch": 64, "channels": 8, "cells": 5, "side": 8, "channels_in": 1},
 }
-IMPLEMENTATIONS = ("plain", "fast")
-METHODS = ("darts", "ms-darts")
+VARIANTS = ("plain/darts", "plain/ms-darts", "fast/darts", "fast/ms-darts")
+COMPILED = "compiled/ms-darts"
+DARTS_STEP = {
+    "plain": "plain/darts",
+    "fast": "fast/darts",
+    "compiled": "fast/darts",
+}  # DARTS has no perturbed pass
+WARM_UP = 2  # rounds that are not timed
 RADIUS = 0.1
 RESULTS = Path(__file__).parent / "results"
 
 
-def build_step(implementation: str, method: str, size: Mapping[str, int], device: torch.device) -> Step:
-    """A search step on random images: ``implementation`` is plain or fast."""
-    task = ImageTask(
-        search_space("s5"),
-        (size["side"], size["side"], size["channels_in"]),
-        10,
-        seed=0,
-    )
+@dataclass(frozen=True)
+class Variant:
+    """What was measured of one variant. ``first`` is the first step, compilation included."""
+
+    median: float
+    fastest: float
+    slowest: float
+    first: float
+    peak: float
+
+
+def build_step(name: str, size: Mapping[str, int], device: torch.device) -> Step:
+    """A search step of a variant on random images."""
+    implementation, method = name.split("/")
+    task = ImageTask(search_space("s5"), (size["side"], size["side"], size["channels_in"]), 10, seed=0)
     fast = task.supernet(channels=size["channels"], cells=size["cells"])
-    fast = fast.to(device=device, memory_format=torch.channels_last)
+    assert isinstance(fast, Supernet)
+    fast.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if implementation == "compiled":
+        fast.compile_probes()
     shape = (size["batch"], size["channels_in"], size["side"], size["side"])
     draw = generator(0, "bench")
     batches = [
@@ -139,7 +160,7 @@ def _fast_step(
     def step() -> None:
         params = dict(network.named_parameters())
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            mix = strategy.step(params, train, valid)
+            mix = strategy.step(params, train, valid, descent_of(sgd, params))
             sgd.zero_grad()
             loss = train(params, mix)
         loss.backward()
@@ -153,18 +174,23 @@ def _sgd(network: nn.Module) -> torch.optim.SGD:
     return torch.optim.SGD(network.parameters(), lr=0.025, momentum=0.9, weight_decay=3e-4)
 
 
-def time_all(steps: Mapping[str, Step], repeats: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each step over interleaved repeats, after two warm-up rounds."""
+def time_all(
+    steps: Mapping[str, Step], repeats: int, device: torch.device
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Seconds of the first step of each, and of the steps of interleaved repeats after the warm-up rounds."""
+    first: dict[str, float] = {}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for repeat in range(-2, repeats):
+    for repeat in range(-WARM_UP, repeats):
         for name, step in steps.items():
             start = time.perf_counter()
             step()
             if device.type == "cuda":
                 torch.cuda.synchronize()
+            taken = time.perf_counter() - start
+            first.setdefault(name, taken)
             if repeat >= 0:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+                seconds[name].append(taken)
+    return first, seconds
 
 
 def peak_memory(step: Step, device: torch.device) -> float:
@@ -176,94 +202,106 @@ def peak_memory(step: Step, device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _peak_of_own_process(name: str, arguments: argparse.Namespace) -> float:
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.bench",
-        "--peak",
-        name,
-        "--size",
-        arguments.size,
-    ]
-    command += ["--device", arguments.device, "--threads", str(torch.get_num_threads())]
+def peak_of_own_process(name: str, arguments: argparse.Namespace) -> float:
+    command = [sys.executable, "-m", "benchmarks.bench", "--peak", name, "--size", arguments.size]
+    command += ["--device", arguments.device, "--threads", str(arguments.threads)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
-def table(
-    report: Mapping[str, object],
-    seconds: Mapping[str, float],
-    peaks: Mapping[str, float],
-) -> str:
-    """The report as Markdown."""
-    lines = ["# One search step", ""]
-    lines += [f"- {key}: {value}" for key, value in report.items()]
+def table(about: Mapping[str, Any], variants: Mapping[str, Variant]) -> str:
+    """One measurement as Markdown."""
+    lines = [f"- {name}: {value}" for name, value in about.items()]
     lines += [
         "",
-        "| step | median s | times as fast as plain | times its DARTS step | peak MiB |",
+        "| step | median s (fastest to slowest) | times as fast as plain | times its DARTS step | peak MiB |",
         "|---|---|---|---|---|",
     ]
-    for name, value in seconds.items():
+    for name, found in variants.items():
         implementation, method = name.split("/")
-        faster, cost = (
-            seconds[f"plain/{method}"] / value,
-            value / seconds[f"{implementation}/darts"],
-        )
-        lines.append(f"| {name} | {value:.3f} | {faster:.2f} | {cost:.2f} | {peaks[name]:.0f} |")
+        faster = variants[f"plain/{method}"].median / found.median
+        cost = found.median / variants[DARTS_STEP[implementation]].median
+        seconds = f"{found.median:.3f} ({found.fastest:.3f} to {found.slowest:.3f})"
+        lines.append(f"| {name} | {seconds} | {faster:.2f} | {cost:.2f} | {found.peak:.0f} |")
+    if COMPILED in variants:
+        compilation = variants[COMPILED].first - variants[COMPILED].median
+        lines += ["", f"Compilation, in the first step: {compilation:.0f} s, not in the medians."]
     return "\n".join(lines) + "\n"
 
 
-def hardware(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name()
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+def keep(folder: Path, title: str, about: Mapping[str, Any], variants: Mapping[str, Variant]) -> None:
+    """Puts a measurement in the place of the last one of its title, in bench.json and bench.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "bench.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    kept[title] = {"about": dict(about), "variants": {name: asdict(v) for name, v in variants.items()}}
+    path.write_text(json.dumps(kept, indent=2) + "\n")
+    parts = ["# One search step\n"]
+    for heading, entry in sorted(kept.items()):
+        found = {name: Variant(**values) for name, values in entry["variants"].items()}
+        parts += [f"## {heading}\n", table(entry["about"], found)]
+    (folder / "bench.md").write_text("\n".join(parts))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def options(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="cifar")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--compiled", action="store_true", help="search.compile too (minutes of compilation)")
+    parser.add_argument("--no-peak", action="store_true", help="without peak memory")
+    parser.add_argument("--note", help="what else ran on the machine, for the reader of the results")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
+    for name in ("repeats", "threads"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name} is {getattr(arguments, name)}; set 1 or more")
+    return arguments
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    arguments = options(words)
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     size = dict(SIZES[arguments.size])
     if device.type == "cuda":
         size["batch"] = 64
     if arguments.peak:
-        print(peak_memory(build_step(*arguments.peak.split("/"), size, device), device))
-        return
-    names = [f"{implementation}/{method}" for implementation in IMPLEMENTATIONS for method in METHODS]
-    peaks = {name: _peak_of_own_process(name, arguments) for name in names}
-    seconds = time_all(
-        {name: build_step(*name.split("/"), size, device) for name in names},
-        arguments.repeats,
-        device,
+        print(peak_memory(build_step(arguments.peak, size, device), device))
+        return 0
+    names = [*VARIANTS, COMPILED] if arguments.compiled else list(VARIANTS)
+    before = _machine.load()
+    first, seconds = time_all(
+        {name: build_step(name, size, device) for name in names}, arguments.repeats, device
     )
-    report = {
-        "size": arguments.size
-        + ", space s5, first order, samples 3, iterations 2, "
-        + ", ".join(f"{key} {value}" for key, value in size.items()),
-        "hardware": hardware(device),
-        "threads": torch.get_num_threads(),
-        "versions": f"torch {torch.__version__}, Python {platform.python_version()}",
-        "date": datetime.date.today().isoformat(),
-        "repeats": arguments.repeats,
+    after = _machine.load()
+    variants = {
+        name: Variant(
+            statistics.median(seconds[name]),
+            min(seconds[name]),
+            max(seconds[name]),
+            first[name],
+            float("nan") if arguments.no_peak else peak_of_own_process(name, arguments),
+        )
+        for name in names
     }
-    text = table(report, seconds, peaks)
-    print(text)
-    RESULTS.mkdir(exist_ok=True)
-    stem = RESULTS / f"{device.type}_{arguments.size}"
-    stem.with_suffix(".md").write_text(text)
-    stem.with_suffix(".json").write_text(
-        json.dumps({**report, "seconds": seconds, "peaks": peaks}, indent=2) + "\n"
-    )
+    about = {
+        "size": "space s5, first order, samples 3, iterations 2, "
+        + ", ".join(f"{name} {value}" for name, value in size.items()),
+        "hardware": _machine.hardware(device),
+        "threads": arguments.threads,
+        "versions": _machine.versions(),
+        "date": _machine.today(),
+        "repeats": f"{arguments.repeats}, interleaved, after {WARM_UP} that are not counted",
+        "load before and after": f"{before}, {after}",
+    }
+    if arguments.note:
+        about["beside it"] = arguments.note
+    print(table(about, variants))
+    keep(arguments.output, f"{device.type}, {arguments.size}", about, variants)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

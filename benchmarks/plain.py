@@ -9,7 +9,9 @@ Not covered: the stems for images of 128 pixels and more, and cells other than t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +55,8 @@ class FactorizedReduce(nn.Module):
 
 class Noise(nn.Module):
     """Standard normal noise; in evaluation a fixed pattern."""
+
+    pattern: Tensor
 
     def __init__(self, channels: int, stride: int):
         super().__init__()
@@ -129,7 +133,11 @@ class MixedEdge(nn.Module):
         self.ops = nn.ModuleList(build(name, channels, stride) for name in edge.ops)
 
     def forward(self, x: Tensor, weights_O: Tensor) -> Tensor:
-        return sum(weight * op(x) for weight, op in zip(weights_O, self.ops, strict=True))
+        return _sum(weight * op(x) for weight, op in zip(weights_O, self.ops, strict=True))
+
+
+def _sum(terms: Iterable[Tensor]) -> Tensor:
+    return reduce(operator.add, terms)
 
 
 class Cell(nn.Module):
@@ -163,7 +171,7 @@ class Cell(nn.Module):
         nodes = [self.preprocess0(input0), self.preprocess1(input1)]
         for node in range(2, 2 + NODES):
             incoming = [row for row, edge in enumerate(self.specs) if edge.dst == node]
-            nodes.append(sum(self.edges[row](nodes[self.specs[row].src], mix_EO[row]) for row in incoming))
+            nodes.append(_sum(self.edges[row](nodes[self.specs[row].src], mix_EO[row]) for row in incoming))
         return torch.cat(nodes[2:], dim=1)
 
 
@@ -263,7 +271,9 @@ def mean_shift_mix(
                 [torch.exp(-(rows - sample[group]).square().sum() / (2 * bandwidth**2)) for sample in drawn]
             )
             weights = score * kernel / (score * kernel).sum()
-            center[group] = sum(weight * sample[group] for weight, sample in zip(weights, drawn, strict=True))
+            center[group] = _sum(
+                weight * sample[group] for weight, sample in zip(weights, drawn, strict=True)
+            )
     return center
 
 

@@ -1,0 +1,34 @@
+"""What a measurement has to say of where it was taken: hardware, versions, date, and how busy the machine was."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+
+def hardware(device: torch.device) -> str:
+    """The processor, how many cores there are and what of it PyTorch uses; or the GPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.machine()
+    return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def versions() -> str:
+    return f"torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
+
+
+def load() -> str:
+    """Load average of the last minute: how many processes wanted a core, ours among them."""
+    return f"{os.getloadavg()[0]:.1f}"

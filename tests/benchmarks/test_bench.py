@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import bench
+
+TINY = {"batch": 2, "channels": 2, "cells": 3, "side": 8, "channels_in": 1}
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", bench.VARIANTS)
+def test_every_variant_makes_steps(name: str) -> None:
+    step = bench.build_step(name, TINY, CPU)
+    first, seconds = bench.time_all({name: step}, 3, CPU)
+    assert len(seconds[name]) == 3 and first[name] > 0
+
+
+def test_repeats_are_interleaved_and_the_first_rounds_are_not_counted() -> None:
+    order: list[str] = []
+    steps = {name: lambda name=name: order.append(name) for name in ("a", "b")}
+    _, seconds = bench.time_all(steps, 2, CPU)
+    assert order == ["a", "b"] * (bench.WARM_UP + 2)
+    assert [len(values) for values in seconds.values()] == [2, 2]
+
+
+def variant(median: float, first: float = 0.0) -> bench.Variant:
+    return bench.Variant(median, median, median, first, 100.0)
+
+
+VARIANTS = {
+    "plain/darts": variant(4.0),
+    "plain/ms-darts": variant(8.0),
+    "fast/darts": variant(1.0),
+    "fast/ms-darts": variant(2.0),
+    "compiled/ms-darts": variant(1.6, first=61.6),
+}
+
+
+def test_factors_are_of_the_same_method_and_of_the_same_implementation() -> None:
+    rows = {line.split(" | ")[0]: line.split(" | ")[2:4] for line in bench.table({}, VARIANTS).splitlines()}
+    assert rows["| fast/ms-darts"] == ["4.00", "2.00"]
+    assert rows["| plain/ms-darts"] == ["1.00", "2.00"]
+    assert rows["| compiled/ms-darts"] == ["5.00", "1.60"]
+    assert "Compilation, in the first step: 60 s" in bench.table({}, VARIANTS)
+
+
+def test_a_measurement_takes_the_place_of_the_last_of_its_title(tmp_path: Path) -> None:
+    bench.keep(tmp_path, "cpu, cifar", {"date": "before"}, VARIANTS)
+    bench.keep(tmp_path, "cpu, digits", {"date": "other"}, VARIANTS)
+    bench.keep(tmp_path, "cpu, cifar", {"date": "after"}, VARIANTS)
+    text = (tmp_path / "bench.md").read_text()
+    assert "date: after" in text and "date: other" in text and "before" not in text
