@@ -7,6 +7,9 @@ against and, in tests, what it must equal: ``copy_weights`` makes both the same 
 Not covered: the stems for images of 128 pixels and more, and cells other than those of DARTS.
 """
 
+# pyright: reportIndexIssue=false, reportArgumentType=false, reportOperatorIssue=false
+# Modules are taken out of nn.ModuleList and nn.Sequential in the obvious way, which types cannot follow.
+
 from __future__ import annotations
 
 import operator
