@@ -143,7 +143,7 @@ def accuracy(job: Job, data: Data, result: SearchResult) -> float | None:
     config = job.params.retrain
     network = retrain.build_network(data, result.genotype, config, auxiliary=config.auxiliary_weight > 0)
     preprocess = data.preprocess(cutout=config.cutout, device=device())
-    train(
+    trained = train(
         network,
         BatchStream(data.train, config.batch_size, preprocess, generator(config.seed, "train batches")),
         lambda: batches(data.val, EVALUATION_BATCH, preprocess),
@@ -151,7 +151,8 @@ def accuracy(job: Job, data: Data, result: SearchResult) -> float | None:
         generator(config.seed, "drop path"),
         device=device(),
     )
-    return retrain.summarize(retrain.test_confusion(network, data), data.classes)["test_accuracy"]
+    confusion = retrain.test_confusion(network, data)
+    return retrain.summarize(trained, network, confusion, data.classes)["test_accuracy"]
 
 
 def plain_edges(genotype: Genotype) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -18,7 +21,7 @@ from models.genotype import Genotype, from_json
 from models.seeds import generator
 from models.spaces import search_space
 from models.tasks import ImageTask
-from models.train import TrainConfig, train
+from models.train import TrainConfig, TrainResult, train
 from stages import _pictures
 from stages._checkpoint import Checkpoint, key
 from stages._data import EVALUATION_BATCH, Data, device, read_data
@@ -55,29 +58,10 @@ def main(params: Params) -> None:
                 resume=resume,
             )
         confusion = test_confusion(network, data)
-        metrics = summarize(confusion, data.classes)
-        metrics["valid_accuracy"] = result.history[result.best_epoch - 1]["valid_accuracy"]
-        metrics["best_epoch"] = result.best_epoch
-        metrics["params"] = sum(
-            parameter.numel()
-            for name, parameter in network.named_parameters()
-            if not name.startswith("auxiliary.")
-        )
-        with replacing(RETRAIN) as folder:
-            save_file(inference_weights(result.weights), folder / "weights.safetensors")
-            write_rows(folder / "history.csv", result.history)
-            write_json(folder / "metrics.json", metrics)
-            pairs = [
-                {"actual": data.classes[actual], "predicted": data.classes[predicted]}
-                for actual, row in enumerate(confusion.tolist())
-                for predicted, count in enumerate(row)
-                for _ in range(count)
-            ]
-            write_rows(folder / "confusion.csv", pairs)
-            _pictures.confusion(folder / "confusion.png", confusion, data.classes)
-            _pictures.curves(folder / "curves.png", result.history, "Retraining")
+        metrics = summarize(result, network, confusion, data.classes)
+        write(result, confusion, metrics, data.classes)
         tracked.metrics({name: value for name, value in metrics.items() if isinstance(value, (int, float))})
-        tracked.metrics({f"class_accuracy/{name}": value for name, value in metrics["class_accuracy"].items() if value is not None})  # fmt: skip
+        tracked.metrics(class_metrics(metrics["class_accuracy"]))
         tracked.artifacts(RETRAIN)
     checkpoint.remove()
     print(
@@ -100,13 +84,6 @@ def build_network(data: Data, genotype: Genotype, config: RetrainParams, *, auxi
     return task.network(genotype, channels=config.channels, cells=config.cells, auxiliary=auxiliary)
 
 
-def inference_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights without the auxiliary head's, which has a part in training only."""
-    return {
-        name: tensor.contiguous() for name, tensor in weights.items() if not name.startswith("auxiliary.")
-    }
-
-
 @torch.no_grad()
 def test_confusion(network: FoundNetwork, data: Data) -> Tensor:
     """The confusion matrix (actual, predicted) of counts on the test set, the only use that is made of it."""
@@ -119,8 +96,11 @@ def test_confusion(network: FoundNetwork, data: Data) -> Tensor:
     return multiclass_confusion_matrix(torch.cat(predicted), torch.cat(actual), num_classes=len(data.classes))
 
 
-def summarize(confusion: Tensor, classes: list[str]) -> dict:
-    """Test accuracy, and each class's: the share of its images that are recognized (None where it has no image)."""
+def summarize(
+    result: TrainResult, network: FoundNetwork, confusion: Tensor, classes: list[str]
+) -> dict[str, Any]:
+    """The content of metrics.json; each class's accuracy is the share of its images recognized, None where it has none."""
+    weights = {name: weight for name, weight in network.named_parameters() if not _is_auxiliary(name)}
     right, images = confusion.diagonal().tolist(), confusion.sum(dim=1).tolist()
     return {
         "test_accuracy": sum(right) / sum(images),
@@ -128,7 +108,44 @@ def summarize(confusion: Tensor, classes: list[str]) -> dict:
             name: hit / count if count else None
             for name, hit, count in zip(classes, right, images, strict=True)
         },
+        "valid_accuracy": result.history[result.best_epoch - 1]["valid_accuracy"],
+        "best_epoch": result.best_epoch,
+        "params": sum(weight.numel() for weight in weights.values()),
     }
+
+
+def class_metrics(accuracies: Mapping[str, float | None]) -> dict[str, float]:
+    """Accuracies under names that MLflow takes, whatever the classes are called; numbered, so that none meet."""
+    return {
+        f"class_accuracy/{number} {re.sub(r'[^a-zA-Z0-9_. -]', '_', name)}": accuracy
+        for number, (name, accuracy) in enumerate(accuracies.items())
+        if accuracy is not None
+    }
+
+
+def write(result: TrainResult, confusion: Tensor, metrics: Mapping[str, Any], classes: list[str]) -> None:
+    """The artifacts: weights, history, metrics, confusion matrix and pictures."""
+    with replacing(RETRAIN) as folder:
+        kept = {
+            name: tensor.contiguous() for name, tensor in result.weights.items() if not _is_auxiliary(name)
+        }
+        save_file(kept, folder / "weights.safetensors")
+        write_rows(folder / "history.csv", result.history)
+        write_json(folder / "metrics.json", metrics)
+        pairs = [
+            {"actual": classes[actual], "predicted": classes[predicted]}
+            for actual, row in enumerate(confusion.tolist())
+            for predicted, count in enumerate(row)
+            for _ in range(count)
+        ]
+        write_rows(folder / "confusion.csv", pairs)
+        _pictures.confusion(folder / "confusion.png", confusion, classes)
+        _pictures.curves(folder / "curves.png", result.history, "Retraining")
+
+
+def _is_auxiliary(name: str) -> bool:
+    """Whether a weight is the auxiliary head's, which has a part in training only."""
+    return name.startswith("auxiliary.")
 
 
 if __name__ == "__main__":

@@ -67,6 +67,16 @@ def test_a_seed_gives_the_same_artifacts_and_another_seed_others(
     assert path.read_bytes() != first
 
 
+def test_classes_may_be_called_anything(finished_copy: Path, run_stage: RunStage) -> None:
+    path = finished_copy / "artifacts/data/data.json"
+    names = ["cat (wild)", "T-shirt/top", "猫", "a=b", "50%", "x:y", "../up", "", "'quoted'", "näh"]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "classes": names}))
+    for stage in ("retrain", "export"):
+        assert run_stage(stage) == 0, stage
+    metrics = json.loads((finished_copy / "artifacts/retrain/metrics.json").read_text())
+    assert list(metrics["class_accuracy"]) == names
+
+
 def test_confusion_and_class_accuracy_agree(finished_copy: Path) -> None:
     metrics = json.loads((finished_copy / "artifacts/retrain/metrics.json").read_text())
     with (finished_copy / "artifacts/retrain/confusion.csv").open() as file:
