@@ -61,7 +61,7 @@ class Variant:
     fastest: float
     slowest: float
     first: float
-    peak: float
+    peak: float | None
 
 
 def build_step(name: str, size: Mapping[str, int], device: torch.device) -> Step:
@@ -199,6 +199,11 @@ def peak_memory(step: Step, device: torch.device) -> float:
     step()
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not ru_maxrss: on Linux a process begins with that of the one it was started from.
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
@@ -221,7 +226,8 @@ def table(about: Mapping[str, Any], variants: Mapping[str, Variant]) -> str:
         faster = variants[f"plain/{method}"].median / found.median
         cost = found.median / variants[DARTS_STEP[implementation]].median
         seconds = f"{found.median:.3f} ({found.fastest:.3f} to {found.slowest:.3f})"
-        lines.append(f"| {name} | {seconds} | {faster:.2f} | {cost:.2f} | {found.peak:.0f} |")
+        peak = "-" if found.peak is None else f"{found.peak:.0f}"
+        lines.append(f"| {name} | {seconds} | {faster:.2f} | {cost:.2f} | {peak} |")
     if COMPILED in variants:
         compilation = variants[COMPILED].first - variants[COMPILED].median
         lines += ["", f"Compilation, in the first step: {compilation:.0f} s, not in the medians."]
@@ -282,7 +288,7 @@ def main(words: Sequence[str] | None = None) -> int:
             min(seconds[name]),
             max(seconds[name]),
             first[name],
-            float("nan") if arguments.no_peak else peak_of_own_process(name, arguments),
+            None if arguments.no_peak else peak_of_own_process(name, arguments),
         )
         for name in names
     }

@@ -299,40 +299,47 @@ def pairs(fast: Supernet, plain: PlainSupernet) -> list[tuple[nn.Module, nn.Modu
             (stacked.preprocess1, cell.preprocess1),
         ):
             if isinstance(theirs, FactorizedReduce):
+                assert isinstance(ours, fast_ops.ReluReduce)
                 found += [
                     (getattr(ours.reduce, name), getattr(theirs, name), everything)
                     for name in ("even", "odd", "norm")
                 ]
             else:
+                assert isinstance(ours, fast_ops.ReluConvNorm)
+                assert isinstance(theirs, nn.Sequential)
                 found += [
                     (ours.conv, theirs[1], everything),
                     (ours.norm, theirs[2], everything),
                 ]
         for node, outgoing in enumerate(stacked.sources):
+            assert isinstance(outgoing, OutgoingEdges)
             rows = [row for row, edge in enumerate(cell.specs) if edge.src == node]
             found += _edge_pairs(
-                outgoing,
-                [cell.edges[row] for row in rows],
-                [cell.specs[row] for row in rows],
+                outgoing, [cell.edges[row] for row in rows], [cell.specs[row] for row in rows]
             )
     return found
 
 
 def _edge_pairs(
-    outgoing: OutgoingEdges, edges: Sequence[MixedEdge], specs: Sequence[Edge]
+    outgoing: OutgoingEdges, edges: Sequence[nn.Module], specs: Sequence[Edge]
 ) -> list[tuple[nn.Module, nn.Module, slice]]:
     found: list[tuple[nn.Module, nn.Module, slice]] = []
     for name, positions in outgoing.carriers.items():
         ours = outgoing.ops[name]
         for index, position in enumerate(positions):
-            theirs = edges[position].ops[specs[position].ops.index(name)]
+            edge = edges[position]
+            assert isinstance(edge, MixedEdge)
+            theirs = edge.ops[specs[position].ops.index(name)]
             if isinstance(theirs, FactorizedReduce):
                 for part in ("even", "odd", "norm"):
                     layer = getattr(theirs, part)
                     found.append((getattr(ours, part), layer, _rows(index, layer)))
             elif isinstance(ours, fast_ops.Pool):
+                assert isinstance(theirs, nn.Sequential)
+                assert ours.norm is not None
                 found.append((ours.norm, theirs[1], slice(None)))
             elif isinstance(ours, fast_ops.Noise):
+                assert isinstance(theirs, Noise)
                 width = theirs.pattern.shape[1]
                 found.append((ours, theirs, slice(index * width, (index + 1) * width)))
             elif isinstance(theirs, nn.Sequential):
@@ -343,6 +350,7 @@ def _edge_pairs(
 
 
 def _rows(index: int, layer: nn.Module) -> slice:
+    assert isinstance(layer, nn.BatchNorm2d | nn.Conv2d)
     width = layer.num_features if isinstance(layer, nn.BatchNorm2d) else layer.out_channels
     return slice(index * width, (index + 1) * width)
 
@@ -359,4 +367,5 @@ def copy_weights(fast: Supernet, plain: PlainSupernet) -> None:
             if tensor is not None:
                 tensor.copy_(getattr(ours, name)[rows])
         if isinstance(theirs, Noise):
+            assert isinstance(ours, fast_ops.Noise)
             theirs.pattern.copy_(ours.pattern[:, rows])
