@@ -27,7 +27,7 @@ from stages._files import sha256_of, write_json
 from stages._runtime import STATE, Interrupted, pipeline_process
 from stages.errors import MachineError, UserError
 
-EXPERIMENT = os.environ.get("MLFLOW_EXPERIMENT_NAME", "msdarts")
+DEFAULT_EXPERIMENT = "msdarts"
 _PIPELINE = STATE / "pipeline.json"
 
 
@@ -80,15 +80,16 @@ def reported() -> Iterator[None]:
 
 def experiment_id(mlflow: MlflowClient) -> str:
     """The experiment's id; made on first use, with its artifacts beside a local store."""
-    found = mlflow.get_experiment_by_name(EXPERIMENT)
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
+    found = mlflow.get_experiment_by_name(name)
     if found is not None:
         return found.experiment_id
     local = tracking_uri().startswith("sqlite:")
     location = (project_folder() / "mlruns").as_uri() if local else None
     try:
-        return mlflow.create_experiment(EXPERIMENT, artifact_location=location)
+        return mlflow.create_experiment(name, artifact_location=location)
     except MlflowException:  # made by another process since we looked
-        found = mlflow.get_experiment_by_name(EXPERIMENT)
+        found = mlflow.get_experiment_by_name(name)
         if found is None:
             raise
         return found.experiment_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import safetensors
@@ -41,13 +42,13 @@ def read_alphas() -> tuple[SearchSpace, Relaxation, dict[str, torch.Tensor]]:
     path = SEARCH / "alphas.safetensors"
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            about = file.metadata()
+            about = json.loads(file.metadata()["search"])
             alphas = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path} is missing; `dvc repro search` makes it") from None
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}); delete artifacts/search and run `dvc repro`") from None
-    space = search_space(about["space"], exclude_none=about["exclude_none"] == "True")
+    space = search_space(about["space"], exclude_none=about["exclude_none"])
     return space, RELAXATIONS[about["relaxation"]], alphas
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -79,11 +80,12 @@ def write(result: SearchResult, config: SearchParams) -> None:
     }
     about = {
         "space": config.space,
-        "exclude_none": str(config.exclude_none),
+        "exclude_none": config.exclude_none,
         "relaxation": relaxation_name(config),
     }
     with replacing(SEARCH) as folder:
-        save_file(result.alphas, folder / "alphas.safetensors", about)
+        # One entry, for safetensors writes several in an order that changes from process to process.
+        save_file(result.alphas, folder / "alphas.safetensors", {"search": json.dumps(about)})
         save_file(result.weights, folder / "supernet.safetensors")
         write_rows(folder / "history.csv", rows)
         write_json(folder / "summary.json", summary)

@@ -25,8 +25,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, store: str) -> Path:
     write_params(folder / "params.yaml", LONGER)
     (folder / "data").mkdir()
     for stage in ("prepare", "search", "discretize", "retrain"):
-        done = start(stage, folder, store)
-        assert done.wait() == 0, done.stderr
+        process = start(stage, folder, store)
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
     return folder
 
 
