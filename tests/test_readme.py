@@ -36,12 +36,14 @@ def blocks(language: str) -> list[str]:
     )
 
 
+def user_environment() -> dict[str, str]:
+    """The environment without what tests, and MLflow in them, have put into it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "OMP_"))}
+
+
 def shell(command: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Runs a line as a user would type it, the environment activated."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "OMP_"))
-    }
-    environment |= {"DVC_PAGER": "cat", **variables}
+    environment = user_environment() | {"DVC_PAGER": "cat", **variables}
     line = f"source .venv/bin/activate; {command}" if not command.startswith("make") else command
     done = subprocess.run(
         ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, check=False
@@ -164,6 +166,7 @@ def server(clone: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     process = subprocess.Popen(
         ["bash", "-c", f"source .venv/bin/activate; {command}"],
         cwd=clone,
+        env=user_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
