@@ -29,20 +29,16 @@ def stages(folder: Path, target: str | None = None) -> list[Stage]:
     try:
         with Repo(str(folder)) as repo:
             graph = repo.index.graph  # from a stage to those it depends on
-            names = {stage.addressing: stage for stage in graph}
+            names = {stage.name: stage for stage in graph}
             if target is not None and target not in names:
                 raise UserError(f"target is {target!r}; {_suggestion(target, sorted(names))}")
             wanted = (
                 set(graph) if target is None else {names[target], *networkx.descendants(graph, names[target])}
             )
             # Among stages that do not depend on each other the order of their names: the same every time.
-            order = networkx.lexicographical_topological_sort(
-                graph.reverse(), key=lambda stage: stage.addressing
-            )
+            order = networkx.lexicographical_topological_sort(graph.reverse(), key=lambda stage: stage.name)
             return [
-                Stage(stage.addressing, bool((stage.meta or {}).get("gpu")))
-                for stage in order
-                if stage in wanted
+                Stage(stage.name, bool((stage.meta or {}).get("gpu"))) for stage in order if stage in wanted
             ]
     except DvcException as error:
         raise UserError(f"dvc.yaml in {folder}: {' '.join(str(error).split())}") from None

@@ -37,6 +37,7 @@ from pipelines.process import run_stage
 from pipelines.summary import publish
 from pipelines.workspace import save_experiment, workspace
 from stages.errors import UserError
+from stages.params import PARAMS_FILE, load
 
 GPU_LIMIT = "MSDARTS_GPU_LIMIT"  # name of the global concurrency limit that guards this worker's GPU
 LEASE = 60.0  # seconds after which the GPU of a flow run that died is free again
@@ -65,16 +66,16 @@ def nas(
         force: Run stages even where nothing has changed.
         timeout_hours: The longest that one stage may take.
     """
-    project, changes = Path.cwd(), params or {}
+    changes = params or {}
     try:
-        with workspace(project, changes, get_run_logger().info) as folder:
+        with workspace(changes, get_run_logger().info) as folder:
             for stage in stages(folder, target):
                 limited = execute.with_options(timeout_seconds=timeout_hours * 3600)
                 state = limited(stage, folder, force, return_state=True)
                 if not state.is_completed():
                     return state
             if changes:
-                save_experiment(project, folder, changes)
+                save_experiment(folder)
             publish(folder, changes)
     except UserError as error:
         return Failed(name=BAD_INPUT, message=str(error))
@@ -175,6 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         changes = dict(_change(text) for text in options.set_param)
+        load(PARAMS_FILE, changes)  # a typing error does not wait for a server
+        stages(Path.cwd(), options.target)
     except UserError as error:
         print(f"error: nas: {error}", file=sys.stderr)
         return 2

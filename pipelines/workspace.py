@@ -41,14 +41,13 @@ def experiment_name(changes: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def workspace(
-    project: Path, changes: Mapping[str, Any], on_wait: Callable[[str], None] = lambda _: None
-) -> Iterator[Path]:
+def workspace(changes: Mapping[str, Any], on_wait: Callable[[str], None] = lambda _: None) -> Iterator[Path]:
     """A folder with these parameters in params.yaml, for this process alone; ``on_wait`` is told of a wait for it.
 
-    Raises UserError when params.yaml or a change is wrong, before anything is made.
+    The current folder is the project. Raises UserError when params.yaml or a change is wrong, before anything is made.
     """
-    load(project / PARAMS_FILE, changes)
+    load(PARAMS_FILE, changes)
+    project = Path.cwd()
     folder = project / WORKSPACES / experiment_name(changes) if changes else project
     lock = project / STATE / f"{folder.name if changes else 'project'}.flow.lock"
     with _only_one(lock, lambda: on_wait(f"waits for another flow run in {folder}")):
@@ -57,12 +56,13 @@ def workspace(
         yield folder
 
 
-def save_experiment(project: Path, folder: Path, changes: Mapping[str, Any]) -> None:
-    """Keeps the workspace's params.yaml and dvc.lock as a DVC experiment of the project's commit.
+def save_experiment(folder: Path) -> None:
+    """Keeps the workspace's params.yaml and dvc.lock as a DVC experiment of the commit it is based on.
 
     An experiment is a commit under ``refs/exps``; made here by git alone, for ``dvc exp save`` stashes the working tree.
     """
-    commit = _git(project, "rev-parse", "HEAD")
+    project = Path.cwd()
+    commit = _git(folder, "rev-parse", "HEAD")
     index = {"GIT_INDEX_FILE": str(project / STATE / f"{folder.name}.index")}
     _git(folder, "read-tree", commit, env=index)
     changed = _git(folder, "diff", "HEAD", "--name-only", "--diff-filter=AM").splitlines()
