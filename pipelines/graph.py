@@ -44,6 +44,19 @@ def stages(folder: Path, target: str | None = None) -> list[Stage]:
         raise UserError(f"dvc.yaml in {folder}: {' '.join(str(error).split())}") from None
 
 
+def up_to_date(folder: Path, name: str) -> bool:
+    """Whether nothing that the stage depends on, and none of its outputs, has changed: ``dvc repro`` would skip it.
+
+    Asked within this process, for a process of DVC costs a second to say so. "No" also where another process of DVC
+    holds the folder: the stage's own process waits for it.
+    """
+    try:
+        with Repo(str(folder)) as repo:
+            return not repo.status(targets=[name])
+    except DvcException:
+        return False
+
+
 def _suggestion(wrong: str, known: list[str]) -> str:
     close = difflib.get_close_matches(wrong, known, n=1)
     return f"did you mean {close[0]}?" if close else f"dvc.yaml has {', '.join(known)}"

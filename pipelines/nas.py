@@ -32,7 +32,7 @@ from prefect.states import Completed, Failed
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipelines.graph import Stage, stages
+from pipelines.graph import Stage, stages, up_to_date
 from pipelines.process import run_stage
 from pipelines.summary import publish
 from pipelines.workspace import save_experiment, workspace
@@ -48,6 +48,8 @@ _EPOCH = re.compile(r"(\w+) epoch (\d+)/(\d+)\s+(.*)")
 
 
 BAD_INPUT = "BadInput"  # name of the state of what only the user can mend
+
+CACHED = "cached: nothing that it depends on has changed"
 
 
 @flow(name="nas", persist_result=False)
@@ -103,6 +105,8 @@ def execute(stage: Stage, folder: Path, force: bool) -> State:
         logger.info(line)
         show(line)
 
+    if not force and up_to_date(folder, stage.name):
+        return Completed(name="Cached", message=CACHED)
     try:
         with _gpu(stage) as environment:
             identity = {"MSDARTS_EXECUTION": str(flow_run.id), "MSDARTS_FLOW_RUN": str(flow_run.id)}
@@ -115,7 +119,7 @@ def execute(stage: Stage, folder: Path, force: bool) -> State:
         case 0 if outcome.ran:
             return Completed(message="ran")
         case 0:
-            return Completed(name="Cached", message="cached: nothing that it depends on has changed")
+            return Completed(name="Cached", message=CACHED)
         case 2:
             return Failed(name=BAD_INPUT, message=outcome.message)
         case _:
