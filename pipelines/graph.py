@@ -52,7 +52,7 @@ def up_to_date(folder: Path, name: str) -> bool:
     """
     try:
         with Repo(str(folder)) as repo:
-            return not repo.status(targets=[name])
+            return not repo.status(targets=[f"{folder / 'dvc.yaml'}:{name}"])
     except DvcException:
         return False
 
