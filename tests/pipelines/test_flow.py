@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -37,14 +37,13 @@ KILLED = {"search.seed": 3}
 def scheduled(server: Server, new_worker: Callable[[], object]) -> FlowRun:
     """A run of the whole chain that the scheduler made for the deployment nightly, once it has ended."""
     deployment = server.client.read_deployment_by_name("nas/nightly")
-    schedule = IntervalSchedule(
-        interval=timedelta(days=1), anchor_date=datetime.now(UTC) + timedelta(seconds=6)
-    )
-    server.client.create_deployment_schedules(deployment.id, [(schedule, True)])
-    late = time.monotonic() + 90
+    often = IntervalSchedule(interval=timedelta(seconds=30))
+    (schedule,) = server.client.create_deployment_schedules(deployment.id, [(often, True)])
+    late = time.monotonic() + 180
     while not (runs := [run for run in server.client.read_flow_runs() if run.start_time is not None]):
         assert time.monotonic() < late, "the scheduler made no run that a worker took"
         time.sleep(0.5)
+    server.client.delete_deployment_schedule(deployment.id, schedule.id)
     return server.ended(runs[0].id, 400)
 
 
