@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import os
 import re
+import signal
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -49,6 +50,7 @@ _EPOCH = re.compile(r"(\w+) epoch (\d+)/(\d+)\s+(.*)")
 
 BAD_INPUT = "BadInput"  # name of the state of what only the user can mend
 
+TIMED_OUT = "TimedOut"  # what Prefect calls it
 CACHED = "cached: nothing that it depends on has changed"
 
 
@@ -66,16 +68,15 @@ def nas(
             and becomes a DVC experiment.
         target: The last stage to run, after those it depends on; empty: every stage.
         force: Run stages even where nothing has changed.
-        timeout_hours: The longest that one stage may take.
+        timeout_hours: The longest that one stage may take; waiting for a GPU does not count.
     """
     changes = params or {}
     try:
         with workspace(changes, get_run_logger().info) as folder:
             for stage in stages(folder, target):
-                limited = execute.with_options(timeout_seconds=timeout_hours * 3600)
-                state = limited(stage, folder, force, return_state=True)
-                if not state.is_completed():
-                    return state
+                state = execute(stage, folder, force, timeout_hours, return_state=True)
+                if not state.is_completed():  # a new state: a task's own would be counted, not shown
+                    return Failed(name=state.name, message=state.message)
             if changes:
                 save_experiment(folder)
             publish(folder, changes)
@@ -86,7 +87,7 @@ def nas(
 
 def _may_pass(_: Any, __: TaskRun, state: State) -> bool:
     """Whether another attempt may succeed: not where the user must mend something, nor after the longest time."""
-    return state.name != BAD_INPUT and not isinstance(state.data, TimeoutError)
+    return state.name not in (BAD_INPUT, TIMED_OUT)
 
 
 @task(
@@ -97,7 +98,7 @@ def _may_pass(_: Any, __: TaskRun, state: State) -> bool:
     retry_delay_seconds=RETRY_DELAYS,
     retry_condition_fn=_may_pass,
 )
-def execute(stage: Stage, folder: Path, force: bool) -> State:
+def execute(stage: Stage, folder: Path, force: bool, timeout_hours: float) -> State:
     """One stage. The state says whether it ran or nothing had changed, or in one line what is wrong."""
     logger, show = get_run_logger(), _progress(stage.name)
 
@@ -111,8 +112,16 @@ def execute(stage: Stage, folder: Path, force: bool) -> State:
         with _gpu(stage) as environment:
             identity = {"MSDARTS_EXECUTION": str(flow_run.id), "MSDARTS_FLOW_RUN": str(flow_run.id)}
             outcome = run_stage(
-                stage.name, folder, force=force, environment={**identity, **environment}, on_line=on_line
+                stage.name,
+                folder,
+                force=force,
+                timeout=timeout_hours * 3600,
+                environment={**identity, **environment},
+                on_line=on_line,
             )
+    except TimeoutError:
+        message = f"{stage.name}: took longer than timeout_hours ({timeout_hours:g}); the next run goes on from its last epoch"
+        return Failed(name=TIMED_OUT, message=message)
     except UserError as error:
         return Failed(name=BAD_INPUT, message=f"{stage.name}: {error}")
     match outcome.status:
@@ -185,8 +194,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: nas: {error}", file=sys.stderr)
         return 2
-    with temporary_settings({PREFECT_API_URL: SERVER} if _answers(SERVER) else {}):
-        state = nas(changes, options.target, options.force, return_state=True)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # ends the stage on its way out
+    try:
+        with temporary_settings({PREFECT_API_URL: SERVER} if _answers(SERVER) else {}):
+            state = nas(changes, options.target, options.force, return_state=True)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     if state.is_completed():
         return 0
     print(f"error: {state.message}", file=sys.stderr)
