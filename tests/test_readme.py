@@ -83,7 +83,9 @@ def test_the_run_is_what_the_readme_promises(clone: Path) -> None:
     assert export["largest_difference"] < 1e-4
     seconds = float((clone.parent / "seconds").read_text())
     print(f"make repro took {seconds:.0f} s")
-    assert seconds < 480  # three minutes on two idle cores; the promise is five; here is one core, beside other tests
+    assert (
+        seconds < 480
+    )  # three minutes on two idle cores; the promise is five; here is one core, beside other tests
     status = subprocess.run(
         ["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True, check=True
     )
