@@ -3,13 +3,13 @@
 ``champion`` is one row in the registry's database, so that it always names one version. All else is written around that
 one write such that a process that ends anywhere leaves the old champion or the new one, complete:
 
-    tag promoted_over    on the new version, which has passed the gate: the version it is better than
+    tag promoted_over    on the new version, which has passed the gate: the version it has beaten
     previous_champion    alias, to that version
     champion             alias, to the new version
 
 Two promotions at once: where the registry is a local SQLite file, they take turns (a lock file beside it). On a server
 each looks again after its write. It sees the other's ``promoted_over``, which was written before the other's alias,
-and both then leave the better of the two. A version with the tag ``report`` is done: it takes part in no such race.
+and both then leave the better of the two. The tag ``report`` says that a version's promotion has ended.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def promote(
     must not. May be called again after a crash at any point.
     """
     while True:
-        done = {v.version for v in mlflow.search_model_versions(f"name = '{name}'") if REPORT in v.tags}
+        past = _past(mlflow, name)
         champion = find_alias(mlflow, name, CHAMPION)
         if champion is not None and str(champion.version) == version:  # cut off after its promotion
             return judge(_beaten(mlflow, name, version)), int(version)
@@ -94,27 +94,41 @@ def promote(
         if champion is not None:
             mlflow.set_registered_model_alias(name, PREVIOUS, over)
         mlflow.set_registered_model_alias(name, CHAMPION, version)
-        if (best := _settle(mlflow, name, version, over, done)) is None:
+        if (best := _settle(mlflow, name, version, over, past)) is None:
             continue
-        if str(best.version) != version:
-            mlflow.delete_model_version_tag(name, version, PROMOTED_OVER)
         return judgement, _number(best)
 
 
-def _settle(
-    mlflow: MlflowClient, name: str, version: str, over: str, done: Collection[int | str]
-) -> ModelVersion | None:
-    """Leaves as champion the best of the versions promoted over the same one on the same test images, and returns it.
+def _past(mlflow: MlflowClient, name: str) -> set[str]:
+    """The versions whose promotion has ended and that no unfinished one can have overwritten.
 
-    ``done`` are versions whose promotion had ended before this one's began; they take no part. Returns None when the
-    champion is a version that has been promoted over one of these meanwhile.
+    An unfinished one may still write over what was promoted since it looked: over the same version, or over such a one.
+    """
+    versions = {
+        str(version.version): version.tags for version in mlflow.search_model_versions(f"name = '{name}'")
+    }
+    over = {number: tags[PROMOTED_OVER] for number, tags in versions.items() if PROMOTED_OVER in tags}
+    reach = {base for number, base in over.items() if REPORT not in versions[number]}
+    while more := {number for number, base in over.items() if base in reach} - reach:
+        reach |= more
+    return {number for number, tags in versions.items() if REPORT in tags and over.get(number) not in reach}
+
+
+def _settle(
+    mlflow: MlflowClient, name: str, version: str, over: str, past: Collection[str]
+) -> ModelVersion | None:
+    """Leaves as champion the best of the versions that passed the gate on the same test images, and returns it.
+
+    Those of the ``past`` take no part. Returns None when the champion is none of these: a person has moved it meanwhile.
     """
     tests = mlflow.get_model_version(name, version).tags["test_sha256"]
     while True:
         rivals = [
             rival
-            for rival in mlflow.search_model_versions(f"name = '{name}' AND tags.{PROMOTED_OVER} = '{over}'")
-            if rival.tags.get("test_sha256") == tests and rival.version not in done
+            for rival in mlflow.search_model_versions(f"name = '{name}'")
+            if PROMOTED_OVER in rival.tags
+            and rival.tags.get("test_sha256") == tests
+            and str(rival.version) not in past
         ]
         best = max(rivals, key=lambda rival: (float(rival.tags["test_accuracy"]), -int(rival.version)))
         champion = _number(find_alias(mlflow, name, CHAMPION))
