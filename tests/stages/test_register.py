@@ -135,7 +135,7 @@ def test_better_worse_equal_and_back(
     assert report["compared"]["only_challenger_right"] == (good & ~bad).sum()
     card = Path("artifacts/model_card.md").read_text()
     assert f"| test accuracy | {good.mean():.2%} | {bad.mean():.2%} |" in card
-    assert alias(store, named, "champion").description.startswith(f"# {named}, version 2")
+    assert str(alias(store, named, "champion").description).startswith(f"# {named}, version 2")
 
     export(linear(GOOD, "the same weights in another file"))
     assert run_stage("register") == 0
