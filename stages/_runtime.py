@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from models.errors import Diverged, InvalidInput
 from stages.errors import MachineError, UserError
-from stages.params import Params, load
+from stages.params import load
 
 STATE = Path(".checkpoints")  # what stages keep between attempts; undeclared, so that DVC leaves it alone
 LOCK_PATIENCE = 60.0  # seconds to wait for an orphan of a killed pipeline to notice and end
@@ -32,20 +32,26 @@ class Interrupted(BaseException):
         self.status = status
 
 
-def run(stage: str, main: Callable[[Params], None]) -> int:
-    """Runs one stage as a command: ``sys.exit(run("search", main))``. Returns the exit status."""
+def run(stage: str, main: Callable[..., None], **arguments: str) -> int:
+    """Runs one stage as a command: ``sys.exit(run("search", main))``. Returns the exit status.
+
+    ``main`` gets the Params, and by name the optional ``arguments`` of the command line (name -> help; None if not given).
+    """
     parser = argparse.ArgumentParser(
         prog=f"python -m stages.{stage}", description=sys.modules["__main__"].__doc__
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    debug = parser.parse_args().debug
+    for name, meaning in arguments.items():
+        parser.add_argument(name, nargs="?", help=meaning)
+    given = vars(parser.parse_args())
+    debug = given.pop("debug")
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     try:
         params = load()
         STATE.mkdir(exist_ok=True)
         with _only_one(stage):
-            main(params)
+            main(params, **given)
     except Interrupted as interruption:
         print(f"{stage}: {interruption}; `dvc repro` goes on from the last epoch", file=sys.stderr)
         return interruption.status

@@ -133,6 +133,12 @@ class ExportParams(Section):
 
 class RegistryParams(Section):
     name: Annotated[str, Field(min_length=1, pattern=r"^[^/:]+$")]
+    min_gain: Share
+    significance: Fraction | None
+    max_difference: Positive
+    max_latency_ms: Positive | None
+    max_size_mb: Positive | None
+    max_int8_drop: Share
 
 
 class Params(Section):
