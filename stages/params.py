@@ -129,6 +129,8 @@ class RetrainParams(Section):
 class ExportParams(Section):
     opset: Annotated[int, Field(ge=18, le=23)]  # below 18 the exporter silently converts nothing
     latency_repeats: Count
+    int8_images: Natural
+    seed: Seed
 
 
 class RegistryParams(Section):
