@@ -137,6 +137,10 @@ class RegistryParams(Section):
     name: Annotated[str, Field(min_length=1, pattern=r"^[^/:]+$")]
 
 
+class ReportParams(Section):
+    examples: Natural
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -146,6 +150,7 @@ class Params(Section):
     retrain: RetrainParams
     export: ExportParams
     registry: RegistryParams
+    report: ReportParams
     serve: dict[str, Any] | None = None  # the server's, which checks it
 
     @model_validator(mode="after")
