@@ -48,7 +48,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes a file, atomically."""
+    """Writes a text file, atomically."""
     new = path.with_name(f"{path.name}.new")
     new.write_text(content, encoding="utf-8")
     os.replace(new, path)

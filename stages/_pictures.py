@@ -225,7 +225,7 @@ def _lines(axes: Axes, history: Sequence[Row], title: str, lines: Mapping[str, s
         axes.plot([e for e, _ in drawn], [v for _, v in drawn], color=_LINE_COLOURS.get(label), label=label, marker=marker)  # fmt: skip
     axes.set_title(title, fontsize=9)
     axes.set_xlabel("epoch", fontsize=9)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, min_n_ticks=1))
     if title.endswith("accuracy"):
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     elif "loss" in title:
@@ -254,18 +254,19 @@ def mix(
     epochs = range(1, len(mix_TEO) + 1)
     top = max(weight for mix_EO in mix_TEO for row in mix_EO for weight in row)
     figure = Figure(figsize=(3.8, 1.25 * rows + 0.7), layout="constrained")
-    seen: dict[str, Line2D] = {}
+    styles: dict[str, Any] = {
+        op: {"color": _COLOURS.get(op, _INK), "linestyle": {"none": ":", "skip_connect": "--"}.get(op, "-")}
+        for op in dict.fromkeys(op for edge in edges for op in edge.ops)
+    }
     for number, edge in enumerate(edges):
         axes = figure.add_subplot(rows, 2, number + 1)
         for column, op in enumerate(edge.ops):
-            best = kept.get((edge.src, edge.dst)) == op
-            (seen[op],) = axes.plot(
+            axes.plot(
                 epochs,
                 [mix_EO[number][column] for mix_EO in mix_TEO],
-                color=_COLOURS.get(op, _INK),
-                linestyle={"none": ":", "skip_connect": "--"}.get(op, "-"),
-                linewidth=2.2 if best else 0.9,
+                linewidth=2.2 if kept.get((edge.src, edge.dst)) == op else 0.9,
                 marker="." if len(epochs) < 5 else None,
+                **styles[op],
             )
         op = kept.get((edge.src, edge.dst))
         source, target = (
@@ -276,10 +277,19 @@ def mix(
         axes.axvline(chosen, color=_INK, linewidth=0.8, linestyle=":")
         axes.set_ylim(0, 1.05 * top)
         axes.tick_params(labelsize=6, labelleft=number % 2 == 0, labelbottom=number >= len(edges) - 2)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4, min_n_ticks=1))
         axes.grid(alpha=0.3)
     figure.supxlabel("epoch", fontsize=7, color=_INK)
-    figure.legend(seen.values(), map(_name, seen), loc="outside upper center", ncols=4, fontsize=6.5, frameon=False, handlelength=1.4, columnspacing=1)  # fmt: skip
+    figure.legend(
+        [Line2D([], [], **style) for style in styles.values()],
+        map(_name, styles),
+        loc="outside upper center",
+        ncols=4,
+        fontsize=6.5,
+        frameon=False,
+        handlelength=1.4,
+        columnspacing=1,
+    )
     figure.savefig(file)
 
 

@@ -92,7 +92,7 @@ def facts(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             found |= facts(value, f"{words}: ")
         else:
-            found[words] = ", ".join(map(str, value)) if isinstance(value, list) else value
+            found[words] = (", ".join(map(str, value)) or None) if isinstance(value, list) else value
     return found
 
 
