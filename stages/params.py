@@ -129,6 +129,8 @@ class RetrainParams(Section):
 class ExportParams(Section):
     opset: Annotated[int, Field(ge=18, le=23)]  # below 18 the exporter silently converts nothing
     latency_repeats: Count
+    int8_images: Natural
+    seed: Seed
 
 
 class RegistryParams(Section):
@@ -141,6 +143,10 @@ class RegistryParams(Section):
     max_int8_drop: Share
 
 
+class ReportParams(Section):
+    examples: Natural
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -150,6 +156,7 @@ class Params(Section):
     retrain: RetrainParams
     export: ExportParams
     registry: RegistryParams
+    report: ReportParams
     serve: dict[str, Any] | None = None  # the server's, which checks it
 
     @model_validator(mode="after")

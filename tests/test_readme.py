@@ -98,7 +98,7 @@ def test_mlflow_has_one_parent_and_a_child_for_each_stage(clone: Path) -> None:
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = {run.data.tags["stage"]: run for run in runs if run is not parent}
-    assert set(children) == {"prepare", "search", "discretize", "retrain", "export", "register"}
+    assert set(children) == {"prepare", "search", "discretize", "retrain", "export", "register", "report"}
     for run in runs:
         assert run.info.status == "FINISHED"
     for run in children.values():
@@ -124,7 +124,7 @@ def test_a_second_repro_changes_nothing_and_is_quick(clone: Path) -> None:
     seconds = time.monotonic() - started
     print(f"a second dvc repro took {seconds:.1f} s")
     assert state() == before
-    assert done.stdout.count("didn't change, skipping") == 5
+    assert done.stdout.count("didn't change, skipping") == 6
     assert "is this network already" in done.stdout
     assert seconds < 10  # the promise is 5 on an idle machine; this one also runs tests
 
