@@ -156,7 +156,9 @@ class _MeanGradients(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         some = [gradient for gradient in gradients if gradient is not None]
-        parts = iter(_mean(torch.cat([part.flatten() for part in some])).split([part.numel() for part in some]))
+        parts = iter(
+            _mean(torch.cat([part.flatten() for part in some])).split([part.numel() for part in some])
+        )
         return tuple(None if own is None else next(parts).view(own.shape) for own in gradients)
 
 
@@ -192,7 +194,9 @@ class _BatchNorm(torch.autograd.Function):
             along, level = (_mean(torch.stack([of_weight * scale, of_bias])) / pixels)[:, :, None, None]
             if weight is not None:
                 scale = scale * weight
-            gradient_x = (gradient - level).addcmul_(x - mean[:, None, None], -along).mul_(scale[:, None, None])
+            gradient_x = (
+                (gradient - level).addcmul_(x - mean[:, None, None], -along).mul_(scale[:, None, None])
+            )
         wanted = ctx.needs_input_grad
         return gradient_x, of_weight if wanted[1] else None, of_bias if wanted[2] else None, None
 

@@ -35,6 +35,7 @@ from stages._runtime import Interrupted, interruptible, outcome
 from stages.errors import MachineError, UserError
 from stages.params import Params, load
 
+FAILURE = "failure.json"  # where the first rank that fails says why
 ENDING = 30  # seconds that ranks have to end before they are killed
 
 
@@ -89,7 +90,8 @@ def _launch(stage: str, devices: int) -> None:
             number = signal.Signals(ended.sigval)
             raise Interrupted(f"interrupted by {number.name}", 128 + number) from None
         if result.is_failed():
-            _raise(Path(folder), {rank: failure.exitcode for rank, failure in result.failures.items()})
+            first = next(iter(result.failures.values()))  # after it come those that the agent ended
+            _raise(Path(folder) / FAILURE, first.local_rank, first.exitcode)
 
 
 def _meeting_here():
@@ -118,17 +120,17 @@ def _left_as_it_was() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _raise(folder: Path, statuses: dict[int, int]) -> None:
-    """Raises in this process what a rank ended with: one that was killed, else the one that failed first."""
-    for rank, status in statuses.items():
-        if status < 0:
-            raise MachineError(
-                f"the process of device {rank} was ended by {signal.Signals(-status).name}, perhaps for lack of memory;"
-                " run the stage again to go on from the last epoch"
-            )
-    if not (folder / "failure.json").exists():
-        raise MachineError(f"the processes of the devices ended with exit status {statuses}")
-    failure = json.loads((folder / "failure.json").read_text())
+def _raise(word: Path, rank: int, status: int) -> None:
+    """Raises in this process what the first rank that failed ended with, and left word of unless it was killed."""
+    if status < 0 or not word.exists():
+        ending = (
+            f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        )
+        raise MachineError(
+            f"the process of device {rank} {ending}, perhaps for lack of memory; run the stage again to go on from the"
+            " last epoch"
+        )
+    failure = json.loads(word.read_text())
     match failure["status"]:
         case 2:
             error = UserError(failure["message"])
@@ -145,12 +147,18 @@ def main(stage: str, folder: Path, launcher: int) -> int:
     _end_with(launcher)
     interruptible()
     rank = int(os.environ["RANK"])
+    if rank > 0:
+        sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (to the end)
+    # The weights of depthwise convolutions are the same in both memory formats, and the exchange is told otherwise.
+    warnings.filterwarnings("ignore", "Grad strides do not match", UserWarning)
     try:
-        with _process_group(folder, rank, int(os.environ["WORLD_SIZE"])), _speaking(rank == 0):
+        with _process_group(folder, rank, int(os.environ["WORLD_SIZE"])):
             import_module(f"stages.{stage}").main(load())
     except (Exception, Interrupted) as error:
+        for number in (signal.SIGTERM, signal.SIGINT):  # this rank is ending already
+            signal.signal(number, signal.SIG_IGN)
         status, message = outcome(error)
-        with contextlib.suppress(FileExistsError), (folder / "failure.json").open("x") as file:
+        with contextlib.suppress(FileExistsError), (folder / FAILURE).open("x") as file:
             trace = "".join(traceback.format_exception(error))
             json.dump({"status": status, "message": message, "traceback": trace}, file)
         return status
@@ -187,19 +195,6 @@ def _process_group(folder: Path, rank: int, devices: int) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
-
-
-@contextlib.contextmanager
-def _speaking(aloud: bool) -> Iterator[None]:
-    """Within, one rank is heard and the others are not."""
-    with contextlib.ExitStack() as stack, warnings.catch_warnings():
-        # The weights of depthwise convolutions are the same in both memory formats, and the exchange is told otherwise.
-        warnings.filterwarnings("ignore", "Grad strides do not match", UserWarning)
-        if not aloud:
-            nowhere = stack.enter_context(Path(os.devnull).open("w"))
-            stack.enter_context(contextlib.redirect_stdout(nowhere))
-            stack.enter_context(contextlib.redirect_stderr(nowhere))
-        yield
 
 
 if __name__ == "__main__":

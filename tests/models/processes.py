@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -15,8 +16,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from models.batches import BatchStream, Preprocess, Split, batches
+from models.batches import Preprocess, Split, batches
 from models.early_stopping import EigenvalueRise
+from models.errors import InvalidInput
 from models.events import EpochEnd, Event, State
 from models.genotype import Genotype, from_json
 from models.search import search
@@ -24,7 +26,17 @@ from models.seeds import generator
 from models.spaces import search_space
 from models.tasks import ImageTask
 from models.train import TrainConfig, train
-from tests.models.tiny import CLASSES, STRATEGIES, DefaultTypeStream, config, in_default_type, loaders, split, task
+from tests.models.tiny import (
+    CLASSES,
+    PREPROCESS,
+    STRATEGIES,
+    DefaultTypeStream,
+    config,
+    in_default_type,
+    loaders,
+    split,
+    task,
+)
 
 Found = dict[str, Any]  # history, weights and the like, as JSON holds them
 
@@ -42,10 +54,8 @@ def resumed(run: Callable[..., Found]) -> Found:
             kept.append(copied(event.state()))
             raise Interrupted
 
-    try:
+    with contextlib.suppress(Interrupted):
         run(on_event=interrupt)
-    except Interrupted:
-        pass
     return run(resume=kept[0])
 
 
@@ -111,7 +121,7 @@ BENCHMARK = from_json(
 )
 
 CASES: Mapping[str, Callable[..., Found]] = {
-    "darts": partial(searched, "s5", "darts"),
+    "darts": partial(searched, "s2", "darts"),
     "ms-darts": partial(searched, "s4", "ms-darts"),  # s4: noise
     "darts-2nd": partial(searched, "nasbench201", "darts-2nd"),
     "sdarts-adv": partial(searched, "nasbench201", "sdarts-adv", early_stopping=EigenvalueRise()),
@@ -122,12 +132,22 @@ CASES: Mapping[str, Callable[..., Found]] = {
 RESUMED = ("ms-darts", "retrain nasbench201")
 
 
+def uneven() -> str:
+    """What a batch of three is answered with."""
+    try:
+        DefaultTypeStream(split(8, 1), 3, PREPROCESS, generator(0, "train"))
+    except InvalidInput as error:
+        return str(error)
+    return "nothing"
+
+
 def main(rank: int, processes: int, folder: Path) -> None:
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes)
     found = {name: run() for name, run in CASES.items()}
     found |= {f"{name}, resumed": resumed(CASES[name]) for name in RESUMED}
+    found["uneven"] = uneven()
     (folder / f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
