@@ -111,8 +111,8 @@ def parallel(network: nn.Module) -> nn.Module:
     """The network, whose weights' gradients are averaged over the processes while they are computed."""
     if processes() == 1:
         return network
-    # A genotype may have edges that lead nowhere. And with this the exchange keeps its layout from the first step on, so
-    # that a resumed training adds in the same order as an uninterrupted one.
+    # A genotype may have edges that lead nowhere. And with this the exchange keeps the layout of its first step, so that no
+    # order of additions depends on where a training was resumed.
     return DistributedDataParallel(network, forward_sync_buffers=False, find_unused_parameters=True)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from models.batches import BatchStream, batches
 from models.distributed import rank
@@ -94,6 +93,9 @@ def build_network(data: Data, genotype: Genotype, config: RetrainParams, *, auxi
 @torch.no_grad()
 def test_confusion(network: FoundNetwork, data: Data) -> Tensor:
     """The confusion matrix (actual, predicted) of counts on the test set, the only use that is made of it."""
+    # Three seconds to import, which the processes of the other devices need not wait for.
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
     preprocess = data.preprocess(cutout=0, device=device())
     predicted, actual = [], []
     with evaluating(network):

@@ -147,8 +147,7 @@ def main(rank: int, processes: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes)
     found = {name: run() for name, run in CASES.items()}
     found |= {f"{name}, resumed": resumed(CASES[name]) for name in RESUMED}
-    found["uneven"] = uneven()
-    (folder / f"{rank}.json").write_text(json.dumps(found))
+    (folder / f"{rank}.json").write_text(json.dumps({**found, "uneven": uneven()}))
     dist.destroy_process_group()
 
 
