@@ -18,10 +18,19 @@ from stages._runtime import STATE
 from tests.stages.conftest import TINY, write_params
 from tests.stages.test_interrupt import after_epoch, contents, start
 
-TWO = {**TINY, "train.devices": 2, "search.strategy": "darts", "search.epochs": 4, "retrain.epochs": 6}
+TWO = {
+    **TINY,
+    "train.devices": 2,
+    "search.space": "nasbench201",  # the smallest
+    "search.cells": 1,
+    "search.images": 128,
+    "search.batch_size": 32,
+    "retrain.epochs": 6,
+}
 # Relative, of the losses of the first epoch in float32. Later epochs drift as they do after any change of a rounding:
 # weights changed by 1e-7 end as far from each other as two processes from one.
 TOLERANCE = 1e-5
+PATIENCE = 300  # seconds, for a busy machine
 
 
 @pytest.fixture
@@ -40,7 +49,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, finished: Path, store:
     shutil.copytree(finished / "artifacts", folder / "artifacts")
     write_params(folder / "params.yaml", TWO)
     process = start("retrain", folder, store)
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (0, ""), errors
     return folder, output
 
@@ -55,7 +64,7 @@ def ranks(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def all_end(processes: list[psutil.Process]) -> bool:
-    return psutil.wait_procs(processes, timeout=60)[1] == []
+    return psutil.wait_procs(processes, timeout=PATIENCE)[1] == []
 
 
 def one_line(errors: str, *words: str) -> bool:
@@ -90,7 +99,7 @@ def test_killed_twice_and_resumed_it_is_the_undisturbed_one(
     after_epoch(first, 1)
     zero, one = ranks(first)
     one.kill()
-    _, errors = first.communicate(timeout=60)
+    _, errors = first.communicate(timeout=PATIENCE)
     assert first.returncode == 1
     assert one_line(
         errors, "error: retrain: the process of device 1 was ended by SIGKILL", "run the stage again"
@@ -105,7 +114,7 @@ def test_killed_twice_and_resumed_it_is_the_undisturbed_one(
     assert all_end(running)
 
     third = start("retrain", two, store)
-    output, errors = third.communicate(timeout=120)
+    output, errors = third.communicate(timeout=PATIENCE)
     assert third.returncode == 0, errors
     assert "retrain: resumes after epoch" in output
     assert "epoch 3/" not in output
@@ -117,22 +126,22 @@ def test_search_is_interrupted_in_one_line_and_goes_on(two: Path, store: str) ->
     after_epoch(process, 1)
     running = ranks(process)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143
     assert errors == "search: interrupted by SIGTERM; `dvc repro` goes on from the last epoch\n"
     assert all_end(running)
     again = start("search", two, store)
-    output, errors = again.communicate(timeout=120)
+    output, errors = again.communicate(timeout=PATIENCE)
     assert (again.returncode, errors) == (0, "")
     assert output.startswith("search: resumes after epoch")
-    assert len(read_rows(two / "artifacts/search/history.csv")) == 4
+    assert len(read_rows(two / "artifacts/search/history.csv")) == 3
 
 
 def test_what_the_user_can_mend_is_told_once(two: Path, store: str) -> None:
     genotype = two / "artifacts/genotype/genotype.json"
     genotype.unlink()
     process = start("retrain", two, store)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
     assert errors == "error: retrain: artifacts/genotype/genotype.json is missing; `dvc repro` makes it\n"
 
