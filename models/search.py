@@ -179,6 +179,8 @@ def _row(run: _Run, train: Score, rate: float, benchmark: Benchmark | None, *, e
     valid = evaluate(supernet, lambda x: supernet(x, mix), run.loaders.valid())
     genotype = discretize(task.space, mix)
     before = discretize(task.space, _mix_after(run, epoch - 1)) if run.history else None
+    entropy = {group: row_entropy(rows) for group, rows in mix.items()}
+    skip_connects = {group: genotype.count("skip_connect", group) for group in mix}
     row: dict[str, int | float | None] = {
         "epoch": epoch,
         "train_loss": train.loss,
@@ -187,8 +189,11 @@ def _row(run: _Run, train: Score, rate: float, benchmark: Benchmark | None, *, e
         "valid_accuracy": valid.accuracy,
         "learning_rate": rate,
         **run.strategy.report(),
-        **{f"entropy_{group}": row_entropy(rows) for group, rows in mix.items()},
-        **{f"skip_connects_{group}": genotype.count("skip_connect", group) for group in mix},
+        "entropy": sum(entropy[group] * len(rows) for group, rows in mix.items())
+        / sum(map(len, mix.values())),
+        **{f"entropy_{group}": value for group, value in entropy.items()},
+        "skip_connects": sum(skip_connects.values()),
+        **{f"skip_connects_{group}": count for group, count in skip_connects.items()},
         "genotype_changes": None if before is None else genotype.changes(before),
     }
     if eigenvalue:
