@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.distributed import batch_norm, share, whole
+
 _SMALL_SIDE = 8  # pixels: below, convolutions spend their time on padding
 _NOISE_TILE = 8  # side in pixels of the fixed pattern that stands for noise in evaluation
 
@@ -60,7 +62,7 @@ class BatchNorm(nn.Module):
         scale = self.weight
         if weight is not None:
             scale = weight.repeat_interleave(x.shape[1] // len(weight))
-        return F.batch_norm(
+        return batch_norm(
             x, self.running_mean, self.running_var, scale, self.bias, self.training, self.momentum, self.eps
         )
 
@@ -316,9 +318,9 @@ class Noise(nn.Module):
         batch, height, width = x.shape[0], -(-x.shape[2] // self.stride), -(-x.shape[3] // self.stride)
         if self.training:
             device = x.device if self.generator is None else self.generator.device
-            shape = (batch, height, width, self.width)
+            shape = (whole(batch), height, width, self.width)
             noise = torch.randn(shape, generator=self.generator, dtype=x.dtype, device=device)
-            y = noise.to(x.device).permute(0, 3, 1, 2)
+            y = share(noise).to(x.device).permute(0, 3, 1, 2)
         else:
             rows, columns = -(-height // _NOISE_TILE), -(-width // _NOISE_TILE)
             y = self.pattern.repeat(1, 1, rows, columns)[:, :, :height, :width].expand(batch, -1, -1, -1)

@@ -17,6 +17,7 @@ from models.batches import Batch, BatchStream
 from models.benchmark import Benchmark
 from models.curvature import Eigenvalue, dominant_eigenvalue
 from models.discretize import discretize, one_hot
+from models.distributed import agreed, alone
 from models.early_stopping import EarlyStopping
 from models.errors import Diverged, InvalidInput
 from models.evaluate import Score, Tally, evaluate, recalibrated
@@ -145,7 +146,8 @@ def search(
             run.alphas.setdefault(group, []).append(alpha.cpu())
         on_event(EpochEnd(epoch + 1, config.epochs, row, lambda: _state(run)))
         chosen = early_stopping(run.history) if early_stopping else None
-    return _result(run, len(run.history) if chosen is None else chosen)
+    with alone():
+        return _result(run, len(run.history) if chosen is None else chosen)
 
 
 def _step(run: _Run, tally: Tally) -> None:
@@ -195,7 +197,9 @@ def _row(run: _Run, train: Score, rate: float, benchmark: Benchmark | None, *, e
         "genotype_changes": None if before is None else genotype.changes(before),
     }
     if eigenvalue:
-        row["hessian_eigenvalue"] = _hessian_eigenvalue(run, run.strategy.alphas()).value
+        with alone():
+            found = _hessian_eigenvalue(run, run.strategy.alphas())
+        row["hessian_eigenvalue"] = agreed(found.value)  # early stopping reads it
     if benchmark is not None:
         standing = benchmark.standing(genotype)
         row |= {"tabulated_accuracy": standing.accuracy, "tabulated_rank": standing.rank}
