@@ -15,8 +15,8 @@ help: ## print every target
 repro: $(VENV)/ready ## images to registered network: runs every stage that is out of date
 	dvc repro
 
-test: $(VENV)/ready ## run all tests
-	python -m pytest
+test: $(VENV)/ready ## run all tests, a process a core
+	python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/ready ## format, lint, types, and which room imports which
 	ruff format --check .
