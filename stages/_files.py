@@ -24,6 +24,7 @@ RETRAIN = ARTIFACTS / "retrain"
 EXPORT = ARTIFACTS / "export"
 SEARCH_RESULTS = [SEARCH / name for name in ("alphas.safetensors", "history.csv", "summary.json")]
 REGISTRY = ARTIFACTS / "registry.json"
+CARD = ARTIFACTS / "model_card.md"
 REPORT = ARTIFACTS / "report.html"
 
 

@@ -37,8 +37,9 @@ def blocks(language: str) -> list[str]:
 
 
 def user_environment() -> dict[str, str]:
-    """The environment without what tests, and MLflow in them, have put into it."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "OMP_"))}
+    """The environment without what MLflow in tests has put into it, and one thread: other tests use the other cores."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    return kept | {"OMP_NUM_THREADS": "1"}
 
 
 def shell(command: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -82,7 +83,9 @@ def test_the_run_is_what_the_readme_promises(clone: Path) -> None:
     assert export["largest_difference"] < 1e-4
     seconds = float((clone.parent / "seconds").read_text())
     print(f"make repro took {seconds:.0f} s")
-    assert seconds < 480  # three minutes on two idle cores; the promise is five
+    assert (
+        seconds < 480
+    )  # three minutes on two idle cores; the promise is five; here is one core, beside other tests
     status = subprocess.run(
         ["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True, check=True
     )
