@@ -1,6 +1,6 @@
 # `make` prints this list. Everything runs in .venv, made from requirements.lock on first use.
 .DEFAULT_GOAL := help
-.PHONY: help repro test check format serve rollback bench bench-serve stability lock ui clean
+.PHONY: help repro flow server worker deploy test check format serve rollback bench bench-serve stability lock ui clean
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,12 +8,26 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
+# The Prefect server that `make server` starts and the others talk to; another address takes them to a team's.
+PREFECT_API_URL ?= http://127.0.0.1:4200/api
 
 help: ## print every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 repro: $(VENV)/ready ## images to registered network: runs every stage that is out of date
 	dvc repro
+
+flow: $(VENV)/ready ## the same as a Prefect flow, nothing else started (ARGS="-S search.seed=3 --target search")
+	python -m pipelines.nas $(ARGS)
+
+server: $(VENV)/ready ## Prefect's server and pages: http://127.0.0.1:4200
+	env -u PREFECT_API_URL prefect server start --host 127.0.0.1 --port 4200
+
+deploy: $(VENV)/ready ## send pool, queues, automations and deployments to the server (ARGS="--gpus 2")
+	PREFECT_API_URL=$(PREFECT_API_URL) python -m pipelines.deploy $(ARGS)
+
+worker: $(VENV)/ready ## execute what is scheduled; GPU=0: with that GPU, which its runs take by turns
+	PREFECT_API_URL=$(PREFECT_API_URL) deploy/worker $(GPU)
 
 test: $(VENV)/ready ## run all tests, a process a core
 	python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -49,7 +63,8 @@ ui: $(VENV)/ready ## look at all runs in a browser: http://127.0.0.1:5000
 lock: $(VENV)/ready ## resolve pyproject.toml anew into requirements.lock
 	uv pip compile --universal --generate-hashes --no-emit-index-url --group dev pyproject.toml -o requirements.lock -q
 
-clean: ## remove what stages, tests and tools have made (not .venv, not the DVC cache)
+clean: ## remove what stages, flows, tests and tools have made (not .venv, not the DVC cache)
+	rm -rf .dvc/tmp/exps/flows && git worktree prune
 	rm -rf artifacts .checkpoints mlflow.db* mlruns dvc_plots .pytest_cache .ruff_cache .import_linter_cache
 
 # Python 3.11 or 3.12, whichever is there; uv in the version of the lock, then everything by hash.

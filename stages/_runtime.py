@@ -21,6 +21,8 @@ from stages.errors import MachineError, UserError
 from stages.params import load
 
 STATE = Path(".checkpoints")  # what stages keep between attempts; undeclared, so that DVC leaves it alone
+PIPELINE = STATE / "pipeline.json"  # the MLflow run that the stages of one execution have in common
+OWNER = "MSDARTS_OWNER"  # id of the process, a flow, that runs DVC and ends with it
 LOCK_PATIENCE = 60.0  # seconds to wait for an orphan of a killed pipeline to notice and end
 
 
@@ -135,11 +137,21 @@ def _alive(process: psutil.Process) -> bool:
 
 
 class Watch:
-    """Ends this stage when the DVC process that started it is gone: nobody would record its results."""
+    """Ends this stage when the process that started it is gone, DVC or a flow: nobody would record its results."""
 
     def __init__(self) -> None:
-        self.process = pipeline_process() if "DVC_STAGE" in os.environ else None
+        self.processes = {"dvc process": pipeline_process()} if "DVC_STAGE" in os.environ else {}
+        if owner := os.environ.get(OWNER):
+            try:
+                self.processes["flow"] = psutil.Process(int(owner))
+            except psutil.NoSuchProcess:
+                raise _orphaned("flow") from None
 
     def __call__(self) -> None:
-        if self.process is not None and not _alive(self.process):
-            raise Interrupted("ended, for the dvc process that started it is gone", 143)
+        for name, process in self.processes.items():
+            if process is not None and not _alive(process):
+                raise _orphaned(name)
+
+
+def _orphaned(name: str) -> Interrupted:
+    return Interrupted(f"ended, for the {name} that started it is gone", 143)

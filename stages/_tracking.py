@@ -24,11 +24,10 @@ from mlflow.exceptions import MlflowException
 
 from models.events import Row
 from stages._files import sha256_of, write_json
-from stages._runtime import STATE, Interrupted, pipeline_process
+from stages._runtime import PIPELINE, Interrupted, pipeline_process
 from stages.errors import MachineError, UserError
 
 DEFAULT_EXPERIMENT = "msdarts"
-_PIPELINE = STATE / "pipeline.json"
 
 
 def project_folder() -> Path:
@@ -223,7 +222,7 @@ def _parent(mlflow: MlflowClient, experiment: str) -> str:
     """The run of this pipeline execution: the one its earlier stages made, or a new one."""
     process = pipeline_process() or psutil.Process()
     execution = os.environ.get("MSDARTS_EXECUTION") or f"{process.pid}-{process.create_time():.2f}"
-    before = json.loads(_PIPELINE.read_text()) if _PIPELINE.exists() else {}
+    before = json.loads(PIPELINE.read_text()) if PIPELINE.exists() else {}
     same_store = before.get("tracking_uri") == tracking_uri()
     if same_store and before.get("execution") == execution and _resumed(mlflow, before["run_id"]):
         return before["run_id"]
@@ -233,7 +232,8 @@ def _parent(mlflow: MlflowClient, experiment: str) -> str:
     if experiment_name := os.environ.get("DVC_EXP_NAME"):
         tags["dvc_experiment"] = experiment_name
     run = mlflow.create_run(experiment, run_name=experiment_name or "pipeline", tags=tags)
-    write_json(_PIPELINE, {"execution": execution, "run_id": run.info.run_id, "tracking_uri": tracking_uri()})
+    ids = {"run_id": run.info.run_id, "experiment_id": experiment}
+    write_json(PIPELINE, {"execution": execution, **ids, "tracking_uri": tracking_uri()})
     return run.info.run_id
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -198,10 +198,25 @@ class Params(Section):
         return self
 
 
-def load(path: Path = PARAMS_FILE) -> Params:
-    """Reads and validates the file. Raises UserError with one line for every mistake in it."""
+def load(path: Path = PARAMS_FILE, changes: Mapping[str, Any] | None = None) -> Params:
+    """Reads the file, with the values of some keys (``search.seed``) replaced, and validates all of it.
+
+    Raises UserError with one line for every mistake in it.
+    """
+    content = read(path)
+    for key, value in (changes or {}).items():
+        replace(content, key, value)
     try:
-        content = YAML(typ="safe").load(path)
+        return Params.model_validate(content)
+    except ValidationError as error:
+        where = f"{path}, with the changes asked for" if changes else path
+        raise UserError(f"{where}: {'; '.join(_messages(error))}") from None
+
+
+def read(path: Path, typ: Literal["safe", "rt"] = "safe") -> dict[str, Any]:
+    """The file's sections, not validated; "rt" keeps comments for writing it again. Raises UserError."""
+    try:
+        content = YAML(typ=typ).load(path)
     except FileNotFoundError:
         raise UserError(f"{path} is not in {Path.cwd()}; run stages from the project's folder") from None
     except MarkedYAMLError as error:
@@ -213,10 +228,18 @@ def load(path: Path = PARAMS_FILE) -> Params:
         raise UserError(
             f"{path} must hold the sections {', '.join(Params.model_fields)}; it holds {content!r}"
         )
-    try:
-        return Params.model_validate(content)
-    except ValidationError as error:
-        raise UserError(f"{path}: {'; '.join(_messages(error))}") from None
+    return content
+
+
+def replace(content: dict[str, Any], key: str, value: Any) -> None:
+    """Sets a dotted key. Raises UserError when what holds it is no section."""
+    *sections, name = key.split(".")
+    node: Any = content
+    for section in sections:
+        node = node.setdefault(section, {}) if isinstance(node, dict) else None
+    if not isinstance(node, dict):
+        raise UserError(f"{key} is unknown; {'.'.join(sections)} is a value, not a section")
+    node[name] = value
 
 
 def _messages(error: ValidationError) -> list[str]:

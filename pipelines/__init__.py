@@ -1,0 +1,1 @@
+"""Prefect over DVC: the flow, its workspaces, and what a server needs to schedule it. Stages know nothing of this room."""

@@ -1,0 +1,231 @@
+"""Flow ``nas``: the stages of dvc.yaml one after another, each as a Prefect task that runs DVC for it.
+
+    python -m pipelines.nas -S search.seed=3 --target retrain
+
+A flow run does what ``dvc repro`` does; what is up to date is not run again, and what was cut off goes on at its last
+epoch. Exit status as of a stage: 0 done, 1 a failure of the machine, 2 the user's mistake.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import signal
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import httpx
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.concurrency._asyncio import ConcurrencySlotAcquisitionError
+from prefect.concurrency.sync import concurrency
+from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Completed, Failed
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipelines.graph import Stage, stages, up_to_date
+from pipelines.process import run_stage
+from pipelines.summary import publish
+from pipelines.workspace import save_experiment, workspace
+from stages.errors import UserError
+from stages.params import PARAMS_FILE, load
+
+GPU_LIMIT = "MSDARTS_GPU_LIMIT"  # name of the global concurrency limit that guards this worker's GPU
+LEASE = 60.0  # seconds after which the GPU of a flow run that died is free again
+RETRIES, RETRY_DELAYS = 2, [10.0, 60.0]  # of failures of the machine; seconds
+SERVER = "http://127.0.0.1:4200/api"  # what `make server` starts
+
+_EPOCH = re.compile(r"(\w+) epoch (\d+)/(\d+)\s+(.*)")
+
+
+BAD_INPUT = "BadInput"  # name of the state of what only the user can mend
+
+TIMED_OUT = "TimedOut"  # what Prefect calls it
+CACHED = "cached: nothing that it depends on has changed"
+
+
+@flow(name="nas", persist_result=False)
+def nas(
+    params: dict[str, Any] | None = None,
+    target: str | None = None,
+    force: bool = False,
+    timeout_hours: float = 48.0,
+) -> State:
+    """Images to a registered network.
+
+    Args:
+        params: Keys of params.yaml with other values, such as {"search.seed": 3}. Such a run has a workspace of its own
+            and becomes a DVC experiment.
+        target: The last stage to run, after those it depends on; empty: every stage.
+        force: Run stages even where nothing has changed.
+        timeout_hours: The longest that one stage may take; waiting for a GPU does not count.
+    """
+    changes = params or {}
+    try:
+        with workspace(changes, get_run_logger().info) as folder:
+            for stage in stages(folder, target):
+                state = execute(stage, folder, force, timeout_hours, return_state=True)
+                if not state.is_completed():  # a new state: a task's own would be counted, not shown
+                    return Failed(name=state.name, message=state.message)
+            if changes:
+                save_experiment(folder)
+            publish(folder, changes)
+    except UserError as error:
+        return Failed(name=BAD_INPUT, message=str(error))
+    return Completed(message=f"{target or 'every stage'} is done")
+
+
+def _may_pass(_: Any, __: TaskRun, state: State) -> bool:
+    """Whether another attempt may succeed: not where the user must mend something, nor after the longest time."""
+    return state.name not in (BAD_INPUT, TIMED_OUT)
+
+
+@task(
+    task_run_name="{stage.name}",
+    cache_policy=NO_CACHE,  # DVC knows better what is up to date
+    persist_result=False,
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAYS,
+    retry_condition_fn=_may_pass,
+)
+def execute(stage: Stage, folder: Path, force: bool, timeout_hours: float) -> State:
+    """One stage. The state says whether it ran or nothing had changed, or in one line what is wrong."""
+    logger, show = get_run_logger(), _progress(stage.name)
+
+    def on_line(line: str) -> None:
+        logger.info(line)
+        show(line)
+
+    if not force and up_to_date(folder, stage.name):
+        return Completed(name="Cached", message=CACHED)
+    try:
+        with _gpu(stage) as environment:
+            identity = {"MSDARTS_EXECUTION": str(flow_run.id), "MSDARTS_FLOW_RUN": str(flow_run.id)}
+            outcome = run_stage(
+                stage.name,
+                folder,
+                force=force,
+                timeout=timeout_hours * 3600,
+                environment={**identity, **environment},
+                on_line=on_line,
+            )
+    except TimeoutError:
+        message = f"{stage.name}: took longer than timeout_hours ({timeout_hours:g}); the next run goes on from its last epoch"
+        return Failed(name=TIMED_OUT, message=message)
+    except UserError as error:
+        return Failed(name=BAD_INPUT, message=f"{stage.name}: {error}")
+    match outcome.status:
+        case 0 if outcome.ran:
+            return Completed(message="ran")
+        case 0:
+            return Completed(name="Cached", message=CACHED)
+        case 2:
+            return Failed(name=BAD_INPUT, message=outcome.message)
+        case _:
+            return Failed(message=outcome.message)
+
+
+@contextlib.contextmanager
+def _gpu(stage: Stage) -> Iterator[dict[str, str]]:
+    """Holds the worker's GPU for a stage that computes on it, and hides it from the others; no limit: does nothing."""
+    limit = os.environ.get(GPU_LIMIT)
+    if not limit:
+        yield {}
+    elif not stage.gpu:
+        yield {"CUDA_VISIBLE_DEVICES": ""}
+    else:
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(concurrency(limit, lease_duration=LEASE, strict=True))
+            except ConcurrencySlotAcquisitionError:
+                raise UserError(
+                    f"{GPU_LIMIT} is {limit!r}, which the Prefect server has no limit for; `prefect gcl create {limit}"
+                    " --limit 1` makes it"
+                ) from None
+            yield {}
+
+
+def _progress(stage: str) -> Callable[[str], None]:
+    """Moves a progress artifact of this task run with the lines that a long stage prints after each epoch."""
+    artifact: UUID | None = None
+
+    def show(line: str) -> None:
+        nonlocal artifact
+        found = _EPOCH.fullmatch(line)
+        if found is None:
+            return
+        percent, description = 100 * int(found[2]) / int(found[3]), line
+        try:
+            if artifact is None:
+                key = f"{stage.replace('_', '-')}-progress"
+                artifact = cast(UUID, create_progress_artifact(percent, key, description))
+            else:
+                update_progress_artifact(artifact, percent, description)
+        except httpx.HTTPError as error:  # a server that is away for a moment ends no training
+            get_run_logger().warning("progress is not shown: %s", error)
+
+    return show
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The flow as a command: on the server that is running on this machine, else on one for this run alone."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.nas", description="The pipeline as a Prefect flow."
+    )
+    parser.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE",
+                        help="another value for a key of params.yaml; may be repeated")  # fmt: skip
+    parser.add_argument("--target", help="the last stage to run, after those it depends on")
+    parser.add_argument("--force", action="store_true", help="run stages even where nothing has changed")
+    options = parser.parse_args(arguments)
+    try:
+        changes = dict(_change(text) for text in options.set_param)
+        load(PARAMS_FILE, changes)  # a typing error does not wait for a server
+        stages(Path.cwd(), options.target)
+    except UserError as error:
+        print(f"error: nas: {error}", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # ends the stage on its way out
+    try:
+        with temporary_settings({PREFECT_API_URL: SERVER} if _answers(SERVER) else {}):
+            state = nas(changes, options.target, options.force, return_state=True)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    if state.is_completed():
+        return 0
+    print(f"error: {state.message}", file=sys.stderr)
+    return 2 if state.name == BAD_INPUT else 1
+
+
+def _change(text: str) -> tuple[str, Any]:
+    """``search.seed=3`` as a key and a value, read as YAML, as DVC reads it. Raises UserError."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--set-param {text} has no value; write it as KEY=VALUE")
+    try:
+        return key.strip(), YAML(typ="safe").load(value)
+    except YAMLError:
+        raise UserError(f"--set-param {text}: {value!r} is not valid YAML; put the value in quotes") from None
+
+
+def _answers(api: str) -> bool:
+    if PREFECT_API_URL.value():
+        return False  # the user has chosen one
+    try:
+        with urllib.request.urlopen(f"{api}/health", timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""What a finished flow run shows in Prefect: numbers, the cell, and the way to MLflow and the registered version."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact
+
+from pipelines.workspace import experiment_name
+from stages._files import ARTIFACTS, EXPORT, GENOTYPE, REGISTRY, RETRAIN, SEARCH
+from stages._runtime import PIPELINE
+
+MLFLOW_PAGE = "MSDARTS_MLFLOW_PAGE"  # address of MLflow's pages, where the tracking store is no server
+DEFAULT_PAGE = "http://127.0.0.1:5000"  # what `make ui` starts
+
+REPORT = ARTIFACTS / "report.html"
+
+METRICS = {  # what the table shows, as (file, key)
+    "test accuracy": (RETRAIN / "metrics.json", "test_accuracy"),
+    "validation accuracy of the search": (SEARCH / "summary.json", "valid_accuracy"),
+    "discretization gap": (SEARCH / "summary.json", "discretization_gap"),
+    "top Hessian eigenvalue": (SEARCH / "summary.json", "hessian_eigenvalue"),
+    "parameters": (EXPORT / "export.json", "params"),
+    "MACs": (EXPORT / "export.json", "macs"),
+    "largest difference of ONNX from torch": (EXPORT / "export.json", "largest_difference"),
+}
+
+
+def publish(folder: Path, changes: Mapping[str, Any]) -> None:
+    """Makes the markdown artifact of the flow run from what is in the workspace; what is not there is left out."""
+    create_markdown_artifact(markdown(folder, changes), key="nas", description="What the run ended with")
+
+
+def markdown(folder: Path, changes: Mapping[str, Any]) -> str:
+    """The artifact's text: a table of numbers, links, and the pictures of the cell within the text."""
+    rows = [
+        f"| {name} | {_number(content[key])} |"
+        for name, (file, key) in METRICS.items()
+        if (content := _read(folder / file)).get(key) is not None
+    ]
+    table = ["| metric | value |", "|---|---|", *rows] if rows else []
+    changed = [f"With {', '.join(f'`{key}={value}`' for key, value in changes.items())}: "
+               f"experiment `{experiment_name(changes)}`, workspace `{folder}`."] if changes else []  # fmt: skip
+    cells = [
+        f"**{path.stem}**\n\n![{path.stem} cell]({_embedded(path)})"
+        for path in sorted((folder / GENOTYPE).glob("*.png"))
+    ]
+    return "\n\n".join(
+        part for part in ["\n".join(changed), "\n".join(table), "\n".join(_links(folder)), *cells] if part
+    )
+
+
+def _links(folder: Path) -> list[str]:
+    links = []
+    pipeline, registry = _read(folder / PIPELINE), _read(folder / REGISTRY)
+    store = pipeline.get("tracking_uri", "")
+    page = os.environ.get(MLFLOW_PAGE) or (store if store.startswith("http") else DEFAULT_PAGE)
+    page = page.rstrip("/")
+    if "experiment_id" in pipeline:
+        run = f"{page}/#/experiments/{pipeline['experiment_id']}/runs/{pipeline['run_id']}"
+        links.append(f"- [MLflow run]({run})")
+    if "version" in registry:
+        name, version = registry["model"], registry["version"]
+        links.append(
+            f"- [{name} version {version}]({page}/#/models/{name}/versions/{version}): {registry['reason']}"
+        )
+    if (report := folder / REPORT).exists():
+        links.append(f"- [report]({report.resolve().as_uri()})")
+    return links
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file, or nothing where the run did not get as far."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _embedded(picture: Path) -> str:
+    """The picture as an address that holds it: the Prefect server cannot read the files of a worker."""
+    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"

@@ -1,0 +1,160 @@
+"""Where a run works: in the project's folder, or, with parameters of its own, in a workspace that only they share.
+
+A workspace is a git worktree within the project's ``.dvc/tmp/exps``, named after the hash of the changed parameters: the
+same changes come back to the same place, and so find the checkpoints and results of a run that was cut off; other
+changes never meet them; params.yaml of the project is not touched. It starts from the project as it stands (the last
+commit, what is changed since in tracked files, dvc.lock and the results it names) and shares its DVC cache and data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from dvc.repo import Repo
+from filelock import FileLock, Timeout
+from ruamel.yaml import YAML
+
+from stages._runtime import STATE
+from stages.errors import UserError
+from stages.params import PARAMS_FILE, load, read, replace
+
+WORKSPACES = Path(".dvc/tmp/exps/flows")  # where stages know that results belong to the project around it
+_LOCK_FILE = "dvc.lock"
+_AUTHOR = {
+    f"GIT_{role}_{what}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "nas"), ("EMAIL", "nas@localhost"))
+}
+
+
+def experiment_name(changes: Mapping[str, Any]) -> str:
+    """The name of a run with these parameters among DVC's experiments, and of its workspace."""
+    return f"nas-{hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:10]}"
+
+
+@contextlib.contextmanager
+def workspace(changes: Mapping[str, Any], on_wait: Callable[[str], None] = lambda _: None) -> Iterator[Path]:
+    """A folder with these parameters in params.yaml, for this process alone; ``on_wait`` is told of a wait for it.
+
+    The current folder is the project. Raises UserError when params.yaml or a change is wrong, before anything is made.
+    """
+    load(PARAMS_FILE, changes)
+    project = Path.cwd()
+    folder = project / WORKSPACES / experiment_name(changes) if changes else project
+    lock = project / STATE / f"{folder.name if changes else 'project'}.flow.lock"
+    with _only_one(lock, lambda: on_wait(f"waits for another flow run in {folder}")):
+        if changes:
+            _make(project, folder, changes)
+        yield folder
+
+
+def save_experiment(folder: Path) -> None:
+    """Keeps the workspace's params.yaml and dvc.lock as a DVC experiment of the commit it is based on.
+
+    An experiment is a commit under ``refs/exps``; made here by git alone, for ``dvc exp save`` stashes the working tree.
+    """
+    project = Path.cwd()
+    commit = _git(folder, "rev-parse", "HEAD")
+    index = {"GIT_INDEX_FILE": str(project / STATE / f"{folder.name}.index")}
+    _git(folder, "read-tree", commit, env=index)
+    changed = _git(folder, "diff", "HEAD", "--name-only", "--diff-filter=AM").splitlines()
+    _git(folder, "add", "--force", "--", _LOCK_FILE, *changed, env=index)
+    tree = _git(folder, "write-tree", env=index)
+    title = f"dvc: commit experiment {folder.name}"
+    made = _git(folder, "commit-tree", tree, "-p", commit, "-m", title, env=_AUTHOR)
+    _git(project, "update-ref", f"refs/exps/{commit[:2]}/{commit[2:]}/{folder.name}", made)
+    Path(index["GIT_INDEX_FILE"]).unlink()
+
+
+@contextlib.contextmanager
+def _only_one(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """One flow run at a time in a folder: stages of two would read what the other writes."""
+    path.parent.mkdir(exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        on_wait()
+        lock.acquire(poll_interval=0.5)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _make(project: Path, folder: Path, changes: Mapping[str, Any]) -> None:
+    """Makes the workspace, or brings the one that is there to what the project's code is now."""
+    new = not (folder / PARAMS_FILE).exists()
+    commit = _git(project, "rev-parse", "HEAD")
+    if new:
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed while it made it
+        _git(project, "worktree", "prune")
+        _git(project, "worktree", "add", "--quiet", "--detach", "--no-checkout", str(folder), commit)
+    source = project if new else folder
+    results = (source / _LOCK_FILE).read_bytes() if (source / _LOCK_FILE).exists() else None
+    _git(folder, "reset", "--quiet", "--hard", commit)
+    if changed := _git(project, "diff", "HEAD", "--binary", "--", ".", f":!{_LOCK_FILE}"):
+        _git(folder, "apply", "--index", "--whitespace=nowarn", input=f"{changed}\n")
+    if results is not None:
+        (folder / _LOCK_FILE).write_bytes(results)
+    params = read(folder / PARAMS_FILE, "rt")
+    for key, value in changes.items():
+        replace(params, key, value)
+    YAML().dump(params, folder / PARAMS_FILE)
+    _share_data(project, folder, Path(load(folder / PARAMS_FILE).data.root))
+    _share_cache(project, folder)
+    if new and results is not None:
+        with Repo(str(folder)) as repo:
+            repo.checkout(allow_missing=True)
+
+
+def _share_data(project: Path, folder: Path, root: Path) -> None:
+    """The project's own images, and what is downloaded beside them, instead of a copy."""
+    if root.is_absolute() or not (project / root).exists():
+        return
+    link = folder / root
+    if link.is_dir() and not link.is_symlink():
+        shutil.rmtree(link)
+    link.unlink(missing_ok=True)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to((project / root).resolve())
+
+
+def _share_cache(project: Path, folder: Path) -> None:
+    """The project's settings of DVC that are not in git, and its cache."""
+    settings = Path(".dvc/config.local")
+    if (project / settings).exists():
+        shutil.copy(project / settings, folder / settings)
+    with Repo(str(project)) as repo:
+        cache = repo.cache.local_cache_dir
+    with Repo(str(folder)) as repo, repo.config.edit("local") as config:
+        cast(dict[str, Any], config)["cache"]["dir"] = cache
+
+
+def _git(folder: Path, *arguments: str, input: str = "", env: Mapping[str, str] | None = None) -> str:
+    """What git prints. Raises UserError when it refuses."""
+    done = subprocess.run(
+        ["git", *arguments],
+        cwd=folder,
+        env={**os.environ, **(env or {})},
+        input=input,
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        check=False,
+    )
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(
+            f"a run with parameters of its own works in a git worktree, and `git {arguments[0]}` in {folder} said:"
+            f" {said}"
+        )
+    return done.stdout.rstrip("\n")
