@@ -98,7 +98,7 @@ def _comparison(report: Report, evidence: Evidence) -> str:
         ("milliseconds an image", f"{ours.latency_ms:.2f}", f"{theirs.latency_ms:.2f}"),
         ("megabytes", f"{ours.size_bytes / 1e6:.2f}", f"{theirs.size_bytes / 1e6:.2f}"),
     ]
-    noise = "more than noise" if found.exceeds_noise else "may be noise"
+    noise = "is more than noise" if found.exceeds_noise else "may be noise"
     return (
         _table(("", "this version", f"version {champion.version}"), rows)
         + f"\n\nBoth answered the same images, one after the other on one machine. The difference {noise}: McNemar's exact test"
