@@ -98,7 +98,7 @@ def _comparison(report: Report, evidence: Evidence) -> str:
         ("milliseconds an image", f"{ours.latency_ms:.2f}", f"{theirs.latency_ms:.2f}"),
         ("megabytes", f"{ours.size_bytes / 1e6:.2f}", f"{theirs.size_bytes / 1e6:.2f}"),
     ]
-    noise = "more than noise" if found.exceeds_noise else "may be noise"
+    noise = "is more than noise" if found.exceeds_noise else "may be noise"
     return (
         _table(("", "this version", f"version {champion.version}"), rows)
         + f"\n\nBoth answered the same images, one after the other on one machine. The difference {noise}: McNemar's exact test"
@@ -176,12 +176,14 @@ def _confidence(scores: Scores) -> str:
 
 def _cost(report: Report, exported: Mapping[str, Any]) -> str:
     batch, int8 = exported["latency_ms"]["onnxruntime_batch_64"], report["int8"]
+    images, others = exported["test_images"], exported["disagreements"]
+    same = f"all {images}" if not others else f"{images - others} of {images}"
     lines = [
         f"- One image: {report['latency_ms']:.2f} ms (median, ONNX Runtime on the CPU of the machine that registered it);"
         f" 64 at once: {batch:.1f} ms at export.",
         f"- `model.onnx`: {report['size_bytes'] / 1e6:.2f} MB.",
-        f"- Agreement with torch: the same class on all but {exported['disagreements']} of {exported['test_images']} test"
-        f" images, probabilities within {exported['largest_difference']:.1e}.",
+        f"- Agreement with torch: the same class for {same} test images, probabilities within"
+        f" {exported['largest_difference']:.1e}.",
     ]
     if int8:
         state = "included as `model.int8.onnx`" if int8["included"] else "left out"

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -51,7 +52,7 @@ def on_devices(stage: str) -> Callable[[Callable[[Params], None]], Callable[[Par
 
 def main(stage: str, folder: Path, launcher: int) -> int:
     """One rank. Returns the exit status; the first to fail leaves word for the launcher."""
-    _end_with(launcher)
+    _end_with(launcher, folder)
     interruptible()
     rank = int(os.environ["RANK"])
     if rank > 0:
@@ -72,16 +73,17 @@ def main(stage: str, folder: Path, launcher: int) -> int:
     return 0
 
 
-def _end_with(launcher: int) -> None:
+def _end_with(launcher: int, folder: Path) -> None:
     """Ends this process when the one that started it was killed, whatever it is doing: a rank may wait for another for ever."""
 
     def watch() -> None:
         while os.getppid() == launcher:
             time.sleep(0.2)
+        shutil.rmtree(folder, ignore_errors=True)  # which the launcher would have done
         os._exit(143)
 
     if os.getppid() != launcher:
-        os._exit(143)
+        watch()
     threading.Thread(target=watch, daemon=True).start()
 
 

@@ -83,12 +83,8 @@ def svg(
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r' id="[^"]*_\d+"', "", text)  # names of parts, which would meet those of the next drawing
-    text = re.sub(
-        r'(<svg[^>]*?) width="[^"]*"',
-        r"\1",
-        re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1),
-        count=1,
-    )
+    head = text[: text.index(">")]
+    text = re.sub(r' (width|height)="[^"]*"', "", head) + text[len(head) :]  # as large as there is room
     for colour, name in _THEME.items():
         text = text.replace(colour, f"var({name})")
     return text

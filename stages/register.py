@@ -124,7 +124,7 @@ def tell_state(mlflow: MlflowClient, version: ModelVersion, limits: RegistryPara
     state = "the champion" if is_champion else f"champion is {champion.version if champion else 'none'}"
     print(f"register: {version.name} version {version.version} is this network already ({state})")
     int8 = json.loads(version.tags[REPORT])["int8"]
-    if int8 and int8["included"] != (int8["accuracy_drop"] <= limits.max_int8_drop):
+    if int8 and int8["included"] != within(int8["accuracy_drop"], limits.max_int8_drop):
         print(
             f"register: registry.max_int8_drop is {limits.max_int8_drop:g}, but version {version.version} was registered"
             f" {'with' if int8['included'] else 'without'} int8 under another; delete it to have it registered anew"
@@ -374,7 +374,7 @@ def int8_verdict(
         return None
     measured = float((answers(INT8, test.images).argmax(axis=1) == test.labels).mean())
     drop = accuracy - measured
-    included = drop <= limit + 1e-12  # accuracies are quotients of counts
+    included = within(drop, limit)
     reason = f"int8 costs {drop:.4f} of test accuracy, {'within' if included else 'more than'} registry.max_int8_drop ({limit:g})"  # fmt: skip
     return {
         **int8,
@@ -383,6 +383,11 @@ def int8_verdict(
         "included": included,
         "reason": reason,
     }
+
+
+def within(drop: float, limit: float) -> bool:
+    """Whether a loss of accuracy is no more than the limit; accuracies are quotients of counts: 0.8 - 0.7 > 0.1."""
+    return drop <= limit + 1e-12
 
 
 def outcome(judgement: Judgement, version: int, champion: int | None) -> dict[str, Any]:

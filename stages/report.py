@@ -18,7 +18,6 @@ import jinja2
 import numpy as np
 import onnxruntime
 from markupsafe import Markup
-from mlflow import MlflowClient
 from numpy.typing import NDArray
 from PIL import Image
 from ruamel.yaml import YAML
@@ -38,7 +37,7 @@ from stages._files import (
     write_text,
 )
 from stages._runtime import run
-from stages._tracking import StageRun, client, reported, stage_run
+from stages._tracking import StageRun, reported, stage_run
 from stages.discretize import read_alphas
 from stages.errors import UserError
 from stages.params import Params
@@ -73,14 +72,14 @@ def main(params: Params) -> None:
         write_text(REPORT, page)
         tracked.artifacts(REPORT)
         with reported():
-            tell_registry(client(), registry, tracked)
+            tell_registry(registry, tracked)
     print(f"report: {REPORT}, {len(page.encode()) / 1e6:.1f} MB")
 
 
-def tell_registry(mlflow: MlflowClient, registry: Mapping[str, Any], tracked: StageRun) -> None:
+def tell_registry(registry: Mapping[str, Any], tracked: StageRun) -> None:
     """Tags the version, where there is one, with the run that has its report."""
     if "version" in registry:
-        mlflow.set_model_version_tag(registry["model"], str(registry["version"]), RUN_TAG, tracked.id)
+        tracked.mlflow.set_model_version_tag(registry["model"], str(registry["version"]), RUN_TAG, tracked.id)
 
 
 def facts(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

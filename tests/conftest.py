@@ -9,7 +9,7 @@ import pytest
 import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-LONGEST = ("test_readme.py", "test_interrupt.py")  # files of minutes
+LONGEST = ("test_readme.py", "test_interrupt.py", "test_devices.py")  # files of minutes
 
 torch.set_num_threads(1)  # sums in one order, and no waiting for busy cores
 
