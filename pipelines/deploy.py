@@ -10,11 +10,13 @@ up to date.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import cast
 
 import httpx
@@ -107,9 +109,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for name in gpus:
         print(f"queue and limit: {name}")
-    return subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"], check=False
-    ).returncode
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    here = {"MSDARTS_PROJECT": str(Path.cwd())}  # PWD may be another folder, where the project is not
+    return subprocess.run(command, env={**os.environ, **here}, check=False).returncode
 
 
 if __name__ == "__main__":

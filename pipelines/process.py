@@ -29,7 +29,7 @@ LOCK_GRACE = 5.0  # seconds that DVC has to release its locks
 _POLL = 0.5  # seconds: between two looks at whether a timeout, a signal or a lost lease has come
 
 _STATUS = re.compile(r"ERROR: failed to reproduce '.+': failed to run: .+, exited with (-?\d+)")
-_MISSING = re.compile(r"ERROR: failed to reproduce '(.+)': missing data 'source': (.+)")
+_MISSING = re.compile(r"ERROR: failed to reproduce '(.+)': dependency '(.+)' does not exist")
 _STAGE_ERROR = re.compile(r"error: (\w+: .+)")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -1,0 +1,234 @@
+"""Flow nas on a real server with real workers: scheduled, killed, cancelled, refused, and two at once.
+
+One run of the whole chain, made by the scheduler; the other runs search in workspaces of their own, which begin with its
+prepared images. The run whose worker is killed comes second, so that the others fill the time until it is found out.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+import pytest
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.states import Cancelling
+
+from pipelines.nas import BAD_INPUT, CACHED
+from pipelines.workspace import WORKSPACES, experiment_name
+from tests.pipelines.conftest import HOST, SMALL, Server, end, processes_in
+from tests.stages.conftest import write_params
+from tests.stages.test_interrupt import contents
+
+KILLED = {"search.seed": 3}
+
+
+@pytest.fixture(scope="session")
+def scheduled(server: Server, new_worker: Callable[[], object]) -> FlowRun:
+    """A run of the whole chain that the scheduler made for the deployment nightly, once it has ended."""
+    deployment = server.client.read_deployment_by_name("nas/nightly")
+    schedule = IntervalSchedule(
+        interval=timedelta(days=1), anchor_date=datetime.now(UTC) + timedelta(seconds=6)
+    )
+    server.client.create_deployment_schedules(deployment.id, [(schedule, True)])
+    late = time.monotonic() + 90
+    while not (runs := [run for run in server.client.read_flow_runs() if run.start_time is not None]):
+        assert time.monotonic() < late, "the scheduler made no run that a worker took"
+        time.sleep(0.5)
+    return server.ended(runs[0].id, 400)
+
+
+def stage_process(folder: Path, stage: str) -> psutil.Process:
+    """The process of a stage that runs in a workspace."""
+    (found,) = [process for process in processes_in(folder) if f"stages.{stage}" in process.cmdline()]
+    return found
+
+
+def folder_of(server: Server, params: dict[str, Any]) -> Path:
+    return server.project / WORKSPACES / experiment_name(params)
+
+
+@pytest.fixture(scope="session")
+def killed(
+    server: Server,
+    scheduled: FlowRun,
+    workers: dict[int, subprocess.Popen[bytes]],
+    new_worker: Callable[[], object],
+) -> tuple[UUID, float]:
+    """A search whose worker, with all that it started, was killed in the middle; the run, and when that was."""
+    id = server.start(KILLED, target="search")
+    server.said(id, "search epoch 2/")
+    ancestors = {process.pid for process in stage_process(folder_of(server, KILLED), "search").parents()}
+    (pid,) = ancestors & workers.keys()
+    end(workers.pop(pid))
+    assert processes_in(folder_of(server, KILLED)) == []
+    new_worker()
+    return id, time.monotonic()
+
+
+def test_the_scheduler_makes_a_run_that_a_worker_executes(server: Server, scheduled: FlowRun) -> None:
+    assert scheduled.auto_scheduled
+    assert scheduled.state is not None
+    assert scheduled.state.is_completed(), (scheduled.state.message, server.lines(scheduled.id)[-5:])
+    tasks = server.tasks(scheduled.id)
+    assert tasks.keys() >= {"prepare", "search", "discretize", "retrain", "export", "register"}
+    assert {task.state.message for task in tasks.values() if task.state} == {"ran"}
+    assert (server.project / "artifacts/registry.json").exists()
+    command = ["git", "status", "--porcelain"]
+    status = subprocess.run(command, cwd=server.project, capture_output=True, text=True, check=True)
+    assert status.stdout.split() == ["??", "dvc.lock"]
+
+
+def test_progress_and_summary_are_artifacts_of_the_run(server: Server, scheduled: FlowRun) -> None:
+    found = server.client.read_artifacts(
+        artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[scheduled.id]))
+    )
+    artifacts = {artifact.key: artifact for artifact in found}
+    assert artifacts["search-progress"].data == 100
+    assert f"search epoch {SMALL['search.epochs']}/" in str(artifacts["search-progress"].description)
+    summary = str(artifacts["nas"].data)
+    assert "| test accuracy | 0." in summary
+    assert "data:image/png;base64," in summary
+    assert "/#/models/msdarts/versions/1)" in summary
+    assert "/runs/" in summary
+
+
+def test_a_worker_is_killed_in_the_middle_of_a_search(killed: tuple[UUID, float]) -> None:
+    """What becomes of its run is seen further below, when its silence has been noticed."""
+
+
+def test_a_killed_stage_is_tried_again_and_a_cancelled_run_leaves_no_process(
+    server: Server, killed: tuple[UUID, float]
+) -> None:
+    params = {"search.seed": 4, "search.epochs": 60}
+    id = server.start(params, target="search")
+    folder = folder_of(server, params)
+    server.said(id, "search epoch 2/")
+    stage_process(folder, "search").kill()
+    server.said(id, "search: resumes after epoch")
+    server.said(id, "search epoch 5/")
+    assert processes_in(folder) != []
+    server.client.set_flow_run_state(id, Cancelling())
+    cancelled = server.ended(id)
+    assert cancelled.state is not None
+    assert cancelled.state.is_cancelled()
+    late = time.monotonic() + 30
+    while left := processes_in(folder):
+        assert time.monotonic() < late, left
+        time.sleep(0.2)
+    search = server.tasks(id)["search"]
+    assert search.run_count == 2
+    assert any("search: killed by SIGKILL" in line for _, line in server.lines(id))
+    assert server.client.read_global_concurrency_limit_by_name(f"{HOST}-gpu-0").active_slots == 0
+
+
+def test_bad_input_is_not_tried_again_and_its_line_is_the_message(server: Server, scheduled: FlowRun) -> None:
+    images = server.project.parent / "images.npz"
+    images.write_text("no images")
+    stage = server.start({"data.name": "npz", "data.root": str(images)}, target="prepare")
+    unknown = server.start({"search.sed": 1})
+    refused = server.ended(stage).state
+    assert refused is not None
+    assert refused.name == BAD_INPUT
+    message = str(refused.message)
+    assert message.startswith("prepare: ")
+    assert str(images) in message
+    assert "\n" not in message
+    assert server.tasks(stage)["prepare"].run_count == 1
+    state = server.ended(unknown).state
+    assert state is not None
+    assert (state.name, state.is_failed()) == (BAD_INPUT, True)
+    assert "search.sed is unknown; did you mean search.seed?" in str(state.message)
+    assert server.tasks(unknown) == {}
+
+
+def test_two_runs_with_one_gpu_do_not_overlap(server: Server, killed: tuple[UUID, float]) -> None:
+    short = {"search.epochs": 2}
+    runs = [server.start({**short, "search.seed": seed}, target="search") for seed in (5, 6)]
+    spans = []
+    for id in runs:
+        state = server.ended(id).state
+        assert state is not None
+        assert state.is_completed(), state.message
+        lines = server.lines(id)
+        begin = next(when for when, line in lines if line.startswith("Running stage 'search'"))
+        last = next(when for when, line in lines if line.startswith("search: discretization gap"))
+        spans.append((begin, last, server.tasks(id)["search"]))
+    (_, first_end, _), (second_begin, _, waited) = sorted(spans, key=lambda span: span[0])
+    assert first_end < second_begin
+    assert waited.start_time is not None
+    assert waited.start_time.timestamp() < first_end  # it was there, and waited
+
+
+def test_a_run_whose_worker_died_is_crashed_and_the_next_one_resumes_it(
+    server: Server, killed: tuple[UUID, float], environment: dict[str, str], tmp_path: Path
+) -> None:
+    id, died = killed
+    crashed = server.ended(id, max(1.0, died + 120 - time.monotonic()))
+    assert crashed.state is not None
+    assert crashed.state.is_crashed()
+    assert "the next run goes on from the last epoch" in str(crashed.state.message)
+    next_run = server.start(KILLED, target="search")
+
+    write_params(tmp_path / "params.yaml", {**SMALL, **KILLED})
+    (tmp_path / "data").mkdir()
+    shutil.copytree(server.project / "artifacts/data", tmp_path / "artifacts/data")
+    undisturbed = {**environment, "PYTHONPATH": str(server.project)}
+    subprocess.run([sys.executable, "-m", "stages.search"], cwd=tmp_path, env=undisturbed, check=True)
+
+    state = server.ended(next_run).state
+    assert state is not None
+    assert state.is_completed(), state.message
+    assert any("search: resumes after epoch" in line for _, line in server.lines(next_run))
+    result = contents(folder_of(server, KILLED) / "artifacts/search")
+    assert result == contents(tmp_path / "artifacts/search")
+    assert result != contents(server.project / "artifacts/search")  # another seed, another result
+    listed = subprocess.run(
+        [sys.executable, "-m", "dvc", "exp", "list", "--name-only"],
+        cwd=server.project, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert experiment_name(KILLED) in listed.stdout.split()
+
+
+def test_a_run_with_nothing_to_do_costs_little(server: Server, killed: tuple[UUID, float]) -> None:
+    def seconds(*command: str, **variables: str) -> float:
+        started = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", *command], cwd=server.project, env={**server.environment, **variables},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count(CACHED) + done.stderr.count(CACHED) >= (
+            5 if "pipelines.nas" in command else 0
+        )
+        return time.monotonic() - started
+
+    plain = seconds("dvc", "repro")
+    with_server = seconds("pipelines.nas")
+    print(f"dvc repro {plain:.1f} s, flow {with_server:.1f} s; load {os.getloadavg()[0]:.1f}")
+    assert with_server - plain < 20  # 5 on an idle machine; this one also runs tests
+
+
+def test_the_flow_runs_with_nothing_started(server: Server, scheduled: FlowRun, tmp_path: Path) -> None:
+    alone = {name: value for name, value in server.environment.items() if name != "PREFECT_API_URL"}
+    command = [sys.executable, "-m", "pipelines.nas", "--target", "export"]
+    started = time.monotonic()
+    done = subprocess.run(
+        command, cwd=server.project, env={**alone, "PREFECT_HOME": str(tmp_path)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    seconds = time.monotonic() - started
+    print(f"nothing started: {seconds:.1f} s; load {os.getloadavg()[0]:.1f}")
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count(CACHED) == 5
+    assert seconds < 100  # 25 on an idle machine

@@ -1,0 +1,126 @@
+"""Running one stage with DVC: a real DVC, small stages of shell and Python."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from pipelines.graph import Stage, stages, up_to_date
+from pipelines.process import Outcome, outcome, run_stage
+from stages.errors import UserError
+from tests.pipelines.conftest import processes_in
+
+# A stage that ignores SIGTERM has a child, and says what it is doing.
+DEAF = """
+import signal, subprocess, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen(["sleep", "100"])
+print("works", flush=True)
+time.sleep(100)
+"""
+GRAPH = """
+stages:
+  last:
+    cmd: cp middle last
+    deps: [middle]
+    outs: [last]
+  middle:
+    cmd: cp first middle
+    meta: {gpu: true}
+    deps: [first]
+    outs: [middle]
+  first:
+    cmd: echo 1 > first
+    outs: [first]
+  apart:
+    cmd: "echo 'error: apart: apart.size is 0; it should be 1' >&2; exit 2"
+  machine:
+    cmd: "echo 'error: machine: the disk is full' >&2; exit 1"
+  killed:
+    cmd: kill -9 $$
+  deaf:
+    cmd: python deaf.py
+  needs:
+    cmd: "true"
+    deps: [nowhere]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "dvc.yaml").write_text(GRAPH)
+    (tmp_path / "deaf.py").write_text(DEAF)
+    Repo.init(str(tmp_path), no_scm=True).close()
+    return tmp_path
+
+
+def test_the_graph_is_that_of_dvc(folder: Path) -> None:
+    assert [stage.name for stage in stages(folder, "last")] == ["first", "middle", "last"]
+    everything = [stage.name for stage in stages(folder)]
+    assert sorted(everything) == sorted(
+        ["first", "middle", "last", "apart", "machine", "killed", "deaf", "needs"]
+    )
+    assert everything.index("first") < everything.index("middle") < everything.index("last")
+    assert stages(folder, "middle")[-1] == Stage("middle", gpu=True)
+    assert stages(folder, "first") == [Stage("first", gpu=False)]
+
+
+@pytest.mark.parametrize(
+    ("target", "hint"), [("lst", "did you mean last?"), ("x", "dvc.yaml has apart, deaf")]
+)
+def test_an_unknown_target_is_one_line(folder: Path, target: str, hint: str) -> None:
+    with pytest.raises(UserError) as error:
+        stages(folder, target)
+    assert hint in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_ran_and_what_was_up_to_date(folder: Path) -> None:
+    heard: list[str] = []
+    assert not up_to_date(folder, "first")
+    assert run_stage("first", folder, on_line=heard.append) == Outcome(0, True, "")
+    assert "Running stage 'first':" in heard
+    assert up_to_date(folder, "first")
+    assert run_stage("first", folder) == Outcome(0, False, "")
+    assert run_stage("first", folder, force=True) == Outcome(0, True, "")
+    (folder / "first").write_text("2")
+    assert not up_to_date(folder, "first")
+
+
+def test_how_a_stage_failed_comes_through_dvc(folder: Path) -> None:
+    assert run_stage("apart", folder) == Outcome(2, True, "apart: apart.size is 0; it should be 1")
+    assert run_stage("machine", folder) == Outcome(1, True, "machine: the disk is full")
+    assert run_stage("killed", folder) == Outcome(1, True, "killed: killed by SIGKILL")
+    missing = run_stage("needs", folder)
+    assert (missing.status, missing.ran) == (2, False)
+    assert missing.message == "needs: nowhere does not exist; correct data.root or make it"
+
+
+def test_what_is_not_recognized_is_a_failure_of_the_machine() -> None:
+    assert outcome("search", 255, ["ERROR: unexpected error"]) == Outcome(
+        1, False, "search: unexpected error"
+    )
+    assert outcome("search", 1, []) == Outcome(1, False, "search: dvc ended with status 1")
+    said = ["error: search: no such thing", "ERROR: failed to reproduce 'search': in new words"]
+    assert outcome("search", 1, said).status == 1
+
+
+def test_no_process_is_left_when_the_caller_is_interrupted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.process.GRACE", 1.0)
+
+    def interrupt(line: str) -> None:
+        if line == "works":
+            assert len(processes_in(folder)) >= 3  # DVC, the stage, its child
+            raise TimeoutError
+
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        run_stage("deaf", folder, on_line=interrupt)
+    assert processes_in(folder) == []
+    assert time.monotonic() - started < 60
+    assert run_stage("first", folder) == Outcome(0, True, "")  # no lock is left either

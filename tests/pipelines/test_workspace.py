@@ -1,0 +1,135 @@
+"""Runs with parameters of their own: where they work, what they share, and what they leave alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.nas import main
+from pipelines.workspace import experiment_name, save_experiment, workspace
+from stages.errors import UserError
+from stages.params import load
+from tests.pipelines.conftest import git_project
+
+CHANGES = {"search.seed": 3}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of this test alone, which is the current folder."""
+    git_project(tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    return tmp_path / "project"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_run_without_changes_works_in_the_project(project: Path) -> None:
+    with workspace({}) as folder:
+        assert folder == project
+
+
+def test_changes_have_a_workspace_and_the_project_stays_as_it_is(project: Path) -> None:
+    (project / "data/images.npz").write_text("images")
+    (project / "params.yaml").write_text((project / "params.yaml").read_text() + "# mine, not committed\n")
+    before = (project / "params.yaml").read_bytes()
+    with workspace(CHANGES) as folder:
+        assert load(folder / "params.yaml").search.seed == 3
+        assert "# mine, not committed" in (folder / "params.yaml").read_text()
+        assert (folder / "data/images.npz").read_text() == "images"
+        (folder / "data/downloaded").write_text("for all")
+        (folder / "dvc.lock").write_text("schema: '2.0'\n")
+        (folder / "artifacts").mkdir()
+    assert (project / "params.yaml").read_bytes() == before
+    assert git(project, "status", "--porcelain").split() == ["M", "params.yaml"]
+    assert (project / "data/downloaded").exists()
+
+    (project / "stages/prepare.py").write_text("# newer\n")
+    with workspace({"search.seed": 4}) as other:
+        assert other != folder
+    with workspace(CHANGES) as again:  # the same place, what was made there, and the code of now
+        assert again == folder
+        assert (again / "dvc.lock").read_text() == "schema: '2.0'\n"
+        assert (again / "artifacts").is_dir()
+        assert (again / "stages/prepare.py").read_text() == "# newer\n"
+    assert (project / "data/.gitkeep").exists()
+
+
+def test_its_results_become_an_experiment(project: Path) -> None:
+    with workspace(CHANGES) as folder:
+        (folder / "dvc.lock").write_text("schema: '2.0'\n")
+        save_experiment(folder)
+        save_experiment(folder)
+    name = experiment_name(CHANGES)
+    listed = [sys.executable, "-m", "dvc", "exp", "list", "--name-only"]
+    assert subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split() == [name]
+    commit = git(project, "rev-parse", "HEAD").strip()
+    ref = f"refs/exps/{commit[:2]}/{commit[2:]}/{name}"
+    changed = git(project, "diff", "--name-status", "HEAD", ref).split()
+    assert changed == ["A", "dvc.lock", "M", "params.yaml"]  # not the link to the data, nor what is in it
+    assert "seed: 3" in git(project, "show", f"{ref}:params.yaml")
+
+
+def test_one_run_at_a_time_in_a_workspace(project: Path) -> None:
+    waited: list[str] = []
+    order: list[str] = []
+
+    def second() -> None:
+        with workspace(CHANGES, waited.append):
+            order.append("second")
+
+    with workspace(CHANGES):
+        thread = threading.Thread(target=second)
+        thread.start()
+        while not waited:
+            time.sleep(0.05)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+    assert "waits for another flow run" in waited[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"search.sed": 1}, "search.sed is unknown; did you mean search.seed?"),
+        ({"search.seed": "x"}, "search.seed is 'x'; it should be a valid integer"),
+        ({"search.seed.x": 1}, "search.seed.x is unknown; search.seed is a value, not a section"),
+    ],
+)
+def test_a_wrong_change_is_one_line_and_makes_nothing(
+    project: Path, changes: dict[str, object], line: str
+) -> None:
+    with pytest.raises(UserError) as error, workspace(changes):
+        pass
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (project / ".dvc/tmp/exps").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["-S", "search.sed=1"], "did you mean search.seed?"),
+        (["-S", "search.seed"], "has no value"),
+        (["-S", "search.seed=[1"], "is not valid YAML"),
+        (["--target", "serach"], "did you mean search?"),
+    ],
+)
+def test_the_command_refuses_before_a_server_is_started(
+    project: Path, arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = time.monotonic()
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: nas: ")
+    assert line in error
+    assert error.count("\n") == 1
+    assert time.monotonic() - started < 10
