@@ -22,8 +22,8 @@ class Stage:
 
     name: str
     gpu: bool  # it computes on a GPU where there is one (``meta: {gpu: true}``)
-    needs: tuple[str, ...]  # the stages whose outputs it reads
-    params: tuple[str, ...]  # the sections and keys of params.yaml that it reads
+    needs: tuple[str, ...] = ()  # the stages whose outputs it reads
+    params: tuple[str, ...] = ()  # the sections and keys of params.yaml that it reads
 
     def reads(self, key: str) -> bool:
         """Whether the value of a key of params.yaml changes what the stage does."""

@@ -42,7 +42,7 @@ RETRIES, RETRY_DELAYS = 2, [10.0, 60.0]  # of failures of the machine; seconds
 
 _EPOCH = re.compile(r"(\w+) epoch (\d+)/(\d+)\s+(.*)")
 
-
+TIMED_OUT = "TimedOut"
 CACHED = "cached: nothing that it depends on has changed"
 
 
@@ -85,9 +85,8 @@ def execute_all(
     environment: Mapping[str, str] | None = None,
 ) -> State:
     """One stage after another; the state of the first that fails, or Completed."""
-    limited = execute.with_options(timeout_seconds=timeout_hours * 3600)
     for stage in chain:
-        state = limited(stage, folder, force, environment, return_state=True)
+        state = execute(stage, folder, timeout_hours, force, environment, return_state=True)
         if not state.is_completed():
             return state
     return Completed()
@@ -95,7 +94,7 @@ def execute_all(
 
 def _may_pass(_: Any, __: TaskRun, state: State) -> bool:
     """Whether another attempt may succeed: not where the user must mend something, nor after the longest time."""
-    return state.name != BAD_INPUT and not isinstance(state.data, TimeoutError)
+    return state.name not in (BAD_INPUT, TIMED_OUT)
 
 
 @task(
@@ -106,7 +105,13 @@ def _may_pass(_: Any, __: TaskRun, state: State) -> bool:
     retry_delay_seconds=RETRY_DELAYS,
     retry_condition_fn=_may_pass,
 )
-def execute(stage: Stage, folder: Path, force: bool, environment: Mapping[str, str] | None = None) -> State:
+def execute(
+    stage: Stage,
+    folder: Path,
+    timeout_hours: float,
+    force: bool,
+    environment: Mapping[str, str] | None = None,
+) -> State:
     """One stage, with more variables in its environment. The state says whether it ran or nothing had changed, or in one
     line what is wrong.
     """
@@ -122,7 +127,17 @@ def execute(stage: Stage, folder: Path, force: bool, environment: Mapping[str, s
         with _gpu(stage) as gpu:
             identity = {"MSDARTS_EXECUTION": str(flow_run.id), "MSDARTS_FLOW_RUN": str(flow_run.id)}
             variables = {**identity, **(environment or {}), **gpu}
-            outcome = run_stage(stage.name, folder, force=force, environment=variables, on_line=on_line)
+            outcome = run_stage(
+                stage.name,
+                folder,
+                force=force,
+                seconds=timeout_hours * 3600,
+                environment=variables,
+                on_line=on_line,
+            )
+    except TimeoutError:
+        message = f"{stage.name}: not done after {timeout_hours:g} hours; give it more as timeout_hours"
+        return Failed(name=TIMED_OUT, message=message)
     except UserError as error:
         return Failed(name=BAD_INPUT, message=f"{stage.name}: {error}")
     match outcome.status:

@@ -8,6 +8,7 @@ as a failure of the machine, which is tried again.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import queue
 import re
@@ -15,6 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -72,18 +74,19 @@ def run_stage(
     folder: Path,
     *,
     force: bool = False,
+    seconds: float = math.inf,
     environment: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Runs ``dvc repro`` for this one stage in ``folder``; ``on_line`` is called with each line that it prints.
 
-    Other DVC processes of the folder are waited for. However the call ends, also by what ``on_line``, a signal, a
-    timeout or a cancellation raises, no process of the stage is left.
+    Other DVC processes of the folder are waited for. However the call ends, also by what ``on_line``, a signal or a
+    cancellation raises, no process of the stage is left. Raises TimeoutError when it takes longer than ``seconds``.
     """
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
     lines: list[str] = []
     with _started([*command, *(["--force"] if force else [])], folder, environment or {}) as process:
-        for line in _lines(process):
+        for line in _lines(process, time.monotonic() + seconds):
             lines.append(line)
             on_line(line)
         return outcome(name, process.wait(), lines)
@@ -132,8 +135,11 @@ def _started(
         process.stdout.close()
 
 
-def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
-    """The lines as they come. Read in a thread, for nothing interrupts a thread that waits for a line."""
+def _lines(process: subprocess.Popen[str], end: float) -> Iterator[str]:
+    """The lines as they come. Read in a thread, for nothing interrupts a thread that waits for a line.
+
+    Raises TimeoutError at the time ``end``, Stopped when the flow ends.
+    """
     arrived: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def read() -> None:
@@ -148,6 +154,8 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
     while True:
         if ending is not None and ending.is_set():
             raise Stopped
+        if time.monotonic() > end:
+            raise TimeoutError
         try:
             line = arrived.get(timeout=_POLL)
         except queue.Empty:
