@@ -60,7 +60,8 @@ ui: $(VENV)/ready ## look at all runs in a browser: http://127.0.0.1:5000
 lock: $(VENV)/ready ## resolve pyproject.toml anew into requirements.lock
 	uv pip compile --universal --generate-hashes --no-emit-index-url --group dev pyproject.toml -o requirements.lock -q
 
-clean: ## remove what stages, tests and tools have made (not .venv, not the DVC cache)
+clean: ## remove what stages, flows, tests and tools have made (not .venv, not the DVC cache)
+	rm -rf .dvc/tmp/exps/flows && git worktree prune
 	rm -rf artifacts .checkpoints mlflow.db mlruns dvc_plots .pytest_cache .ruff_cache .import_linter_cache
 
 # Python 3.11 or 3.12, whichever is there; uv in the version of the lock, then everything by hash.

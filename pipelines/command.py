@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -23,25 +24,14 @@ SERVER = "http://127.0.0.1:4200/api"  # what `make server` starts
 BAD_INPUT = "BadInput"  # name of the state of what only the user can mend
 
 
-@contextlib.contextmanager
-def server() -> Iterator[None]:
-    """The server the user has chosen, or the one that is running on this machine, or one for this block alone."""
-    if PREFECT_API_URL.value():
-        yield
-    elif _answers(SERVER):
-        with temporary_settings({PREFECT_API_URL: SERVER}):
-            yield
-    else:
-        from prefect.server.api.server import SubprocessASGIServer  # seconds: only where it is needed
-
-        own = SubprocessASGIServer()  # ends with this process, after the last logs have been sent
-        own.start(timeout=PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
-        with temporary_settings({PREFECT_API_URL: own.api_url}):
-            yield
-
-
-def exit_status(state: State) -> int:
-    """What the command of a flow that ended so returns, after the one line on stderr where it failed."""
+def run_flow(flow: Callable[[], State]) -> int:
+    """Calls a flow, on a server that there is or one of its own; the exit status, after the line on stderr if it failed."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # ends stages on its way out
+    try:
+        with _server():
+            state = flow()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     if state.is_completed():
         return 0
     print(f"error: {state.message}", file=sys.stderr)
@@ -62,6 +52,23 @@ def yaml_value(value: str, option: str) -> Any:
         return YAML(typ="safe").load(value)
     except YAMLError:
         raise UserError(f"{option}: {value!r} is not valid YAML; put the value in quotes") from None
+
+
+@contextlib.contextmanager
+def _server() -> Iterator[None]:
+    """The server the user has chosen, or the one that is running on this machine, or one for this block alone."""
+    if PREFECT_API_URL.value():
+        yield
+    elif _answers(SERVER):
+        with temporary_settings({PREFECT_API_URL: SERVER}):
+            yield
+    else:
+        from prefect.server.api.server import SubprocessASGIServer  # seconds: only where it is needed
+
+        own = SubprocessASGIServer()  # ends with this process, after the last logs have been sent
+        own.start(timeout=PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
+        with temporary_settings({PREFECT_API_URL: own.api_url}):
+            yield
 
 
 def _answers(api: str) -> bool:

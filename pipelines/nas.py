@@ -28,7 +28,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from pipelines.command import BAD_INPUT, change, exit_status, server
+from pipelines.command import BAD_INPUT, change, run_flow
 from pipelines.graph import Stage, stages, up_to_date
 from pipelines.process import run_stage
 from pipelines.summary import publish
@@ -42,7 +42,7 @@ RETRIES, RETRY_DELAYS = 2, [10.0, 60.0]  # of failures of the machine; seconds
 
 _EPOCH = re.compile(r"(\w+) epoch (\d+)/(\d+)\s+(.*)")
 
-TIMED_OUT = "TimedOut"
+TIMED_OUT = "TimedOut"  # what Prefect calls it
 CACHED = "cached: nothing that it depends on has changed"
 
 
@@ -60,7 +60,7 @@ def nas(
             and becomes a DVC experiment.
         target: The last stage to run, after those it depends on; empty: every stage.
         force: Run stages even where nothing has changed.
-        timeout_hours: The longest that one stage may take.
+        timeout_hours: The longest that one stage may take; waiting for a GPU does not count.
     """
     changes = params or {}
     try:
@@ -86,9 +86,9 @@ def execute_all(
 ) -> State:
     """One stage after another; the state of the first that fails, or Completed."""
     for stage in chain:
-        state = execute(stage, folder, timeout_hours, force, environment, return_state=True)
-        if not state.is_completed():
-            return state
+        state = execute(stage, folder, force, timeout_hours, environment, return_state=True)
+        if not state.is_completed():  # a new state: a task's own would be counted, not shown
+            return Failed(name=state.name, message=state.message)
     return Completed()
 
 
@@ -108,8 +108,8 @@ def _may_pass(_: Any, __: TaskRun, state: State) -> bool:
 def execute(
     stage: Stage,
     folder: Path,
-    timeout_hours: float,
     force: bool,
+    timeout_hours: float,
     environment: Mapping[str, str] | None = None,
 ) -> State:
     """One stage, with more variables in its environment. The state says whether it ran or nothing had changed, or in one
@@ -126,17 +126,16 @@ def execute(
     try:
         with _gpu(stage) as gpu:
             identity = {"MSDARTS_EXECUTION": str(flow_run.id), "MSDARTS_FLOW_RUN": str(flow_run.id)}
-            variables = {**identity, **(environment or {}), **gpu}
             outcome = run_stage(
                 stage.name,
                 folder,
                 force=force,
-                seconds=timeout_hours * 3600,
-                environment=variables,
+                timeout=timeout_hours * 3600,
+                environment={**identity, **(environment or {}), **gpu},
                 on_line=on_line,
             )
     except TimeoutError:
-        message = f"{stage.name}: not done after {timeout_hours:g} hours; give it more as timeout_hours"
+        message = f"{stage.name}: took longer than timeout_hours ({timeout_hours:g}); the next run goes on from its last epoch"
         return Failed(name=TIMED_OUT, message=message)
     except UserError as error:
         return Failed(name=BAD_INPUT, message=f"{stage.name}: {error}")
@@ -210,8 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: nas: {error}", file=sys.stderr)
         return 2
-    with server():
-        return exit_status(nas(changes, options.target, options.force, return_state=True))
+    return run_flow(lambda: nas(changes, options.target, options.force, return_state=True))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from stages._runtime import OWNER
 
 GRACE = 20.0  # seconds a stage has to put its affairs in order; a Prefect worker gives the whole flow run 30
 LOCK_GRACE = 5.0  # seconds that DVC has to release its locks
-_POLL = 0.5  # seconds: between two looks at whether a timeout, a signal or a lost lease has come
+_POLL = 0.5  # seconds: between two looks at whether the time is over, a signal or a lost lease has come
 
 _STATUS = re.compile(r"ERROR: failed to reproduce '.+': failed to run: .+, exited with (-?\d+)")
 _MISSING = re.compile(r"ERROR: failed to reproduce '(.+)': dependency '(.+)' does not exist")
@@ -74,19 +74,19 @@ def run_stage(
     folder: Path,
     *,
     force: bool = False,
-    seconds: float = math.inf,
+    timeout: float = math.inf,
     environment: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Runs ``dvc repro`` for this one stage in ``folder``; ``on_line`` is called with each line that it prints.
 
-    Other DVC processes of the folder are waited for. However the call ends, also by what ``on_line``, a signal or a
-    cancellation raises, no process of the stage is left. Raises TimeoutError when it takes longer than ``seconds``.
+    Other DVC processes of the folder are waited for. Raises TimeoutError after ``timeout`` seconds. However the call
+    ends, also by what ``on_line``, a signal or a cancellation raises, no process of the stage is left.
     """
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
     lines: list[str] = []
     with _started([*command, *(["--force"] if force else [])], folder, environment or {}) as process:
-        for line in _lines(process, time.monotonic() + seconds):
+        for line in _lines(process, time.monotonic() + timeout):
             lines.append(line)
             on_line(line)
         return outcome(name, process.wait(), lines)
@@ -135,10 +135,10 @@ def _started(
         process.stdout.close()
 
 
-def _lines(process: subprocess.Popen[str], end: float) -> Iterator[str]:
-    """The lines as they come. Read in a thread, for nothing interrupts a thread that waits for a line.
+def _lines(process: subprocess.Popen[str], deadline: float) -> Iterator[str]:
+    """The lines as they come, until a time of the monotonic clock.
 
-    Raises TimeoutError at the time ``end``, Stopped when the flow ends.
+    They are read in a thread of its own, for nothing interrupts one that waits for a line.
     """
     arrived: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
@@ -154,7 +154,7 @@ def _lines(process: subprocess.Popen[str], end: float) -> Iterator[str]:
     while True:
         if ending is not None and ending.is_set():
             raise Stopped
-        if time.monotonic() > end:
+        if time.monotonic() > deadline:
             raise TimeoutError
         try:
             line = arrived.get(timeout=_POLL)

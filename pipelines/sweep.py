@@ -26,7 +26,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner
 
 from pipelines import sweep_report as report
-from pipelines.command import BAD_INPUT, change, exit_status, server, yaml_value
+from pipelines.command import BAD_INPUT, change, run_flow, yaml_value
 from pipelines.graph import Stage, stages, without_effect
 from pipelines.nas import execute_all, nas
 from pipelines.process import ended_together
@@ -138,7 +138,7 @@ def sweep(
             if best is None:
                 raise _all_failed(results)
             said = report.publish_winner(run, *_finish(best, timeout_hours))
-            return Completed(message=f"{best.trial} of {len(results)} trials: {said}")
+            return Completed(message=f"{best.trial} is the best of {len(results)} trials: {said}")
     except UserError as error:
         return Failed(name=BAD_INPUT, message=str(error))
     except MachineError as error:
@@ -343,12 +343,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: sweep: {error}", file=sys.stderr)
         return 2
-    with server():
-        state = sweep(
+    return run_flow(
+        lambda: sweep(
             seeds, params, grid, options.rank_by, options.ranking_epochs, options.runner, options.workers,
             options.address, return_state=True,
-        )  # fmt: skip
-        return exit_status(state)
+        )
+    )  # fmt: skip
 
 
 def _seeds(text: str) -> int | list[int]:

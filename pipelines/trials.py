@@ -116,4 +116,4 @@ def run_trial(
             state = execute_all(chain, folder, timeout_hours, environment=environment)
     except UserError as error:
         return Failed(name=BAD_INPUT, message=str(error))
-    return state if state.is_failed() or state.is_crashed() else Completed(message=f"{name} is done")
+    return state if state.is_failed() else Completed(message=f"{name} is done")

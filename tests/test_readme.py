@@ -43,7 +43,8 @@ def user_environment() -> dict[str, str]:
 
 def shell(command: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Runs a line as a user would type it, the environment activated."""
-    environment = user_environment() | {"DVC_PAGER": "cat", **variables}
+    own = {"DVC_PAGER": "cat", "PREFECT_HOME": str(folder.parent / "prefect")}
+    environment = user_environment() | own | variables
     line = f"source .venv/bin/activate; {command}" if not command.startswith("make") else command
     done = subprocess.run(
         ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, check=False

@@ -85,6 +85,16 @@ def processes_in(folder: Path) -> list[psutil.Process]:
     return found
 
 
+def none_is_left(folder: Path, seconds: float = 30) -> bool:
+    """Whether the folder's processes end within that time."""
+    late = time.monotonic() + seconds
+    while processes_in(folder):
+        if time.monotonic() > late:
+            return False
+        time.sleep(0.2)
+    return True
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

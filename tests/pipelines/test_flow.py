@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,7 +26,7 @@ from prefect.states import Cancelling
 
 from pipelines.nas import BAD_INPUT, CACHED
 from pipelines.workspace import WORKSPACES, experiment_name
-from tests.pipelines.conftest import HOST, SMALL, Server, end, processes_in
+from tests.pipelines.conftest import HOST, SMALL, Server, end, none_is_left, processes_in
 from tests.stages.conftest import write_params
 from tests.stages.test_interrupt import contents
 
@@ -37,14 +37,13 @@ KILLED = {"search.seed": 3}
 def scheduled(server: Server, new_worker: Callable[[], object]) -> FlowRun:
     """A run of the whole chain that the scheduler made for the deployment nightly, once it has ended."""
     deployment = server.client.read_deployment_by_name("nas/nightly")
-    schedule = IntervalSchedule(
-        interval=timedelta(days=1), anchor_date=datetime.now(UTC) + timedelta(seconds=6)
-    )
-    server.client.create_deployment_schedules(deployment.id, [(schedule, True)])
-    late = time.monotonic() + 90
+    often = IntervalSchedule(interval=timedelta(seconds=30))
+    (schedule,) = server.client.create_deployment_schedules(deployment.id, [(often, True)])
+    late = time.monotonic() + 180
     while not (runs := [run for run in server.client.read_flow_runs() if run.start_time is not None]):
         assert time.monotonic() < late, "the scheduler made no run that a worker took"
         time.sleep(0.5)
+    server.client.delete_deployment_schedule(deployment.id, schedule.id)
     return server.ended(runs[0].id, 400)
 
 
@@ -71,7 +70,7 @@ def killed(
     ancestors = {process.pid for process in stage_process(folder_of(server, KILLED), "search").parents()}
     (pid,) = ancestors & workers.keys()
     end(workers.pop(pid))
-    assert processes_in(folder_of(server, KILLED)) == []
+    assert none_is_left(folder_of(server, KILLED))
     new_worker()
     return id, time.monotonic()
 
@@ -122,10 +121,7 @@ def test_a_killed_stage_is_tried_again_and_a_cancelled_run_leaves_no_process(
     cancelled = server.ended(id)
     assert cancelled.state is not None
     assert cancelled.state.is_cancelled()
-    late = time.monotonic() + 30
-    while left := processes_in(folder):
-        assert time.monotonic() < late, left
-        time.sleep(0.2)
+    assert none_is_left(folder), processes_in(folder)
     search = server.tasks(id)["search"]
     assert search.run_count == 2
     assert any("search: killed by SIGKILL" in line for _, line in server.lines(id))

@@ -124,3 +124,10 @@ def test_no_process_is_left_when_the_caller_is_interrupted(
     assert processes_in(folder) == []
     assert time.monotonic() - started < 60
     assert run_stage("first", folder) == Outcome(0, True, "")  # no lock is left either
+
+
+def test_a_stage_that_takes_too_long_is_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.process.GRACE", 1.0)
+    with pytest.raises(TimeoutError):
+        run_stage("deaf", folder, timeout=6)
+    assert processes_in(folder) == []
