@@ -1,6 +1,6 @@
 # `make` prints this list. Everything runs in .venv, made from requirements.lock on first use.
 .DEFAULT_GOAL := help
-.PHONY: help repro flow server worker deploy test check format serve rollback bench bench-serve stability lock ui clean
+.PHONY: help repro flow sweep clusters server worker deploy test check format serve rollback bench bench-serve stability lock ui clean
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,6 +19,12 @@ repro: $(VENV)/ready ## images to registered network: runs every stage that is o
 
 flow: $(VENV)/ready ## the same as a Prefect flow, nothing else started (ARGS="-S search.seed=3 --target search")
 	python -m pipelines.nas $(ARGS)
+
+sweep: $(VENV)/ready ## search with several seeds, retrain and register the best (ARGS="--seeds 5 --workers 2")
+	python -m pipelines.sweep $(ARGS)
+
+clusters: $(VENV)/ready ## install Ray and Dask, for sweeps on the machines of a cluster
+	uv pip install --quiet --require-hashes --no-deps -r requirements-clusters.lock
 
 server: $(VENV)/ready ## Prefect's server and pages: http://127.0.0.1:4200
 	env -u PREFECT_API_URL prefect server start --host 127.0.0.1 --port 4200
@@ -60,8 +66,11 @@ bench-serve: $(VENV)/ready ## time the server against MLflow's on the exported m
 ui: $(VENV)/ready ## look at all runs in a browser: http://127.0.0.1:5000
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
 
-lock: $(VENV)/ready ## resolve pyproject.toml anew into requirements.lock
+lock: $(VENV)/ready ## resolve pyproject.toml anew into requirements.lock, and what clusters add into another
 	uv pip compile --universal --generate-hashes --no-emit-index-url --group dev pyproject.toml -o requirements.lock -q
+	set -o pipefail; uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra ray --extra dask \
+	  pyproject.toml -c requirements.lock $$(grep -oE '^[a-z0-9._-]+==' requirements.lock | sed 's/\(.*\)==/--no-emit-package=\1/') \
+	  | grep -v '^#' > requirements-clusters.lock
 
 clean: ## remove what stages, flows, tests and tools have made (not .venv, not the DVC cache)
 	rm -rf .dvc/tmp/exps/flows && git worktree prune

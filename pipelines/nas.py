@@ -12,10 +12,8 @@ import argparse
 import contextlib
 import os
 import re
-import signal
 import sys
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
@@ -28,11 +26,9 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.concurrency._asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Failed
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
+from pipelines.command import BAD_INPUT, change, run_flow
 from pipelines.graph import Stage, stages, up_to_date
 from pipelines.process import run_stage
 from pipelines.summary import publish
@@ -43,12 +39,8 @@ from stages.params import PARAMS_FILE, load
 GPU_LIMIT = "MSDARTS_GPU_LIMIT"  # name of the global concurrency limit that guards this worker's GPU
 LEASE = 60.0  # seconds after which the GPU of a flow run that died is free again
 RETRIES, RETRY_DELAYS = 2, [10.0, 60.0]  # of failures of the machine; seconds
-SERVER = "http://127.0.0.1:4200/api"  # what `make server` starts
 
 _EPOCH = re.compile(r"(\w+) epoch (\d+)/(\d+)\s+(.*)")
-
-
-BAD_INPUT = "BadInput"  # name of the state of what only the user can mend
 
 TIMED_OUT = "TimedOut"  # what Prefect calls it
 CACHED = "cached: nothing that it depends on has changed"
@@ -73,16 +65,31 @@ def nas(
     changes = params or {}
     try:
         with workspace(changes, get_run_logger().info) as folder:
-            for stage in stages(folder, target):
-                state = execute(stage, folder, force, timeout_hours, return_state=True)
-                if not state.is_completed():  # a new state: a task's own would be counted, not shown
-                    return Failed(name=state.name, message=state.message)
+            state = execute_all(stages(folder, target), folder, timeout_hours, force=force)
+            if not state.is_completed():
+                return state
             if changes:
                 save_experiment(folder)
             publish(folder, changes)
     except UserError as error:
         return Failed(name=BAD_INPUT, message=str(error))
     return Completed(message=f"{target or 'every stage'} is done")
+
+
+def execute_all(
+    chain: Sequence[Stage],
+    folder: Path,
+    timeout_hours: float,
+    *,
+    force: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> State:
+    """One stage after another; the state of the first that fails, or Completed."""
+    for stage in chain:
+        state = execute(stage, folder, force, timeout_hours, environment, return_state=True)
+        if not state.is_completed():  # a new state: a task's own would be counted, not shown
+            return Failed(name=state.name, message=state.message)
+    return Completed()
 
 
 def _may_pass(_: Any, __: TaskRun, state: State) -> bool:
@@ -98,8 +105,16 @@ def _may_pass(_: Any, __: TaskRun, state: State) -> bool:
     retry_delay_seconds=RETRY_DELAYS,
     retry_condition_fn=_may_pass,
 )
-def execute(stage: Stage, folder: Path, force: bool, timeout_hours: float) -> State:
-    """One stage. The state says whether it ran or nothing had changed, or in one line what is wrong."""
+def execute(
+    stage: Stage,
+    folder: Path,
+    force: bool,
+    timeout_hours: float,
+    environment: Mapping[str, str] | None = None,
+) -> State:
+    """One stage, with more variables in its environment. The state says whether it ran or nothing had changed, or in one
+    line what is wrong.
+    """
     logger, show = get_run_logger(), _progress(stage.name)
 
     def on_line(line: str) -> None:
@@ -109,14 +124,14 @@ def execute(stage: Stage, folder: Path, force: bool, timeout_hours: float) -> St
     if not force and up_to_date(folder, stage.name):
         return Completed(name="Cached", message=CACHED)
     try:
-        with _gpu(stage) as environment:
+        with _gpu(stage) as gpu:
             identity = {"MSDARTS_EXECUTION": str(flow_run.id), "MSDARTS_FLOW_RUN": str(flow_run.id)}
             outcome = run_stage(
                 stage.name,
                 folder,
                 force=force,
                 timeout=timeout_hours * 3600,
-                environment={**identity, **environment},
+                environment={**identity, **(environment or {}), **gpu},
                 on_line=on_line,
             )
     except TimeoutError:
@@ -188,43 +203,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="run stages even where nothing has changed")
     options = parser.parse_args(arguments)
     try:
-        changes = dict(_change(text) for text in options.set_param)
+        changes = dict(change(text) for text in options.set_param)
         load(PARAMS_FILE, changes)  # a typing error does not wait for a server
         stages(Path.cwd(), options.target)
     except UserError as error:
         print(f"error: nas: {error}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # ends the stage on its way out
-    try:
-        with temporary_settings({PREFECT_API_URL: SERVER} if _answers(SERVER) else {}):
-            state = nas(changes, options.target, options.force, return_state=True)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    if state.is_completed():
-        return 0
-    print(f"error: {state.message}", file=sys.stderr)
-    return 2 if state.name == BAD_INPUT else 1
-
-
-def _change(text: str) -> tuple[str, Any]:
-    """``search.seed=3`` as a key and a value, read as YAML, as DVC reads it. Raises UserError."""
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise UserError(f"--set-param {text} has no value; write it as KEY=VALUE")
-    try:
-        return key.strip(), YAML(typ="safe").load(value)
-    except YAMLError:
-        raise UserError(f"--set-param {text}: {value!r} is not valid YAML; put the value in quotes") from None
-
-
-def _answers(api: str) -> bool:
-    if PREFECT_API_URL.value():
-        return False  # the user has chosen one
-    try:
-        with urllib.request.urlopen(f"{api}/health", timeout=1):
-            return True
-    except OSError:
-        return False
+    return run_flow(lambda: nas(changes, options.target, options.force, return_state=True))
 
 
 if __name__ == "__main__":

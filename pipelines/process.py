@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,30 @@ _STATUS = re.compile(r"ERROR: failed to reproduce '.+': failed to run: .+, exite
 _MISSING = re.compile(r"ERROR: failed to reproduce '(.+)': dependency '(.+)' does not exist")
 _STAGE_ERROR = re.compile(r"error: (\w+: .+)")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+_ENDING: ContextVar[threading.Event | None] = ContextVar("_ENDING", default=None)
+
+
+class Stopped(BaseException):
+    """The flow that a stage is a part of ends. Not an Exception: nobody tries the stage again."""
+
+
+@contextlib.contextmanager
+def ended_together() -> Iterator[None]:
+    """Stages started within the block, also by threads that have its context, end when an exception leaves it.
+
+    A signal reaches the main thread alone: those that wait for a stage in other threads are told by this.
+    """
+    ending = threading.Event()
+    before = _ENDING.set(ending)
+    try:
+        yield
+    except BaseException:
+        ending.set()
+        raise
+    finally:
+        _ENDING.reset(before)
 
 
 @dataclass(frozen=True)
@@ -125,7 +150,10 @@ def _lines(process: subprocess.Popen[str], deadline: float) -> Iterator[str]:
         arrived.put(None)
 
     threading.Thread(target=read, daemon=True).start()
+    ending = _ENDING.get()
     while True:
+        if ending is not None and ending.is_set():
+            raise Stopped
         if time.monotonic() > deadline:
             raise TimeoutError
         try:

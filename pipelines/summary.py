@@ -47,7 +47,7 @@ def markdown(folder: Path, changes: Mapping[str, Any]) -> str:
     changed = [f"With {', '.join(f'`{key}={value}`' for key, value in changes.items())}: "
                f"experiment `{experiment_name(changes)}`, workspace `{folder}`."] if changes else []  # fmt: skip
     cells = [
-        f"**{path.stem}**\n\n![{path.stem} cell]({_embedded(path)})"
+        f"**{path.stem}**\n\n![{path.stem} cell]({embedded(path)})"
         for path in sorted((folder / GENOTYPE).glob("*.png"))
     ]
     return "\n\n".join(
@@ -55,12 +55,16 @@ def markdown(folder: Path, changes: Mapping[str, Any]) -> str:
     )
 
 
+def mlflow_page(store: str) -> str:
+    """Where a browser finds the runs of a tracking store."""
+    page = os.environ.get(MLFLOW_PAGE) or (store if store.startswith("http") else DEFAULT_PAGE)
+    return page.rstrip("/")
+
+
 def _links(folder: Path) -> list[str]:
     links = []
     pipeline, registry = _read(folder / PIPELINE), _read(folder / REGISTRY)
-    store = pipeline.get("tracking_uri", "")
-    page = os.environ.get(MLFLOW_PAGE) or (store if store.startswith("http") else DEFAULT_PAGE)
-    page = page.rstrip("/")
+    page = mlflow_page(pipeline.get("tracking_uri", ""))
     if "experiment_id" in pipeline:
         run = f"{page}/#/experiments/{pipeline['experiment_id']}/runs/{pipeline['run_id']}"
         links.append(f"- [MLflow run]({run})")
@@ -83,6 +87,6 @@ def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def _embedded(picture: Path) -> str:
+def embedded(picture: Path) -> str:
     """The picture as an address that holds it: the Prefect server cannot read the files of a worker."""
     return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -28,6 +29,9 @@ from stages.params import PARAMS_FILE, load, read, replace
 
 WORKSPACES = Path(".dvc/tmp/exps/flows")  # where stages know that results belong to the project around it
 _LOCK_FILE = "dvc.lock"
+logging.getLogger("dvc_data").setLevel(
+    logging.ERROR
+)  # that there is nothing yet to check out is as it should be
 _AUTHOR = {
     f"GIT_{role}_{what}": value
     for role in ("AUTHOR", "COMMITTER")
@@ -41,10 +45,13 @@ def experiment_name(changes: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def workspace(changes: Mapping[str, Any], on_wait: Callable[[str], None] = lambda _: None) -> Iterator[Path]:
+def workspace(
+    changes: Mapping[str, Any], on_wait: Callable[[str], None] = lambda _: None, base: Path | None = None
+) -> Iterator[Path]:
     """A folder with these parameters in params.yaml, for this process alone; ``on_wait`` is told of a wait for it.
 
-    The current folder is the project. Raises UserError when params.yaml or a change is wrong, before anything is made.
+    The current folder is the project. A workspace that has none starts with the results of ``base``, another workspace, or
+    of the project. Raises UserError when params.yaml or a change is wrong, before anything is made.
     """
     load(PARAMS_FILE, changes)
     project = Path.cwd()
@@ -52,7 +59,8 @@ def workspace(changes: Mapping[str, Any], on_wait: Callable[[str], None] = lambd
     lock = project / STATE / f"{folder.name if changes else 'project'}.flow.lock"
     with _only_one(lock, lambda: on_wait(f"waits for another flow run in {folder}")):
         if changes:
-            _make(project, folder, changes)
+            with FileLock(project / STATE / "workspaces.lock"):  # git makes one worktree at a time
+                _make(project, folder, changes, base or project)
         yield folder
 
 
@@ -90,7 +98,7 @@ def _only_one(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
         lock.release()
 
 
-def _make(project: Path, folder: Path, changes: Mapping[str, Any]) -> None:
+def _make(project: Path, folder: Path, changes: Mapping[str, Any], base: Path) -> None:
     """Makes the workspace, or brings the one that is there to what the project's code is now."""
     new = not (folder / PARAMS_FILE).exists()
     commit = _git(project, "rev-parse", "HEAD")
@@ -98,7 +106,8 @@ def _make(project: Path, folder: Path, changes: Mapping[str, Any]) -> None:
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed while it made it
         _git(project, "worktree", "prune")
         _git(project, "worktree", "add", "--quiet", "--detach", "--no-checkout", str(folder), commit)
-    source = project if new else folder
+    bare = not (folder / _LOCK_FILE).exists()  # also where a run was killed before it had finished anything
+    source = base if bare else folder
     results = (source / _LOCK_FILE).read_bytes() if (source / _LOCK_FILE).exists() else None
     _git(folder, "reset", "--quiet", "--hard", commit)
     if changed := _git(project, "diff", "HEAD", "--binary", "--", ".", f":!{_LOCK_FILE}"):
@@ -111,7 +120,7 @@ def _make(project: Path, folder: Path, changes: Mapping[str, Any]) -> None:
     YAML().dump(params, folder / PARAMS_FILE)
     _share_data(project, folder, Path(load(folder / PARAMS_FILE).data.root))
     _share_cache(project, folder)
-    if new and results is not None:
+    if bare and results is not None:
         with Repo(str(folder)) as repo:
             repo.checkout(allow_missing=True)
 

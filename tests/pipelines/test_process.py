@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
 
 from pipelines.graph import Stage, stages, up_to_date
-from pipelines.process import Outcome, outcome, run_stage
+from pipelines.process import Outcome, Stopped, ended_together, outcome, run_stage
 from stages.errors import UserError
 from tests.pipelines.conftest import processes_in
 
@@ -131,4 +134,27 @@ def test_a_stage_that_takes_too_long_is_ended(folder: Path, monkeypatch: pytest.
     monkeypatch.setattr("pipelines.process.GRACE", 1.0)
     with pytest.raises(TimeoutError):
         run_stage("deaf", folder, timeout=6)
+    assert processes_in(folder) == []
+
+
+def test_stages_that_other_threads_wait_for_end_with_the_flow(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.process.GRACE", 1.0)
+    works = threading.Event()
+
+    def on_line(line: str) -> None:
+        if line == "works":
+            works.set()
+
+    def interrupted(pool: ThreadPoolExecutor) -> None:
+        with ended_together():
+            waiting.append(pool.submit(copy_context().run, run_stage, "deaf", folder, on_line=on_line))
+            assert works.wait(60)
+            raise KeyboardInterrupt
+
+    waiting: list[Future[Outcome]] = []
+    with ThreadPoolExecutor() as pool, pytest.raises(KeyboardInterrupt):
+        interrupted(pool)
+    assert isinstance(waiting[0].exception(), Stopped)
     assert processes_in(folder) == []

@@ -1,0 +1,79 @@
+"""What flows have in common as commands: options, the server that they report to, exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from prefect.client.schemas.objects import State
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    temporary_settings,
+)
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from stages.errors import UserError
+
+SERVER = "http://127.0.0.1:4200/api"  # what `make server` starts
+BAD_INPUT = "BadInput"  # name of the state of what only the user can mend
+
+
+def run_flow(flow: Callable[[], State]) -> int:
+    """Calls a flow, on a server that there is or one of its own; the exit status, after the line on stderr if it failed."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # ends stages on its way out
+    try:
+        with _server():
+            state = flow()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    if state.is_completed():
+        return 0
+    print(f"error: {state.message}", file=sys.stderr)
+    return 2 if state.name == BAD_INPUT else 1
+
+
+def change(text: str) -> tuple[str, Any]:
+    """``search.seed=3`` as a key and a value, read as YAML, as DVC reads it. Raises UserError."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--set-param {text} has no value; write it as KEY=VALUE")
+    return key.strip(), yaml_value(value, f"--set-param {text}")
+
+
+def yaml_value(value: str, option: str) -> Any:
+    """A value of an option, read as YAML. Raises UserError."""
+    try:
+        return YAML(typ="safe").load(value)
+    except YAMLError:
+        raise UserError(f"{option}: {value!r} is not valid YAML; put the value in quotes") from None
+
+
+@contextlib.contextmanager
+def _server() -> Iterator[None]:
+    """The server the user has chosen, or the one that is running on this machine, or one for this block alone."""
+    if PREFECT_API_URL.value():
+        yield
+    elif _answers(SERVER):
+        with temporary_settings({PREFECT_API_URL: SERVER}):
+            yield
+    else:
+        from prefect.server.api.server import SubprocessASGIServer  # seconds: only where it is needed
+
+        own = SubprocessASGIServer()  # ends with this process, after the last logs have been sent
+        own.start(timeout=PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
+        with temporary_settings({PREFECT_API_URL: own.api_url}):
+            yield
+
+
+def _answers(api: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{api}/health", timeout=1):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,209 @@
+"""What a sweep leaves behind: one run in MLflow, above those of its trials, with a table and a picture of all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from mlflow import MlflowClient
+from mlflow.entities import Param
+from mlflow.exceptions import MlflowException
+from prefect.artifacts import create_markdown_artifact
+
+from pipelines.summary import embedded, mlflow_page
+from pipelines.trials import SEED, RankBy, Result, Trial
+from stages._files import REGISTRY, RETRAIN, read_json, write_rows
+from stages._runtime import PIPELINE
+from stages._tracking import client, experiment_id, git_commit, reported, tracking_uri
+from stages.params import PARAMS_FILE, load
+
+matplotlib.use("Agg")
+
+RANKED: dict[RankBy, str] = {  # what is compared, in words
+    "search": "validation accuracy of the search",
+    "short-retrain": "validation accuracy after a short retraining",
+}
+_FOUND, _BEST, _FAILED = "#2b6cb0", "#c05621", "#c53030"
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """The sweep's run in MLflow."""
+
+    mlflow: MlflowClient
+    experiment_id: str
+    id: str
+
+    @property
+    def page(self) -> str:
+        return f"{mlflow_page(tracking_uri())}/#/experiments/{self.experiment_id}/runs/{self.id}"
+
+
+@contextlib.contextmanager
+def sweep_run(trials: Sequence[Trial], rank_by: RankBy) -> Iterator[SweepRun]:
+    """The sweep's run: the one that the same trials had before, or a new one. Ends as FINISHED, FAILED or KILLED."""
+    whole = [load(PARAMS_FILE, trial.changes).model_dump() for trial in trials]
+    key = hashlib.sha256(json.dumps([whole, rank_by], sort_keys=True).encode()).hexdigest()[:16]
+    mlflow = client()
+    with reported():
+        experiment = experiment_id(mlflow)
+        before = mlflow.search_runs([experiment], f"tags.sweep = '{key}'", max_results=1)
+        tags = {"sweep": key, "stage": "sweep", "git_commit": git_commit()}
+        run = before[0] if before else mlflow.create_run(experiment, run_name="sweep", tags=tags)
+        mlflow.update_run(run.info.run_id, status="RUNNING")
+        about = {"rank_by": rank_by, "trials": "; ".join(map(str, trials))}
+        mlflow.log_batch(run.info.run_id, params=[Param(name, value) for name, value in about.items()])
+    status = "KILLED"
+    try:
+        yield SweepRun(mlflow, experiment, run.info.run_id)
+        status = "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        # A server that is away now must not hide the error that is on its way.
+        with contextlib.suppress(MlflowException) if status != "FINISHED" else reported():
+            mlflow.set_terminated(run.info.run_id, status=status)
+
+
+def run_of(folder: Path) -> str:
+    """The id of the MLflow run above those of a workspace's stages; empty where none has run."""
+    file = folder / PIPELINE
+    about = read_json(file) if file.exists() else {}
+    return about["run_id"] if about.get("tracking_uri") == tracking_uri() else ""
+
+
+def publish(run: SweepRun, results: Sequence[Result], best: Result | None, rank_by: RankBy) -> None:
+    """Table and picture of all trials, in MLflow and as a Prefect artifact; the trials' runs become the run's children."""
+    with tempfile.TemporaryDirectory() as name, reported():
+        table, picture = Path(name) / "trials.csv", Path(name) / "trials.png"
+        write_rows(table, rows(results, best))
+        draw(picture, results, best, rank_by)
+        for result in results:
+            if result.run_id:
+                run.mlflow.set_tag(result.run_id, "mlflow.parentRunId", run.id)
+                run.mlflow.set_tag(result.run_id, "mlflow.runName", str(result.trial))
+        for file in (table, picture):
+            run.mlflow.log_artifact(run.id, str(file))
+        run.mlflow.log_metric(run.id, "failed_trials", sum(result.state == "failed" for result in results))
+        if best is not None and best.accuracy is not None:
+            run.mlflow.log_metric(run.id, "valid_accuracy", best.accuracy)
+            run.mlflow.set_tag(run.id, "winner", best.trial.name)
+        text = markdown(results, best, rank_by, picture, run.page)
+    create_markdown_artifact(markdown=text, key="sweep", description="All trials of the sweep")
+
+
+def publish_winner(run: SweepRun, folder: Path, child: str) -> str:
+    """Adds what retraining the winner came to; returns it in one line. ``child``: its run in MLflow."""
+    metrics, registry = read_json(folder / RETRAIN / "metrics.json"), read_json(folder / REGISTRY)
+    with reported():
+        run.mlflow.log_metric(run.id, "test_accuracy", metrics["test_accuracy"])
+        run.mlflow.set_tag(run.id, "registered", f"{registry['model']} version {registry['version']}")
+        if child:
+            run.mlflow.set_tag(child, "mlflow.parentRunId", run.id)
+    return (
+        f"test accuracy {metrics['test_accuracy']:.4f}, {registry['model']} version {registry['version']}:"
+        f" {registry['reason']}"
+    )
+
+
+def rows(results: Sequence[Result], best: Result | None) -> list[dict[str, Any]]:
+    """A row for each trial, in the order of the plan."""
+    return [
+        {
+            "experiment": result.trial.name,
+            "seed": result.trial.seed,
+            **result.trial.point,
+            "valid_accuracy": result.accuracy,
+            "state": result.state,
+            "winner": result is best,
+            "error": result.error,
+            "run_id": result.run_id,
+        }
+        for result in results
+    ]
+
+
+def markdown(
+    results: Sequence[Result], best: Result | None, rank_by: RankBy, picture: Path, page: str
+) -> str:
+    """The Prefect artifact: what has won, all trials, the picture within the text."""
+    said = "Every trial has failed." if best is None else f"**{best.trial}** has won (`{best.trial.name}`)."
+    columns = ["seed", *results[0].trial.point, RANKED[rank_by], ""]
+    lines = [
+        [
+            str(result.trial.seed),
+            *map(str, result.trial.point.values()),
+            "failed" if result.accuracy is None else f"{result.accuracy:.4f}",
+            "**winner**" if result is best else result.error.replace("|", "\\|") or result.state,
+        ]
+        for result in results
+    ]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *lines))
+    return "\n\n".join([said, table, f"[MLflow run]({page})", f"![All trials]({embedded(picture)})"])
+
+
+def draw(path: Path, results: Sequence[Result], best: Result | None, rank_by: RankBy) -> None:
+    """Accuracy of every trial, a column for each point of the grid, the seeds side by side in it."""
+    points = list(dict.fromkeys(_label(result.trial) for result in results))
+    seeds = list(dict.fromkeys(result.trial.seed for result in results))
+    gap = 1 if len(points) > 1 else 0
+    places = {
+        (point, seed): column * (len(seeds) + gap) + row
+        for column, point in enumerate(points)
+        for row, seed in enumerate(seeds)
+    }
+    width = min(max(0.4 * len(places) + 0.4 * gap * len(points) + 1.5, 5.0), 24.0)
+    figure = Figure(figsize=(width, 4.0), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    for result in results:
+        x = places[_label(result.trial), result.trial.seed]
+        if result.accuracy is None:
+            axes.plot(x, 0.03, "x", color=_FAILED, markersize=8, transform=axes.get_xaxis_transform())
+            axes.annotate("failed", (x, 0.07), xycoords=axes.get_xaxis_transform(), rotation=90, color=_FAILED,
+                          ha="center", va="bottom", fontsize=8)  # fmt: skip
+            continue
+        won = result is best
+        axes.plot(
+            x,
+            result.accuracy,
+            "*" if won else "o",
+            color=_BEST if won else _FOUND,
+            markersize=14 if won else 7,
+        )
+        if won:
+            axes.annotate(f"winner: {result.accuracy:.1%}", (x, result.accuracy), xytext=(0, 9),
+                          textcoords="offset points", ha="center", color=_BEST, fontsize=9)  # fmt: skip
+    for column, point in enumerate(points):
+        drawn = [r.accuracy for r in results if _label(r.trial) == point and r.accuracy is not None]
+        if len(drawn) > 1:
+            first = column * (len(seeds) + gap)
+            axes.hlines(sum(drawn) / len(drawn), first - 0.4, first + len(seeds) - 0.6, colors="#a0aec0", zorder=0,
+                        label="_mean" if column else "mean")  # fmt: skip
+            if not column:
+                axes.legend(frameon=False, loc="lower right")
+    axes.set_xticks([*places.values()], [str(seed) for _, seed in places])
+    axes.set_xlabel(SEED)
+    axes.set_ylabel(RANKED[rank_by], fontsize=9)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    axes.margins(x=0.08, y=0.2)
+    axes.grid(axis="y", alpha=0.3)
+    if points != [""]:
+        above = axes.secondary_xaxis("top")
+        middles = [column * (len(seeds) + gap) + (len(seeds) - 1) / 2 for column in range(len(points))]
+        above.set_xticks(middles, points, fontsize=8)
+        above.tick_params(length=0)
+    figure.savefig(path)
+
+
+def _label(trial: Trial) -> str:
+    return "\n".join(f"{key}={value}" for key, value in trial.point.items())
