@@ -1,5 +1,7 @@
 """Augmentation of whole batches: random crop, mirroring, cutout. All draws come from the generator given.
 
+Where several processes share a batch (models/distributed.py), each draws for all of it and augments its own images.
+
 Images are uint8 (B, H, W, C), as on disk; ``normalize`` makes them float32 (B, C, H, W) in channels-last memory.
 """
 
@@ -9,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.distributed import share, whole
+
 
 def random_crop(images_BHWC: Tensor, padding: int, generator: torch.Generator) -> Tensor:
     """Pads by ``padding`` black pixels on each side and cuts a window of the old size at a random place per image."""
@@ -17,7 +21,8 @@ def random_crop(images_BHWC: Tensor, padding: int, generator: torch.Generator) -
     batch, height, width, _ = images_BHWC.shape
     device = images_BHWC.device
     padded = F.pad(images_BHWC, (0, 0, padding, padding, padding, padding))
-    offsets = torch.randint(0, 2 * padding + 1, (2, batch, 1, 1), generator=generator).to(device)
+    offsets = torch.randint(0, 2 * padding + 1, (2, whole(batch), 1, 1), generator=generator)
+    offsets = share(offsets, dim=1).to(device)
     rows = offsets[0] + torch.arange(height, device=device)[None, :, None]
     columns = offsets[1] + torch.arange(width, device=device)[None, None, :]
     return padded[torch.arange(batch, device=device)[:, None, None], rows, columns]
@@ -25,7 +30,7 @@ def random_crop(images_BHWC: Tensor, padding: int, generator: torch.Generator) -
 
 def random_mirror(images_BHWC: Tensor, generator: torch.Generator) -> Tensor:
     """Mirrors each image left to right with probability one half."""
-    mirrored = torch.rand(len(images_BHWC), generator=generator).to(images_BHWC.device) < 0.5
+    mirrored = share(torch.rand(whole(len(images_BHWC)), generator=generator)).to(images_BHWC.device) < 0.5
     return torch.where(mirrored[:, None, None, None], images_BHWC.flip(2), images_BHWC)
 
 
@@ -42,7 +47,8 @@ def cutout(x_BCHW: Tensor, size: int, generator: torch.Generator) -> Tensor:
     device = x_BCHW.device
 
     def hidden(length: int) -> Tensor:
-        first = torch.randint(0, length, (batch, 1), generator=generator).to(device) - size // 2
+        centers = share(torch.randint(0, length, (whole(batch), 1), generator=generator))
+        first = centers.to(device) - size // 2
         place = torch.arange(length, device=device)
         return (place >= first) & (place < first + size)
 

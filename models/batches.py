@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from models.augment import cutout, normalize, random_crop, random_mirror
+from models.distributed import processes, share
+from models.errors import InvalidInput
 
 Batch = tuple[Tensor, Tensor]  # x float32 (B, C, H, W) channels-last, labels int64 (B,)
 
@@ -61,7 +63,8 @@ class BatchStream:
     """Augmented training batches in random order, for ever, a new order for each pass over the split.
 
     A pass drops the images that do not fill a batch; a split smaller than a batch is one batch. ``indices`` restricts
-    the stream to a part of the split.
+    the stream to a part of the split. Where several processes work together, each gets its share of every batch; what is
+    kept of the stream is the same in all. Raises InvalidInput when a batch cannot be shared equally.
     """
 
     def __init__(
@@ -75,6 +78,11 @@ class BatchStream:
         self.split, self.preprocess, self.generator = split, preprocess, generator
         self.indices = torch.arange(len(split)) if indices is None else indices
         self.batch_size = min(batch_size, len(self.indices))
+        if self.batch_size % processes():
+            raise InvalidInput(
+                f"a batch of {self.batch_size} images cannot be shared equally by {processes()} devices; set a batch size"
+                " that is a multiple of train.devices and not larger than the images to train on"
+            )
         self.order = torch.empty(0, dtype=torch.int64)
         self.position = 0
 
@@ -88,7 +96,7 @@ class BatchStream:
             self.position = 0
         chosen = self.order[self.position : self.position + self.batch_size]
         self.position += self.batch_size
-        return self.preprocess.augmented(self.split, chosen, self.generator)
+        return self.preprocess.augmented(self.split, share(chosen), self.generator)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
         """One pass over the stream's images, un-augmented, in order, all of them; takes nothing from the stream."""

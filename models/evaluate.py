@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.batches import Batch
+from models.distributed import dealt, sums
 from models.ops import BatchNorm
 
 
@@ -23,7 +24,7 @@ class Score:
 
 
 class Tally:
-    """Sums of loss and right answers, kept on the device: nothing waits for it until ``score``."""
+    """Sums of loss and right answers, kept on the device: nothing waits for it until ``score``, which is of all processes."""
 
     def __init__(self) -> None:
         self.loss: Tensor | float = 0.0
@@ -37,7 +38,8 @@ class Tally:
         self.images += len(labels)
 
     def score(self) -> Score:
-        return Score(float(self.loss) / self.images, float(self.right) / self.images)
+        loss, right, images = sums(self.loss, self.right, self.images)
+        return Score(loss / images, right / images)
 
 
 @torch.no_grad()
@@ -45,7 +47,7 @@ def evaluate(module: nn.Module, logits: Callable[[Tensor], Tensor], batches: Ite
     """Score in evaluation mode; ``logits`` maps images (B, C, H, W) to (B, classes) through ``module``."""
     tally = Tally()
     with evaluating(module):
-        for x, labels in batches:
+        for x, labels in dealt(batches):
             output = logits(x)
             tally.add(F.cross_entropy(output, labels), output, labels)
     return tally.score()

@@ -23,6 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.distributed import batch_norm, share, whole
+
 _SMALL_SIDE = 8  # pixels: below, convolutions spend their time on padding
 _NOISE_TILE = 8  # side in pixels of the fixed pattern that stands for noise in evaluation
 
@@ -60,26 +62,34 @@ class BatchNorm(nn.Module):
         scale = self.weight
         if weight is not None:
             scale = weight.repeat_interleave(x.shape[1] // len(weight))
-        return F.batch_norm(
+        return batch_norm(
             x, self.running_mean, self.running_var, scale, self.bias, self.training, self.momentum, self.eps
         )
 
 
+def _only_values() -> bool:
+    """Whether nobody asks for more than the numbers: neither for gradients nor for a graph to export."""
+    return not (torch.is_grad_enabled() or torch.compiler.is_exporting())
+
+
 def conv_norm(conv: nn.Conv2d, norm: BatchNorm, x: Tensor, weight: Tensor | None = None) -> Tensor:
     """Convolution, then norm weighted by the mix; as one convolution where running statistics make both linear."""
-    if norm.training or weight is not None or torch.is_grad_enabled() or torch.compiler.is_exporting():
+    if norm.training or weight is not None or not _only_values():
         return norm(conv(x), weight)
     scale = torch.rsqrt(norm.running_var + norm.eps)
     scale = scale if norm.weight is None else scale * norm.weight
     shift = -norm.running_mean * scale
     shift = shift if norm.bias is None else shift + norm.bias
-    kernel = conv.weight * scale[:, None, None, None]
+    kernel = conv.weight * scale.view(-1, 1, 1, 1)
     return F.conv2d(x, kernel, shift, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 def add_weighted(total: Tensor | None, y: Tensor, weight: Tensor) -> Tensor:
     """``total`` plus stacked edges times their weights; ``total`` may be overwritten where no gradient is asked for."""
-    scale = weight.repeat_interleave(y.shape[1] // weight.shape[-1], dim=-1)[..., None, None]
+    scale = weight
+    if weight.shape[-1] > 1:
+        scale = weight.repeat_interleave(y.shape[1] // weight.shape[-1], dim=-1)
+    scale = scale[..., None, None]
     if weight.dim() == 1:
         return y * scale if total is None else torch.addcmul(total, y, scale)
     y, scale = y.unflatten(0, (-1, weight.shape[1])), scale[:, :1]
@@ -119,8 +129,9 @@ def _seen(weight: Tensor, sides: Sequence[int], dilation: int) -> Tensor:
     """The taps of a kernel (C, 1, K, K) that ever meet an image of these sides rather than its padding."""
     for dim, side in zip((2, 3), sides, strict=True):
         size = weight.shape[dim]
-        hidden = max(size // 2 - (side - 1) // dilation, 0)
-        weight = weight.narrow(dim, hidden, size - 2 * hidden)
+        hidden = size // 2 - (side - 1) // dilation
+        if hidden > 0:
+            weight = weight.narrow(dim, hidden, size - 2 * hidden)
     return weight
 
 
@@ -202,7 +213,7 @@ class SeparableConv(nn.Module):
         self.norm2 = BatchNorm(width, affine=spec.affine)
 
     def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
-        x = F.relu(conv_norm(self.pointwise1, self.norm1, self.depthwise1(x)))
+        x = F.relu(conv_norm(self.pointwise1, self.norm1, self.depthwise1(x)), inplace=True)
         return conv_norm(self.pointwise2, self.norm2, self.depthwise2(x), weight)
 
 
@@ -262,7 +273,7 @@ class StandardConv(nn.Module):
         self.norm = BatchNorm(width, affine=spec.affine)
 
     def forward(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
-        return self.norm(self.conv(x), weight)
+        return conv_norm(self.conv, self.norm, x, weight)
 
 
 class Pool(nn.Module):
@@ -277,11 +288,41 @@ class Pool(nn.Module):
         self.norm = BatchNorm(spec.channels, affine=False) if norm else None
 
     def forward(self, x: Tensor) -> Tensor:
+        quick = x.device.type == "cpu" and _only_values()
         if self.kind == "max":
-            x = F.max_pool2d(x, 3, self.stride, 1)
+            y = _quick_max(x, self.stride) if quick else F.max_pool2d(x, 3, self.stride, 1)
+        elif quick:
+            y = _quick_average(x, self.stride)
         else:
-            x = F.avg_pool2d(x, 3, self.stride, 1, count_include_pad=False)
-        return x if self.norm is None else self.norm(x)
+            y = F.avg_pool2d(x, 3, self.stride, 1, count_include_pad=False)
+        return y if self.norm is None else self.norm(y)
+
+
+def _quick_max(x: Tensor, stride: int) -> Tensor:
+    """3x3 max pooling, rows before columns: PyTorch's own takes 3 times as long on the CPU and keeps where the maxima are."""
+    for dim in (2, 3):
+        lines = x.movedim(dim, 0)
+        y = lines[::stride].clone()
+        before, after = lines[stride - 1 :: stride][: len(y) - 1], lines[1::stride]
+        torch.maximum(y[1:], before, out=y[1:])
+        torch.maximum(y[: len(after)], after, out=y[: len(after)])
+        x = y.movedim(0, dim)
+    return x
+
+
+def _quick_average(x: Tensor, stride: int) -> Tensor:
+    """3x3 average pooling as a depthwise convolution; at the borders fewer pixels are counted."""
+    channels = x.shape[1]
+    y = F.conv2d(x, x.new_full((channels, 1, 3, 3), 1 / 9), None, stride, 1, 1, channels)
+    for dim in (2, 3):
+        side, last = x.shape[dim], y.shape[dim] - 1
+        if side == 1:
+            y *= 3
+            continue
+        y.select(dim, 0).mul_(1.5)
+        if last * stride == side - 1:
+            y.select(dim, last).mul_(1.5)
+    return y
 
 
 class Identity(nn.Module):
@@ -316,9 +357,9 @@ class Noise(nn.Module):
         batch, height, width = x.shape[0], -(-x.shape[2] // self.stride), -(-x.shape[3] // self.stride)
         if self.training:
             device = x.device if self.generator is None else self.generator.device
-            shape = (batch, height, width, self.width)
+            shape = (whole(batch), height, width, self.width)
             noise = torch.randn(shape, generator=self.generator, dtype=x.dtype, device=device)
-            y = noise.to(x.device).permute(0, 3, 1, 2)
+            y = share(noise).to(x.device).permute(0, 3, 1, 2)
         else:
             rows, columns = -(-height // _NOISE_TILE), -(-width // _NOISE_TILE)
             y = self.pattern.repeat(1, 1, rows, columns)[:, :, :height, :width].expand(batch, -1, -1, -1)

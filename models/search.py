@@ -17,6 +17,7 @@ from models.batches import Batch, BatchStream
 from models.benchmark import Benchmark
 from models.curvature import Eigenvalue, dominant_eigenvalue
 from models.discretize import discretize, one_hot
+from models.distributed import agreed, alone
 from models.early_stopping import EarlyStopping
 from models.errors import Diverged, InvalidInput
 from models.evaluate import Score, Tally, evaluate, recalibrated
@@ -42,7 +43,9 @@ class SearchConfig:
     weight_decay: float = 3e-4
     gradient_clip: float = 5.0
     curvature_images: int = 64  # validation images the Hessian eigenvalue is measured on; 0: it is not
-    compile: bool = False  # compile the perturbed passes: minutes at the start, then faster steps
+    compile: bool = (
+        False  # compile the perturbed passes: minutes at the start; no faster on a CPU, not measured on a GPU
+    )
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,8 @@ def search(
             run.alphas.setdefault(group, []).append(alpha.cpu())
         on_event(EpochEnd(epoch + 1, config.epochs, row, lambda: _state(run)))
         chosen = early_stopping(run.history) if early_stopping else None
-    return _result(run, len(run.history) if chosen is None else chosen)
+    with alone():
+        return _result(run, len(run.history) if chosen is None else chosen)
 
 
 def _step(run: _Run, tally: Tally) -> None:
@@ -177,6 +181,8 @@ def _row(run: _Run, train: Score, rate: float, benchmark: Benchmark | None, *, e
     valid = evaluate(supernet, lambda x: supernet(x, mix), run.loaders.valid())
     genotype = discretize(task.space, mix)
     before = discretize(task.space, _mix_after(run, epoch - 1)) if run.history else None
+    entropy = {group: row_entropy(rows) for group, rows in mix.items()}
+    skip_connects = {group: genotype.count("skip_connect", group) for group in mix}
     row: dict[str, int | float | None] = {
         "epoch": epoch,
         "train_loss": train.loss,
@@ -185,12 +191,17 @@ def _row(run: _Run, train: Score, rate: float, benchmark: Benchmark | None, *, e
         "valid_accuracy": valid.accuracy,
         "learning_rate": rate,
         **run.strategy.report(),
-        **{f"entropy_{group}": row_entropy(rows) for group, rows in mix.items()},
-        **{f"skip_connects_{group}": genotype.count("skip_connect", group) for group in mix},
+        "entropy": sum(entropy[group] * len(rows) for group, rows in mix.items())
+        / sum(map(len, mix.values())),
+        **{f"entropy_{group}": value for group, value in entropy.items()},
+        "skip_connects": sum(skip_connects.values()),
+        **{f"skip_connects_{group}": count for group, count in skip_connects.items()},
         "genotype_changes": None if before is None else genotype.changes(before),
     }
     if eigenvalue:
-        row["hessian_eigenvalue"] = _hessian_eigenvalue(run, run.strategy.alphas()).value
+        with alone():
+            found = _hessian_eigenvalue(run, run.strategy.alphas())
+        row["hessian_eigenvalue"] = agreed(found.value)  # early stopping reads it
     if benchmark is not None:
         standing = benchmark.standing(genotype)
         row |= {"tabulated_accuracy": standing.accuracy, "tabulated_rank": standing.rank}

@@ -122,9 +122,9 @@ class MixedCell(nn.Module):
 
 
 def _sum(terms: Sequence[Tensor]) -> Tensor:
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
+    total = terms[0] + terms[1]  # a tensor of its own, channels together: terms are parts of larger ones
+    for term in terms[2:]:
+        total += term
     return total
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from models.distributed import averaging_gradients, mean_loss
 from models.evaluate import evaluating
 from models.families import FoundNetwork, network_of, supernet_of
 from models.genotype import Genotype
@@ -72,17 +73,21 @@ class ImageTask:
 
 
 class BatchObjective:
-    """The loss of one batch (x, target) under given weights and mix: what strategies see of data and network."""
+    """The loss of one batch (x, target) under given weights and mix: what strategies see of data and network.
+
+    Where several processes share the batch, (x, target) is this process's part; losses and gradients are those of the whole.
+    """
 
     def __init__(self, task: ImageTask, module: nn.Module, x: Tensor, target: Tensor):
         self.task, self.module, self.x, self.target = task, module, x, target
 
     def output(self, params: Params, mix: Mix) -> Tensor:
         """The network's output for the batch."""
+        params, mix = averaging_gradients(params, mix)
         return functional_call(self.module, dict(params), (self.x, mix))
 
     def __call__(self, params: Params, mix: Mix) -> Tensor:
-        return self.task.loss(self.output(params, mix), self.target)
+        return mean_loss(self.task.loss(self.output(params, mix), self.target))
 
     def evaluated(self, params: Params, mix: Mix) -> Tensor:
         with evaluating(self.module):
@@ -93,4 +98,4 @@ class BatchObjective:
         stacked = {group: torch.stack([mix[group] for mix in mixes]) for group in mixes[0]}
         with evaluating(self.module):
             outputs = self.output(params, stacked).unflatten(0, (len(mixes), -1))
-        return torch.stack([self.task.loss(output, self.target) for output in outputs])
+        return mean_loss(torch.stack([self.task.loss(output, self.target) for output in outputs]))

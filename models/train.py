@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.batches import Batch, BatchStream
+from models.distributed import parallel, share, whole
 from models.errors import Diverged
 from models.evaluate import Tally, evaluate
 from models.events import EpochEnd, Listener, Row, State, StepEnd, silent
@@ -72,6 +73,7 @@ def train(
         momentum=config.momentum,
         weight_decay=config.weight_decay,
     )
+    forward = parallel(network)
     progress = _Progress()
 
     def state() -> State:
@@ -102,7 +104,7 @@ def train(
             x, labels = next(stream)
             keep = drop_path_factors(network, len(x), drop_path, drop_path_generator, device)
             optimizer.zero_grad()
-            logits, auxiliary = network(x, keep)
+            logits, auxiliary = forward(x, keep)
             loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
             tally.add(loss, logits, labels)
             if auxiliary is not None:
@@ -141,9 +143,13 @@ def train(
 def drop_path_factors(
     network: FoundNetwork, batch: int, probability: float, generator: torch.Generator, device: torch.device
 ) -> Tensor | None:
-    """Factors (cells, edges, B) of drop path: 0 with ``probability``, else 1 / (1 - probability), per image."""
+    """Factors (cells, edges, B) of drop path: 0 with ``probability``, else 1 / (1 - probability), per image.
+
+    ``batch`` is B, this process's share of the images.
+    """
     if probability == 0:
         return None
     edges = max(len(cell.edges) for cell in network.cells)  # pyright: ignore[reportArgumentType]
-    uniform = torch.rand((len(network.cells), edges, batch), generator=generator, device=generator.device)
+    shape = (len(network.cells), edges, whole(batch))
+    uniform = share(torch.rand(shape, generator=generator, device=generator.device), dim=2)
     return (uniform >= probability).float().div(1 - probability).to(device)

@@ -170,11 +170,17 @@ def _lines(process: subprocess.Popen[str], deadline: float) -> Iterator[str]:
 
 def _end(process: subprocess.Popen[str]) -> None:
     """Ends what is left of the session: the stage first, so that it notes where it was; then DVC, by Ctrl-C."""
-    stage = [member for member in _session(process.pid) if member.pid != process.pid]
+    stage = {member for member in _session(process.pid) if member.pid != process.pid}
+    below = set(
+        stage
+    )  # with processes that moved to sessions of their own: a stage on several devices ends them itself
+    for member in stage:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            below.update(member.children(recursive=True))
     for member in stage:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.terminate()
-    _, deaf = psutil.wait_procs(stage, timeout=GRACE)
+    _, deaf = psutil.wait_procs(list(below), timeout=GRACE)
     for member in deaf:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()

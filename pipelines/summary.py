@@ -43,7 +43,7 @@ def markdown(folder: Path, changes: Mapping[str, Any]) -> str:
         for name, (file, key) in METRICS.items()
         if (content := _read(folder / file)).get(key) is not None
     ]
-    table = ["| | |", "|---|---|", *rows] if rows else []
+    table = ["| metric | value |", "|---|---|", *rows] if rows else []
     changed = [f"With {', '.join(f'`{key}={value}`' for key, value in changes.items())}: "
                f"experiment `{experiment_name(changes)}`, workspace `{folder}`."] if changes else []  # fmt: skip
     cells = [

@@ -48,9 +48,9 @@ def serve(settings: ServeSettings) -> None:
     if settings.model is not None:
         registry, model = None, read_file(settings.model, settings.threads)
     else:
-        registry = Registry(settings.name, settings.alias, settings.threads)
-        model = registry.load(registry.current())
-    log.info("serving %s version %s", model.name, model.version)
+        registry = Registry(settings.name, settings.alias, settings.threads, settings.precision)
+        model = registry.load(registry.current().version)
+    log.info("serving %s version %s in %s", model.name, model.version, model.precision)
     if settings.api_key is None and settings.host not in ("127.0.0.1", "::1", "localhost"):
         log.warning(
             "everybody who reaches %s may ask; set %s to change that", settings.host, API_KEY_VARIABLE

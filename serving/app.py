@@ -34,6 +34,12 @@ PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+# The report is one page with its styles and pictures in it, and no script.
+REPORT_HEADERS = {
+    **PAGE_HEADERS,
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; sandbox",
+}
 
 
 class Prediction(BaseModel):
@@ -62,6 +68,8 @@ class ModelInfo(BaseModel):
     image_shape: list[int]
     genotype: dict[str, Any]
     cells: dict[str, str]
+    precision: str
+    report: bool
     metadata: dict[str, str]
 
 
@@ -188,8 +196,25 @@ def create_app(model: Model, registry: Registry | None, settings: ServeSettings)
             image_shape=list(served.shape),
             genotype=dict(served.genotype),
             cells=draw_cells(served.genotype),
+            precision=served.precision,
+            report=service.report_run is not None,
             metadata=dict(served.metadata),
         )
+
+    @app.get(
+        "/report",
+        dependencies=[key],
+        response_class=HTMLResponse,
+        response_description="The report, a page.",
+        responses={
+            401: _PROBLEMS[401],
+            404: {"model": Problem, "description": "It has none."},
+            503: _PROBLEMS[503],
+        },
+    )
+    async def report() -> Response:
+        """How the served version was found, and how good it is; not every version has a report."""
+        return HTMLResponse(await service.report(), headers=REPORT_HEADERS)
 
     @app.get("/healthz", response_class=PlainTextResponse, response_description="It does.")
     async def healthy() -> str:

@@ -33,6 +33,7 @@ class Model:
     shape: tuple[int, int, int]  # height, width, channels
     class_names: tuple[str, ...]
     genotype: Mapping[str, Any]  # empty where the file says nothing
+    precision: str  # what convolutions compute in: float32, or what the file says
     metadata: Mapping[str, str]  # the file's own, as written
     session: onnxruntime.InferenceSession
 
@@ -71,7 +72,16 @@ def load(content: bytes, name: str, version: str, threads: int) -> Model:
     genotype = _json(metadata, "genotype", {}, where)
     if not isinstance(genotype, dict):
         raise ModelError(f"{where}: genotype must be a JSON object, got {genotype!r:.80}")
-    return Model(name, version, shape, tuple(str(label) for label in names), genotype, metadata, session)
+    return Model(
+        name,
+        version,
+        shape,
+        tuple(str(label) for label in names),
+        genotype,
+        metadata.get("precision", "float32"),
+        metadata,
+        session,
+    )
 
 
 def _run(session: onnxruntime.InferenceSession, images: Images) -> Probabilities:

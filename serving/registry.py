@@ -1,4 +1,4 @@
-"""The MLflow registry, seen from the server: which version an alias names, and that version loaded."""
+"""The MLflow registry, seen from the server: which version an alias names, that version loaded, and its report."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from serving.model import Model, load
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+INT8 = "model.int8.onnx"  # beside the float network, in the folder of a version that has one
+REPORT = "report.html"  # an artifact of the run that the version's tag names
+REPORT_TAG = "run_report"
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # A registry that does not answer is given up soon: the old version serves on, and the next look is seconds
@@ -28,21 +31,31 @@ for _name, _value in {
 
 
 @dataclass(frozen=True)
+class Named:
+    """What an alias names: a version, and the run that has its report, which is made after the version."""
+
+    version: str
+    report_run: str | None
+
+
+@dataclass(frozen=True)
 class Registry:
     """A registered model under an alias, where MLFLOW_TRACKING_URI says or in the repository's registry."""
 
     name: str
     alias: str
     threads: int
+    precision: str = "float32"
 
-    def current(self) -> str:
-        """The version that the alias names now. Raises ModelError where there is none or no registry."""
+    def current(self) -> Named:
+        """What the alias names now. Raises ModelError where that is nothing, or there is no registry."""
         from mlflow.exceptions import MlflowException  # slow to import, and not needed to serve a file
 
         try:
-            return str(_client().get_model_version_by_alias(self.name, self.alias).version)
+            version = _client().get_model_version_by_alias(self.name, self.alias)
         except MlflowException as error:
             raise ModelError(f"models:/{self.name}@{self.alias}: {_line(error)}") from error
+        return Named(str(version.version), version.tags.get(REPORT_TAG))
 
     def load(self, version: str) -> Model:
         """That version, downloaded, loaded and proven to answer. Raises ModelError where that fails."""
@@ -55,13 +68,31 @@ class Registry:
         with tempfile.TemporaryDirectory(prefix="msdarts-") as folder:
             try:
                 path = Path(download_artifacts(artifact_uri=uri, dst_path=folder))
-                flavours = Logged.load(str(path)).flavors
-                content = (path / flavours["onnx"]["data"]).read_bytes()
+                file = path / Logged.load(str(path)).flavors["onnx"]["data"]
+                if self.precision == "int8" and not (file := path / INT8).exists():
+                    raise ModelError(
+                        f"{uri}: has no {INT8}; set serve.precision: float32, or export with int8 and register again"
+                    )
+                content = file.read_bytes()
             except KeyError:
                 raise ModelError(f"{uri}: is not an ONNX model; register one with mlflow.onnx") from None
             except (MlflowException, OSError) as error:
                 raise ModelError(f"{uri}: cannot be downloaded ({_line(error)})") from error
         return load(content, self.name, version, self.threads)
+
+    def report(self, run: str) -> bytes:
+        """The report that a run has. Raises ModelError where it cannot be had."""
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        _client()
+        with tempfile.TemporaryDirectory(prefix="msdarts-") as folder:
+            try:
+                return Path(
+                    download_artifacts(run_id=run, artifact_path=REPORT, dst_path=folder)
+                ).read_bytes()
+            except (MlflowException, OSError) as error:
+                raise ModelError(f"{REPORT} of run {run}: cannot be downloaded ({_line(error)})") from error
 
 
 def _client() -> MlflowClient:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from serving.batching import Batcher
 from serving.body import Memory, receive
-from serving.errors import Busy, ModelError
+from serving.errors import Busy, ModelError, RequestError
 from serving.images import Limits, read_images
 from serving.metrics import Metrics
 from serving.model import Images, Model, Probabilities
@@ -50,6 +50,9 @@ class Service:
             metrics.batch_images.observe,
         )
         self.large = 0  # requests in the lane for large ones
+        self.report_run: str | None = None  # that has the served version's report; the watch finds it
+        self.kept_report = ("", b"")  # run, content
+        self.report_lock = asyncio.Lock()
         self.tasks: list[asyncio.Task[None]] = []
         metrics.queue_images.set_function(lambda: self.batcher.waiting)
         metrics.show(model)
@@ -107,19 +110,37 @@ class Service:
         assert images is not None  # within the limit, or refused
         return images
 
+    async def report(self) -> bytes:
+        """The served version's report, a page. Raises RequestError where there is none, or it cannot be had now."""
+        async with self.report_lock:  # one download at a time
+            run = self.report_run
+            if run is None or self.registry is None:
+                raise RequestError(404, "The served model has no report.")
+            if run != self.kept_report[0]:
+                try:
+                    self.kept_report = run, await asyncio.to_thread(self.registry.report, run)
+                except Exception as error:  # a registry fails in ways of its own
+                    log.error("%s", error)
+                    raise RequestError(
+                        503, "The registry did not give the report; try again later."
+                    ) from None
+            return self.kept_report[1]
+
     async def _watch(self, registry: Registry) -> None:
         """Looks up the alias for ever, and serves the version it names as soon as that one has answered."""
         complaint, failed, failed_at = "", "", 0.0
         while True:
-            await asyncio.sleep(self.settings.watch_seconds)
             version = ""
             try:
-                version = await asyncio.to_thread(registry.current)
+                named = await asyncio.to_thread(registry.current)
+                version = named.version
+                if version != self.model.version and (
+                    version != failed or time.monotonic() > failed_at + RETRY_SECONDS
+                ):
+                    self._swap(await asyncio.to_thread(registry.load, version))
+                    complaint, failed = "", ""
                 if version == self.model.version:
-                    continue
-                if version == failed and time.monotonic() < failed_at + RETRY_SECONDS:
-                    continue
-                model = await asyncio.to_thread(registry.load, version)
+                    self.report_run = named.report_run
             except Exception as error:  # a registry fails in ways of its own; the old version serves on
                 if version:
                     failed, failed_at = version, time.monotonic()
@@ -129,9 +150,16 @@ class Service:
                     if not isinstance(error, ModelError):
                         log.debug("the whole error", exc_info=error)
                 complaint = str(error)
-                continue
-            log.info("serving %s version %s, after version %s", model.name, model.version, self.model.version)
-            self.model = model
-            self.metrics.swaps.labels("done").inc()
-            self.metrics.show(model)
-            complaint, failed = "", ""
+            await asyncio.sleep(self.settings.watch_seconds)
+
+    def _swap(self, model: Model) -> None:
+        log.info(
+            "serving %s version %s in %s, after version %s",
+            model.name,
+            model.version,
+            model.precision,
+            self.model.version,
+        )
+        self.model, self.report_run = model, None
+        self.metrics.swaps.labels("done").inc()
+        self.metrics.show(model)

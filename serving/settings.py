@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from ruamel.yaml import YAML
@@ -26,6 +26,9 @@ class ServeSettings(BaseModel):
     model: Path | None = Field(None, description="serve this ONNX file instead of a registered model")
     name: str = Field("msdarts", min_length=1, description="registered model to serve")
     alias: str = Field("champion", min_length=1, description="alias that is served and watched")
+    precision: Literal["float32", "int8"] = Field(
+        "float32", description="which network of a registered version is served; a file is served as it is"
+    )
     watch_seconds: float = Field(5, gt=0, description="how often the alias is looked up")
 
     host: str = Field("127.0.0.1", description="address to listen on; loopback unless told otherwise")

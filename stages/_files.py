@@ -24,6 +24,8 @@ RETRAIN = ARTIFACTS / "retrain"
 EXPORT = ARTIFACTS / "export"
 SEARCH_RESULTS = [SEARCH / name for name in ("alphas.safetensors", "history.csv", "summary.json")]
 REGISTRY = ARTIFACTS / "registry.json"
+CARD = ARTIFACTS / "model_card.md"
+REPORT = ARTIFACTS / "report.html"
 
 
 @contextlib.contextmanager
@@ -43,8 +45,13 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes readable JSON, atomically."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, content: str) -> None:
+    """Writes a text file, atomically."""
     new = path.with_name(f"{path.name}.new")
-    new.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+    new.write_text(content, encoding="utf-8")
     os.replace(new, path)
 
 

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from models.errors import Diverged, InvalidInput
 from stages.errors import MachineError, UserError
-from stages.params import Params, load
+from stages.params import load
 
 STATE = Path(".checkpoints")  # what stages keep between attempts; undeclared, so that DVC leaves it alone
 PIPELINE = STATE / "pipeline.json"  # the MLflow run that the stages of one execution have in common
@@ -34,41 +34,58 @@ class Interrupted(BaseException):
         self.status = status
 
 
-def run(stage: str, main: Callable[[Params], None]) -> int:
-    """Runs one stage as a command: ``sys.exit(run("search", main))``. Returns the exit status."""
+def run(stage: str, main: Callable[..., None], **arguments: str) -> int:
+    """Runs one stage as a command: ``sys.exit(run("search", main))``. Returns the exit status.
+
+    ``main`` gets the Params, and by name the optional ``arguments`` of the command line (name -> help; None if not given).
+    """
     parser = argparse.ArgumentParser(
         prog=f"python -m stages.{stage}", description=sys.modules["__main__"].__doc__
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    debug = parser.parse_args().debug
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGINT, _interrupt)
+    for name, meaning in arguments.items():
+        parser.add_argument(name, nargs="?", help=meaning)
+    given = vars(parser.parse_args())
+    debug = given.pop("debug")
+    interruptible()
     try:
         params = load()
         STATE.mkdir(exist_ok=True)
         with _only_one(stage):
-            main(params)
+            main(params, **given)
     except Interrupted as interruption:
         print(f"{stage}: {interruption}; `dvc repro` goes on from the last epoch", file=sys.stderr)
         return interruption.status
-    except (UserError, InvalidInput, Diverged) as error:
-        return _failed(stage, str(error), 2, debug)
-    except MachineError as error:
-        return _failed(stage, str(error), 1, debug)
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        return _failed(stage, f"{error.strerror or error}{where}", 1, debug)
-    except Exception as error:  # a defect of ours: say so in one line, and where to find more
-        text = " ".join(str(error).split())[:300]
-        return _failed(stage, f"{type(error).__name__}: {text}; run with --debug for the traceback", 1, debug)
+    except Exception as error:
+        if debug:
+            raise
+        status, message = outcome(error)
+        print(f"error: {stage}: {message}", file=sys.stderr)
+        return status
     return 0
 
 
-def _failed(stage: str, message: str, status: int, debug: bool) -> int:
-    if debug:
-        raise
-    print(f"error: {stage}: {message}", file=sys.stderr)
-    return status
+def outcome(error: Exception | Interrupted) -> tuple[int, str]:
+    """The exit status that an error stands for, and what to say of it in one line."""
+    match error:
+        case Interrupted():
+            return error.status, str(error)
+        case UserError() | InvalidInput() | Diverged():
+            return 2, str(error)
+        case MachineError():
+            return 1, str(error)
+        case OSError():
+            where = f" ({error.filename})" if error.filename else ""
+            return 1, f"{error.strerror or error}{where}"
+        case _:  # a defect of ours: say so in one line, and where to find more
+            text = " ".join(str(error).split())[:300]
+            return 1, f"{type(error).__name__}: {text}; run with --debug for the traceback"
+
+
+def interruptible() -> None:
+    """From here on SIGTERM and SIGINT raise Interrupted."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:

@@ -1,4 +1,7 @@
-"""export: the retrained network as an ONNX file that takes decoded images, proved equal to torch on the whole test set."""
+"""export: the retrained network as an ONNX file that takes decoded images, proved equal to torch on the whole test set.
+
+Beside it the same network in 8 bits, and what they cost.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,10 @@ from models.batches import Split
 from models.deploy import Deployed
 from models.describe import count_macs, count_parameters
 from models.genotype import to_json
+from models.seeds import generator
 from stages._data import Data, read_data
 from stages._files import EXPORT, GENOTYPE, RETRAIN, replacing, sha256_of, write_json
+from stages._int8 import quantize
 from stages._runtime import run
 from stages._tracking import git_commit, stage_run
 from stages.errors import MachineError, UserError
@@ -35,41 +40,77 @@ from stages.retrain import build_network, read_genotype
 
 BATCH_SIZES = (1, 64)  # images at once where latency is measured
 _PARITY_BATCHES = (1, 7, 64)  # exporters have been right at one batch size and wrong at others
+INT8 = "model.int8.onnx"
+Answer = Callable[[NDArray], NDArray]  # images uint8 (N, H, W, C) -> probabilities float32 (N, classes)
 _TIE = 1e-4  # two probabilities this close may change places
 
 
 def main(params: Params) -> None:
-    data = read_data()
+    data, config = read_data(), params.export
     deployed = load_deployed(data, params)
-    with stage_run("export", params.export.model_dump()) as tracked:
+    with stage_run("export", config.model_dump()) as tracked:
         with replacing(EXPORT) as folder:
             path = folder / "model.onnx"
-            export(deployed, data, params.export.opset, path)
+            export(deployed, data, config.opset, path)
             describe(path, deployed, data, tracked.id)
-            session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-            report = {
-                **compare(deployed, session, data.test),
-                "latency_ms": latencies(deployed, session, data.test, params.export),
-                "threads": torch.get_num_threads(),
-                "size_bytes": path.stat().st_size,
-                "params": count_parameters(deployed),
-                "macs": count_macs(deployed, data.test.images[:1]),
-                "opset": params.export.opset,
-                "model_sha256": sha256_of(path),
-            }
+            answers = {"torch": with_torch(deployed), "onnxruntime": with_onnx(path)}
+            report = compare(answers["torch"], answers["onnxruntime"], data.test)
             if report["disagreements"]:
                 raise MachineError(
                     f"ONNX Runtime and torch choose different classes for {report['disagreements']} test images"
                     f" (largest difference {report['largest_difference']:.2g}); nothing was exported"
                 )
+            if config.int8_images:
+                quantize(path, calibration_images(data, config), folder / INT8)
+                answers["int8"] = with_onnx(folder / INT8)
+            taken = latencies(answers, data.test, config.latency_repeats)
+            report |= {
+                "latency_ms": {
+                    f"{name}_{size}": taken[name][size]
+                    for name in ("torch", "onnxruntime")
+                    for size in taken[name]
+                },
+                "threads": torch.get_num_threads(),
+                "size_bytes": path.stat().st_size,
+                "params": count_parameters(deployed),
+                "macs": count_macs(deployed, data.test.images[:1]),
+                "opset": config.opset,
+                "model_sha256": sha256_of(path),
+            }
+            if config.int8_images:
+                report["int8"] = {
+                    "file": INT8,
+                    "sha256": sha256_of(folder / INT8),
+                    **compare_int8(answers["onnxruntime"], answers["int8"], data.test),
+                    "bytes": (folder / INT8).stat().st_size,
+                    "size_ratio": (folder / INT8).stat().st_size / report["size_bytes"],
+                    "latency_ms": taken["int8"],
+                    "speed_up": taken["onnxruntime"]["batch_64"] / taken["int8"]["batch_64"],
+                    "speed_up_batch_1": taken["onnxruntime"]["batch_1"] / taken["int8"]["batch_1"],
+                }
             write_json(folder / "export.json", report)
-        tracked.metrics({name: value for name, value in report.items() if isinstance(value, (int, float))})
-        tracked.metrics({f"latency_ms/{name}": value for name, value in report["latency_ms"].items()})
+        tracked.metrics(numbers(report))
         tracked.artifacts(EXPORT)
     print(
         f"export: {EXPORT / 'model.onnx'}, {report['size_bytes'] / 1e6:.2f} MB, equal to torch on {report['test_images']}"
         f" test images within {report['largest_difference']:.1e}"
     )
+    if int8 := report.get("int8"):
+        print(
+            f"export: {EXPORT / INT8}, {int8['bytes'] / 1e6:.2f} MB, {int8['speed_up']:.2f} times as fast at batch"
+            f" {BATCH_SIZES[-1]}, {100 * int8['accuracy_drop']:.2f} points less accurate"
+        )
+
+
+def numbers(report: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers of a report, by their names joined with slashes."""
+    found = {}
+    for name, value in report.items():
+        if isinstance(value, Mapping):
+            found |= numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, (int, float)):
+            found[f"{prefix}{name}"] = value
+    return found
 
 
 def load_deployed(data: Data, params: Params) -> Deployed:
@@ -127,63 +168,81 @@ def describe(path: Path, deployed: Deployed, data: Data, run_id: str) -> None:
     onnx.save(model, path)
 
 
-def compare(deployed: Deployed, session: onnxruntime.InferenceSession, test: Split) -> dict[str, Any]:
+def with_torch(deployed: Deployed) -> Answer:
+    return lambda images: deployed(torch.from_numpy(images)).numpy()
+
+
+def with_onnx(path: Path) -> Answer:
+    """ONNX Runtime on the CPU, with as many threads as torch."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda images: np.asarray(session.run(None, {"image": images})[0])
+
+
+def compare(ours: Answer, theirs: Answer, test: Split) -> dict[str, Any]:
     """Torch against ONNX Runtime on every test image, and at several batch sizes."""
-    labels = test.labels.numpy()
-
-    def answer(images: NDArray) -> NDArray:
-        return np.asarray(session.run(None, {"image": images})[0])
-
-    ours = predictions(lambda images: deployed(torch.from_numpy(images)).numpy(), test, 256)
-    theirs = predictions(answer, test, 256)
-    largest = float(np.abs(ours - theirs).max())
+    expected, found = predictions(ours, test, 256), predictions(theirs, test, 256)
+    largest = float(np.abs(expected - found).max())
     few = Split(test.images[: 2 * max(_PARITY_BATCHES)], test.labels[: 2 * max(_PARITY_BATCHES)])
     for size in _PARITY_BATCHES:
-        again = predictions(answer, few, size)
-        largest = max(largest, float(np.abs(ours[: len(again)] - again).max()))
-    differ = ours.argmax(1) != theirs.argmax(1)
-    best_two = np.sort(ours, axis=1)[:, -2:]
+        again = predictions(theirs, few, size)
+        largest = max(largest, float(np.abs(expected[: len(again)] - again).max()))
+    differ = expected.argmax(1) != found.argmax(1)
+    best_two = np.sort(expected, axis=1)[:, -2:]
     tied = best_two[:, 1] - best_two[:, 0] < _TIE
     return {
-        "test_images": len(labels),
-        "test_accuracy": float((theirs.argmax(1) == labels).mean()),
+        "test_images": len(test),
+        "test_accuracy": accuracy(found, test),
         "largest_difference": largest,
         "agreement": float(1 - differ.mean()),
         "disagreements": int((differ & ~tied).sum()),
     }
 
 
+def calibration_images(data: Data, config: ExportParams) -> NDArray[np.uint8]:
+    """Training images (N, H, W, C) drawn at random, in their order."""
+    order = torch.randperm(len(data.train), generator=generator(config.seed, "calibration"))
+    return data.train.images[order[: config.int8_images].sort().values].numpy()
+
+
+def compare_int8(float32: Answer, int8: Answer, test: Split) -> dict[str, float]:
+    """What 8 bits cost: accuracy on every test image, against the float network's."""
+    expected, found = predictions(float32, test, 256), predictions(int8, test, 256)
+    return {
+        "test_accuracy": accuracy(found, test),
+        "accuracy_drop": accuracy(expected, test) - accuracy(found, test),
+        "agreement": float((expected.argmax(1) == found.argmax(1)).mean()),
+    }
+
+
 @torch.inference_mode()
-def predictions(model: Callable[[NDArray], NDArray], split: Split, batch_size: int) -> NDArray[np.float32]:
+def predictions(answer: Answer, split: Split, batch_size: int) -> NDArray[np.float32]:
     """Probabilities (N, classes) of a split."""
     images = split.images.numpy()
-    return np.concatenate([model(images[n : n + batch_size]) for n in range(0, len(images), batch_size)])
+    return np.concatenate([answer(images[n : n + batch_size]) for n in range(0, len(images), batch_size)])
 
 
-def latencies(
-    deployed: Deployed, session: onnxruntime.InferenceSession, test: Split, params: ExportParams
-) -> dict[str, float]:
-    """Median milliseconds of one call, torch and ONNX Runtime in turn, at each batch size."""
-    found = {}
+def accuracy(probabilities: NDArray[np.float32], split: Split) -> float:
+    """The share of images whose likeliest class is their label."""
+    return float((probabilities.argmax(1) == split.labels.numpy()).mean())
+
+
+@torch.inference_mode()
+def latencies(answers: Mapping[str, Answer], test: Split, repeats: int) -> dict[str, dict[str, float]]:
+    """Name -> ``batch_N`` -> median milliseconds of one call; the names take turns, so that all meet the same machine."""
+    found: dict[str, dict[str, float]] = {name: {} for name in answers}
     for size in BATCH_SIZES:
         images = np.resize(test.images[:size].numpy(), (size, *test.images.shape[1:]))
-        tensor = torch.from_numpy(images)
-
-        def with_torch(tensor: torch.Tensor = tensor) -> None:
-            with torch.inference_mode():
-                deployed(tensor)
-
-        def with_onnx(images: NDArray = images) -> None:
-            session.run(None, {"image": images})
-
-        times: dict[str, list[float]] = {"torch": [], "onnxruntime": []}
-        for repeat in range(params.latency_repeats + 3):
-            for name, call in (("torch", with_torch), ("onnxruntime", with_onnx)):
+        times: dict[str, list[float]] = {name: [] for name in answers}
+        for repeat in range(repeats + 3):
+            for name, answer in answers.items():
                 started = time.perf_counter()
-                call()
+                answer(images)
                 if repeat >= 3:  # the first calls warm up
                     times[name].append(1e3 * (time.perf_counter() - started))
-        found.update({f"{name}_batch_{size}": statistics.median(taken) for name, taken in times.items()})
+        for name, taken in times.items():
+            found[name][f"batch_{size}"] = statistics.median(taken)
     return found
 
 

@@ -82,6 +82,10 @@ class EarlyStoppingParams(Section):
     limit: Natural
 
 
+class TrainParams(Section):
+    devices: Count
+
+
 class SearchParams(Section):
     strategy: Literal["ms-darts", "darts", "darts-2nd", "sdarts-rs", "sdarts-adv", "single-level"]
     space: Literal["s1", "s2", "s3", "s4", "s5", "nasbench201"]
@@ -129,21 +133,35 @@ class RetrainParams(Section):
 class ExportParams(Section):
     opset: Annotated[int, Field(ge=18, le=23)]  # below 18 the exporter silently converts nothing
     latency_repeats: Count
+    int8_images: Natural
+    seed: Seed
 
 
 class RegistryParams(Section):
     name: Annotated[str, Field(min_length=1, pattern=r"^[^/:]+$")]
+    min_gain: Share
+    significance: Fraction | None
+    max_difference: Positive
+    max_latency_ms: Positive | None
+    max_size_mb: Positive | None
+    max_int8_drop: Share
+
+
+class ReportParams(Section):
+    examples: Natural
 
 
 class Params(Section):
     """All of params.yaml."""
 
     data: DataParams
+    train: TrainParams
     search: SearchParams
     discretize: DiscretizeParams
     retrain: RetrainParams
     export: ExportParams
     registry: RegistryParams
+    report: ReportParams
     serve: dict[str, Any] | None = None  # the server's, which checks it
 
     @model_validator(mode="after")
@@ -154,6 +172,11 @@ class Params(Section):
                 f" search.epochs ({self.search.epochs}), or the architecture never moves"
             )
         for section, size in (("search", self.search), ("retrain", self.retrain)):
+            if size.batch_size % self.train.devices:
+                raise ValueError(
+                    f"{section}.batch_size is {size.batch_size}; it should be a multiple of train.devices"
+                    f" ({self.train.devices}), each of which takes an equal share of every batch"
+                )
             if self.search.space != "nasbench201" and size.cells < 3:
                 raise ValueError(
                     f"{section}.cells is {size.cells}; it should be 3 or more, or no cell is a normal one"

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from models.batches import BatchStream, batches
+from models.distributed import rank
 from models.errors import InvalidInput
 from models.evaluate import evaluating
 from models.families import FoundNetwork
@@ -25,6 +26,7 @@ from models.train import TrainConfig, TrainResult, train
 from stages import _pictures
 from stages._checkpoint import Checkpoint, key
 from stages._data import EVALUATION_BATCH, Data, device, read_data
+from stages._devices import on_devices
 from stages._files import GENOTYPE, RETRAIN, read_json, replacing, sha256_of, write_json, write_rows
 from stages._progress import reporting
 from stages._runtime import run
@@ -33,30 +35,34 @@ from stages.errors import UserError
 from stages.params import Params, RetrainParams
 
 
+@on_devices("retrain")
 def main(params: Params) -> None:
     data = read_data()
     config = params.retrain
     genotype = read_genotype(GENOTYPE / "genotype.json")
     inputs = {"data": data.about["sha256"], "genotype": sha256_of(GENOTYPE / "genotype.json")}
-    checkpoint = Checkpoint("retrain", key("retrain", config.model_dump(), inputs))
+    settings = {**config.model_dump(), "train": params.train.model_dump()}
+    checkpoint = Checkpoint("retrain", key("retrain", settings, inputs))
     resume = checkpoint.load()
     network = build_network(data, genotype, config, auxiliary=config.auxiliary_weight > 0)
     preprocess = data.preprocess(cutout=config.cutout, device=device())
-    with stage_run("retrain", config.model_dump(), checkpoint.noted().get("run_id")) as tracked:
+    training = partial(
+        train,
+        network,
+        BatchStream(data.train, config.batch_size, preprocess, generator(config.seed, "train batches")),
+        lambda: batches(data.val, EVALUATION_BATCH, preprocess),
+        TrainConfig(**config.model_dump(include=set(TrainConfig.__dataclass_fields__))),
+        generator(config.seed, "drop path"),
+        device=device(),
+        resume=resume,
+    )
+    if rank() > 0:  # the first process keeps what they all find
+        training()
+        return
+    with stage_run("retrain", settings, checkpoint.noted().get("run_id")) as tracked:
         tracked.dataset(data.about, params.data.root)
         with reporting("retrain", checkpoint, tracked, resume) as on_event:
-            result = train(
-                network,
-                BatchStream(
-                    data.train, config.batch_size, preprocess, generator(config.seed, "train batches")
-                ),
-                lambda: batches(data.val, EVALUATION_BATCH, preprocess),
-                TrainConfig(**config.model_dump(include=set(TrainConfig.__dataclass_fields__))),
-                generator(config.seed, "drop path"),
-                device=device(),
-                on_event=on_event,
-                resume=resume,
-            )
+            result = training(on_event=on_event)
         confusion = test_confusion(network, data)
         metrics = summarize(result, network, confusion, data.classes)
         write(result, confusion, metrics, data.classes)
@@ -87,6 +93,9 @@ def build_network(data: Data, genotype: Genotype, config: RetrainParams, *, auxi
 @torch.no_grad()
 def test_confusion(network: FoundNetwork, data: Data) -> Tensor:
     """The confusion matrix (actual, predicted) of counts on the test set, the only use that is made of it."""
+    # Three seconds to import, which the processes of the other devices need not wait for.
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
     preprocess = data.preprocess(cutout=0, device=device())
     predicted, actual = [], []
     with evaluating(network):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 
 from models.batches import BatchStream, batches
 from models.benchmark import Benchmark
+from models.distributed import rank
 from models.early_stopping import EarlyStopping, EigenvalueRise, SkipConnections
 from models.gradients import unrolled
 from models.search import Loaders, SearchConfig, SearchResult, search
@@ -23,6 +25,7 @@ from models.tasks import ImageTask
 from stages import _pictures
 from stages._checkpoint import Checkpoint, key
 from stages._data import EVALUATION_BATCH, Data, device, read_data
+from stages._devices import on_devices
 from stages._files import SEARCH, SEARCH_RESULTS, read_table, replacing, sha256_of, write_json, write_rows
 from stages._progress import reporting
 from stages._runtime import run
@@ -31,35 +34,41 @@ from stages.errors import UserError
 from stages.params import Params, SearchParams
 
 
+@on_devices("search")
 def main(params: Params) -> None:
     data, config = read_data(), params.search
     table = read_benchmark(config)
     inputs = {"data": data.about["sha256"], "table": table[1]}
-    checkpoint = Checkpoint("search", key("search", config.model_dump(), inputs))
+    settings = {**config.model_dump(), "train": params.train.model_dump()}
+    checkpoint = Checkpoint("search", key("search", settings, inputs))
     resume = checkpoint.load()
     space = search_space(config.space, exclude_none=config.exclude_none)
     task = ImageTask(space, data.image_shape, len(data.classes), config.seed, stages=config.stages)
-    with stage_run("search", config.model_dump(), checkpoint.noted().get("run_id")) as tracked:
+    searching = partial(
+        search,
+        task,
+        STRATEGIES[config.strategy](space, config),
+        loaders(data, config),
+        SearchConfig(
+            channels=config.channels,
+            cells=config.cells,
+            epochs=config.epochs,
+            curvature_images=config.curvature_images,
+            compile=config.compile,
+            **config.weights.model_dump(),
+        ),
+        early_stopping=EARLY_STOPPING[config.early_stopping.watch](config),
+        benchmark=table[0],
+        device=device(),
+        resume=resume,
+    )
+    if rank() > 0:  # the first process keeps what they all find
+        searching()
+        return
+    with stage_run("search", settings, checkpoint.noted().get("run_id")) as tracked:
         tracked.dataset(data.about, params.data.root)
         with reporting("search", checkpoint, tracked, resume) as on_event:
-            result = search(
-                task,
-                STRATEGIES[config.strategy](space, config),
-                loaders(data, config),
-                SearchConfig(
-                    channels=config.channels,
-                    cells=config.cells,
-                    epochs=config.epochs,
-                    curvature_images=config.curvature_images,
-                    compile=config.compile,
-                    **config.weights.model_dump(),
-                ),
-                early_stopping=EARLY_STOPPING[config.early_stopping.watch](config),
-                benchmark=table[0],
-                device=device(),
-                on_event=on_event,
-                resume=resume,
-            )
+            result = searching(on_event=on_event)
         write(result, config)
         tracked.metrics(result.summary)
         tracked.artifacts(*SEARCH_RESULTS, pictures=sorted(SEARCH.glob("*.png")))

@@ -9,8 +9,14 @@ import pytest
 import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+LONGEST = ("test_readme.py", "test_interrupt.py", "test_devices.py")  # files of minutes
 
 torch.set_num_threads(1)  # sums in one order, and no waiting for busy cores
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that with several processes none ends long after the others."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")

@@ -37,8 +37,9 @@ def blocks(language: str) -> list[str]:
 
 
 def user_environment() -> dict[str, str]:
-    """The environment without what tests, and MLflow in them, have put into it."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "OMP_"))}
+    """The environment without what MLflow in tests has put into it, and one thread: other tests use the other cores."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    return kept | {"OMP_NUM_THREADS": "1"}
 
 
 def shell(command: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -83,7 +84,9 @@ def test_the_run_is_what_the_readme_promises(clone: Path) -> None:
     assert export["largest_difference"] < 1e-4
     seconds = float((clone.parent / "seconds").read_text())
     print(f"make repro took {seconds:.0f} s")
-    assert seconds < 480  # three minutes on two idle cores; the promise is five
+    assert (
+        seconds < 480
+    )  # three minutes on two idle cores; the promise is five; here is one core, beside other tests
     status = subprocess.run(
         ["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True, check=True
     )
@@ -96,7 +99,7 @@ def test_mlflow_has_one_parent_and_a_child_for_each_stage(clone: Path) -> None:
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = {run.data.tags["stage"]: run for run in runs if run is not parent}
-    assert set(children) == {"prepare", "search", "discretize", "retrain", "export", "register"}
+    assert set(children) == {"prepare", "search", "discretize", "retrain", "export", "register", "report"}
     for run in runs:
         assert run.info.status == "FINISHED"
     for run in children.values():
@@ -122,7 +125,7 @@ def test_a_second_repro_changes_nothing_and_is_quick(clone: Path) -> None:
     seconds = time.monotonic() - started
     print(f"a second dvc repro took {seconds:.1f} s")
     assert state() == before
-    assert done.stdout.count("didn't change, skipping") == 5
+    assert done.stdout.count("didn't change, skipping") == 6
     assert "is this network already" in done.stdout
     assert seconds < 10  # the promise is 5 on an idle machine; this one also runs tests
 

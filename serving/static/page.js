@@ -7,8 +7,12 @@ let shownModel = "";
 let latest = 0; // answers that arrive late belong to pictures that are gone
 let chosen = null;
 
+function send(path, options = {}) {
+  return fetch(path, { ...options, headers: key ? { "X-API-Key": key } : {} });
+}
+
 async function ask(path, options = {}) {
-  const response = await fetch(path, { ...options, headers: key ? { "X-API-Key": key } : {} });
+  const response = await send(path, options);
   if (response.status === 401) {
     $("key-form").hidden = false;
     $("key").focus();
@@ -24,7 +28,9 @@ async function showModel() {
   const [height, width, channels] = model.image_shape;
   const colour = channels === 1 ? "grey" : "colour";
   $("model").textContent =
-    `${model.name}, version ${model.version}: ${model.class_names.length} classes, sees ${width}\u00a0×\u00a0${height} pixels in ${colour}`;
+    `${model.name}, version ${model.version}: ${model.class_names.length} classes, sees ${width}\u00a0×\u00a0${height} pixels in ${colour}` +
+    (model.precision === "float32" ? "" : `, computes in ${model.precision}`);
+  $("report").hidden = !model.report;
   shownModel = `${model.name} ${model.version}`;
   const cells = Object.entries(model.cells);
   $("cells-section").hidden = cells.length === 0;
@@ -116,6 +122,18 @@ addEventListener("drop", (event) => {
   if (event.dataTransfer.files.length) classify(event.dataTransfer.files[0]);
 });
 addEventListener("paste", (event) => { if (event.clipboardData.files.length) classify(event.clipboardData.files[0]); });
+// A link cannot send the key: with one, the report is fetched and saved.
+$("report").addEventListener("click", async (event) => {
+  if (!key) return;
+  event.preventDefault();
+  const response = await send("report");
+  if (!response.ok) return say((await response.json()).detail, true);
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await response.blob());
+  link.download = "report.html";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+});
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   key = $("key").value;

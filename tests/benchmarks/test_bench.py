@@ -26,6 +26,14 @@ def test_repeats_are_interleaved_and_the_first_rounds_are_not_counted() -> None:
     assert [len(values) for values in seconds.values()] == [2, 2]
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="elsewhere the peak is ru_maxrss")
+def test_peak_memory_is_that_of_the_variant_not_of_who_started_it() -> None:
+    ballast = torch.ones(2**28)  # 1 GiB
+    words = ["--size", "digits", "--device", "cpu", "--threads", "1"]
+    peak = bench.peak_of_own_process("fast/darts", bench.options(words))
+    assert 100 < peak < ballast.nbytes / 2**20
+
+
 def variant(median: float, first: float = 0.0) -> bench.Variant:
     return bench.Variant(median, median, median, first, 100.0)
 

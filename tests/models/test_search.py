@@ -139,13 +139,32 @@ def test_single_level_takes_one_stream_only() -> None:
     assert len(run("single-level").history) == 2
 
 
+@pytest.mark.parametrize("space", ["s1", "s5", SPACE])
+def test_columns_that_every_space_has_are_of_all_cells(space: str) -> None:
+    """What `dvc plots` draws must not depend on the cells of a space."""
+    groups = search_space(space).groups
+    for row in run("darts", space).history:
+        skips = [row[f"skip_connects_{group}"] or 0 for group in groups]
+        assert row["skip_connects"] == sum(skips)
+        entropies = [row[f"entropy_{group}"] or 0.0 for group in groups]
+        assert row["entropy"] == pytest.approx(sum(entropies) / len(groups))  # cells have equally many edges
+
+
 def test_summary_tells_gap_and_eigenvalue() -> None:
     found = run("ms-darts", config=config(SPACE, curvature_images=4))
     summary = found.summary
     gap = summary["supernet_accuracy"] - summary["discretized_accuracy"]
     assert summary["discretization_gap"] == pytest.approx(gap)
     assert summary["hessian_residual"] <= 0.01 * abs(summary["hessian_eigenvalue"])
-    columns = {"entropy_cell", "skip_connects_cell", "genotype_changes", "movement", "effective_sample_size"}
+    columns = {
+        "entropy",
+        "entropy_cell",
+        "skip_connects",
+        "skip_connects_cell",
+        "genotype_changes",
+        "movement",
+        "effective_sample_size",
+    }
     assert columns <= set(found.history[0])
     assert "hessian_eigenvalue" not in found.history[0], "costs time in every epoch, for who asks only"
 

@@ -102,8 +102,14 @@ def test_progress_and_summary_are_artifacts_of_the_run(server: Server, scheduled
     assert "/runs/" in summary
 
 
-def test_a_worker_is_killed_in_the_middle_of_a_search(killed: tuple[UUID, float]) -> None:
-    """What becomes of its run is seen further below, when its silence has been noticed."""
+def test_a_killed_worker_leaves_no_process_and_a_run_nobody_knows_the_end_of(
+    server: Server, killed: tuple[UUID, float]
+) -> None:
+    id, _ = killed
+    assert processes_in(folder_of(server, KILLED)) == []
+    state = server.run(id).state
+    assert state is not None
+    assert state.is_running()  # what becomes of it is seen further below, when its silence has been noticed
 
 
 def test_a_killed_stage_is_tried_again_and_a_cancelled_run_leaves_no_process(

@@ -18,21 +18,23 @@ import mlflow.models
 import numpy as np
 import onnx
 import pytest
-from mlflow.onnx import load_model, log_model
+from mlflow.onnx import load_model, log_model, save_model
 
 from serving.errors import ModelError
 from serving.registry import Registry
+from tests.serving.browser import CHROMIUM, browser
 from tests.serving.conftest import BLUE, REPOSITORY, Server, encode, files, running
 from tests.serving.tiny import network
 
 NAME = "tiny"
+REPORT = "<!doctype html><title>Report</title><style>p { color: rgb(1, 2, 3) }</style><p>How it was found</p>"
 # MLflow warns of its own type hints while it is imported; what the server logs is looked at in the tests.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @dataclass(frozen=True)
 class Store:
-    """A registry of its own: versions 1 and 2 differ in how sure they are, 3 breaks the contract."""
+    """A registry of its own: versions 1 and 2 differ in how sure they are, 3 breaks the contract, 4 has int8 too."""
 
     uri: str
     client: mlflow.MlflowClient
@@ -40,6 +42,14 @@ class Store:
     def champion(self, version: str) -> None:
         """Moves the alias."""
         self.client.set_registered_model_alias(NAME, "champion", version)
+
+    def report(self, version: str, content: str) -> None:
+        """Gives a version a report, as the stage report does."""
+        experiment = self.client.get_experiment_by_name("test")
+        assert experiment is not None
+        run = self.client.create_run(experiment.experiment_id).info.run_id
+        self.client.log_text(run, content, "report.html")
+        self.client.set_model_version_tag(NAME, version, "run_report", run)
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +71,29 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
                     pip_requirements=["onnxruntime"],
                     registered_model_name=NAME,
                 )
+            # An int8 network lies beside the float one, in the version's folder.
+            save_model(network(), folder / "both")
+            int8 = network(sharpness=0.01, metadata={"precision": "int8"})
+            onnx.save(int8, folder / "both" / "model.int8.onnx")
+            mlflow.log_artifacts(str(folder / "both"), "both")
+            mlflow.register_model(mlflow.get_artifact_uri("both"), NAME)
         yield Store(uri, mlflow.MlflowClient(uri))
     finally:
         mlflow.set_tracking_uri(before)
 
 
 @contextmanager
-def serving(store: Store, folder: Path) -> Iterator[Server]:
-    with running(folder, "--name", NAME, "--watch-seconds", "0.1", MLFLOW_TRACKING_URI=store.uri) as server:
+def serving(store: Store, folder: Path, *options: str, **environment: str) -> Iterator[Server]:
+    watched = ("--name", NAME, "--watch-seconds", "0.1", *options)
+    with running(folder, *watched, MLFLOW_TRACKING_URI=store.uri, **environment) as server:
         yield server
+
+
+def wait_for_line(server: Server, line: str) -> None:
+    end = time.monotonic() + 30
+    while line not in server.log.read_text():
+        assert time.monotonic() < end, server.log.read_text()
+        time.sleep(0.05)
 
 
 def ask(client: httpx.Client) -> tuple[int, str, float]:
@@ -126,13 +150,7 @@ def test_a_version_that_does_not_load_leaves_the_old_one(store: Store, tmp_path:
     store.champion("1")
     with serving(store, tmp_path) as server:
         store.champion("3")
-        end = time.monotonic() + 30
-        while (
-            "still serving version 1: model tiny 3: metadata class_names must be JSON"
-            not in server.log.read_text()
-        ):
-            assert time.monotonic() < end, server.log.read_text()
-            time.sleep(0.05)
+        wait_for_line(server, "still serving version 1: model tiny 3: metadata class_names must be JSON")
         with httpx.Client(base_url=server.url) as client:
             assert ask(client)[:2] == (200, "1")
             assert client.get("/readyz").status_code == 200
@@ -140,6 +158,90 @@ def test_a_version_that_does_not_load_leaves_the_old_one(store: Store, tmp_path:
             wait_for(server, "2")
             assert ask(client)[:2] == (200, "2")
         assert "Traceback" not in server.log.read_text()
+
+
+def test_int8_is_served_where_it_is_asked_for_and_nothing_else_in_its_place(
+    store: Store, tmp_path: Path
+) -> None:
+    store.champion("4")
+    with (
+        serving(store, tmp_path, "--precision", "int8") as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        assert client.get("/v1/model").json()["precision"] == "int8"
+        status, version, sure = ask(client)
+        assert (status, version) == (200, "4")
+        assert 0.8 < sure < 0.95  # the float network of this version is surer
+        store.champion("1")
+        wait_for_line(server, f"still serving version 4: models:/{NAME}/1: has no model.int8.onnx; set")
+        assert ask(client) == (200, "4", sure)
+    done = started("--name", NAME, "--precision", "int8", uri=store.uri)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"serving: models:/{NAME}/1: has no model.int8.onnx")
+    assert "Traceback" not in done.stderr
+    store.champion("4")
+    with serving(store, tmp_path) as server, httpx.Client(base_url=server.url) as client:
+        assert ask(client)[2] > 0.99  # without the option it is the float network
+
+
+def test_the_report_of_the_served_version_is_shown_as_soon_as_there_is_one(
+    store: Store, tmp_path: Path
+) -> None:
+    store.champion("2")
+    with serving(store, tmp_path) as server, httpx.Client(base_url=server.url, timeout=30) as client:
+
+        def wait_until(there: bool) -> None:
+            end = time.monotonic() + 30
+            while client.get("/v1/model").json()["report"] != there:
+                assert time.monotonic() < end, server.log.read_text()
+                time.sleep(0.05)
+
+        answer = client.get("/report")
+        assert (answer.status_code, answer.json()["detail"]) == (404, "The served model has no report.")
+        store.report("2", REPORT)  # the version is served before its report is made
+        wait_until(True)
+        answer = client.get("/report")
+        assert answer.text == REPORT
+        assert answer.headers["content-type"].startswith("text/html")
+        assert "script-src" not in answer.headers["content-security-policy"]  # and so none, by default-src
+        store.champion("1")
+        wait_for(server, "1")
+        wait_until(False)
+        assert client.get("/report").status_code == 404
+        # A report that cannot be had is said in a sentence, and everything else goes on.
+        store.client.set_model_version_tag(NAME, "1", "run_report", "0" * 32)
+        wait_until(True)
+        assert client.get("/report").status_code == 503
+        assert ask(client)[:2] == (200, "1")
+        store.client.delete_model_version_tag(NAME, "1", "run_report")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
+@pytest.mark.parametrize("key", ["", "sesame"])
+def test_the_page_leads_to_the_report(store: Store, tmp_path: Path, key: str) -> None:
+    store.champion("2")
+    store.report("2", REPORT)
+    environment = {"MSDARTS_API_KEY": key} if key else {}
+    with serving(store, tmp_path, **environment) as server, browser(tmp_path) as tab:
+        if key:
+            assert httpx.get(f"{server.url}/report").status_code == 401
+            tab.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "saved"))
+            tab.open(f"{server.url}/")
+            tab.wait("!document.querySelector('#key-form').hidden")
+            tab.type(key)
+            tab.press("Enter", 13)
+        else:
+            tab.open(f"{server.url}/")
+        tab.wait("!document.querySelector('#report').hidden")
+        tab.value("document.querySelector('#report a').click()")
+        if key:  # a link cannot send it, so the page fetches the report and saves it
+            saved, end = tmp_path / "saved" / "report.html", time.monotonic() + 20
+            while not saved.exists() or saved.read_text() != REPORT:
+                assert time.monotonic() < end, tab.errors
+                time.sleep(0.05)
+        else:
+            tab.wait("document.title === 'Report' && document.readyState === 'complete'")
+            assert tab.value("getComputedStyle(document.querySelector('p')).color") == "rgb(1, 2, 3)"
 
 
 def test_the_server_and_mlflow_answer_the_same(store: Store, tmp_path: Path) -> None:
@@ -163,15 +265,20 @@ def test_no_such_model_is_said_in_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_a_start_without_a_champion_is_one_line_and_status_2(store: Store) -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "serving", "--name", "nobody"],
+def started(*options: str, uri: str) -> subprocess.CompletedProcess[str]:
+    """A server that does not get to listen."""
+    return subprocess.run(
+        [sys.executable, "-m", "serving", *options],
         cwd=REPOSITORY,
-        env={**os.environ, "MLFLOW_TRACKING_URI": store.uri},
+        env={**os.environ, "MLFLOW_TRACKING_URI": uri},
         capture_output=True,
         text=True,
         timeout=60,
     )
+
+
+def test_a_start_without_a_champion_is_one_line_and_status_2(store: Store) -> None:
+    run = started("--name", "nobody", uri=store.uri)
     assert run.returncode == 2
     assert run.stderr.splitlines()[-1].startswith("serving: models:/nobody@champion: ")
     assert "Traceback" not in run.stderr

@@ -69,11 +69,11 @@ def run_stage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
     from stages import _runtime
 
-    def run(name: str, *options: str) -> int:
+    def run(name: str, *options: str, **arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", [f"stages.{name}", *options])
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            return _runtime.run(name, importlib.import_module(f"stages.{name}").main)
+            return _runtime.run(name, importlib.import_module(f"stages.{name}").main, **arguments)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -142,3 +142,11 @@ def test_nasbench201_from_search_to_export(finished_copy: Path, run_stage: RunSt
     assert 0 <= float(last["tabulated_accuracy"]) <= 5**6 / 200
     assert 1 <= int(last["tabulated_rank"]) <= 5**6
     assert (finished_copy / "artifacts/genotype/cell.png").stat().st_size > 5000
+    # The report takes what there is: one kind of cell, the table's accuracies, a network that was not registered.
+    (finished_copy / "artifacts/registry.json").write_text(
+        json.dumps({"model": "small", "reason": "refused"})
+    )
+    assert run_stage("report") == 0
+    page = (finished_copy / "artifacts/report.html").read_text()
+    assert "tabulated accuracy" in page
+    assert page.count("<figcaption>") == 1

@@ -33,6 +33,11 @@ def test_the_projects_own_file_is_valid() -> None:
         ({"data.mirror": "often"}, "data.mirror is 'often'; it should be a valid boolean or be 'auto'"),
         ({"search.mean_shift.bandwidth": float("inf")}, "bandwidth is inf; it should be a finite number"),
         ({"retrain.seed": ...}, "retrain.seed is missing"),
+        ({"train.devices": 0}, "train.devices is 0; it should be greater than or equal to 1"),
+        (
+            {"train.devices": 3},
+            "search.batch_size is 64; it should be a multiple of train.devices (3)",
+        ),
         ({"search.alpha.warmup_epochs": 20, "search.epochs": 20}, "must be less than search.epochs (20)"),
         ({"data.valid_fraction": 0.6, "data.test_fraction": 0.5}, "together they must leave images"),
         ({"export.opset": 17}, "export.opset is 17; it should be greater than or equal to 18"),
@@ -52,7 +57,7 @@ def test_a_mistake_is_one_clear_line(tmp_path: Path, changes: dict[str, Any], me
     [
         ("data: [\n", "is not valid YAML"),
         ("data: 1\ndata: 2\n", "line 2 is not valid YAML: found duplicate key"),
-        ("just words", "must hold the sections data, search"),
+        ("just words", "must hold the sections data, train, search"),
         ("", "must hold the sections"),
     ],
 )

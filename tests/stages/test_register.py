@@ -1,72 +1,91 @@
-"""The registry: what is registered, what becomes champion and why, and that it heals itself."""
+"""The registry: what is registered, what becomes champion and why, where it came from, and that it heals itself."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities.model_registry import ModelVersion
 
-from stages.retrain import RETRAIN
-from tests.stages.conftest import TINY, write_params
+from stages import register
+from stages._files import sha256_of
+from stages._gate import mcnemar
+from stages.params import load
+from tests.stages.conftest import ROOT, TINY, write_params
+from tests.stages.networks import EXPORT, export, linear, right
 
 RunStage = Callable[..., int]
+GOOD, BAD = 64, 20  # pixels that a linear network sees: about 94% and 46% of the digits recognized
 
 
 @pytest.fixture
 def named(finished_copy: Path, request: pytest.FixtureRequest) -> str:
     """A finished project whose registered model has the test's own name."""
     name = f"model-{hashlib.sha256(request.node.name.encode()).hexdigest()[:8]}"
-    write_params(finished_copy / "params.yaml", {**TINY, "registry.name": name})
+    settings(name)
     return name
+
+
+def settings(name: str, **changes: object) -> None:
+    write_params(
+        Path("params.yaml"),
+        {**TINY, "registry.name": name, **{f"registry.{key}": value for key, value in changes.items()}},
+    )
 
 
 def registry() -> dict:
     return json.loads(Path("artifacts/registry.json").read_text())
 
 
-def change_network(accuracy: float, data_sha256: str | None = None) -> None:
-    """Another network: a model file of other content, with that test accuracy."""
-    model = onnx.load("artifacts/export/model.onnx")
-    model.doc_string = f"accuracy {accuracy} {data_sha256}"
-    onnx.save(model, "artifacts/export/model.onnx")
-    path = RETRAIN / "metrics.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "test_accuracy": accuracy}))
-    if data_sha256:
-        about = Path("artifacts/data/data.json")
-        about.write_text(json.dumps({**json.loads(about.read_text()), "sha256": data_sha256}))
+def alias(store: str, name: str, alias: str) -> ModelVersion:
+    return MlflowClient(tracking_uri=store).get_model_version_by_alias(name, alias)
 
 
-def test_the_first_version_is_champion_and_complete(named: str, run_stage: RunStage, store: str) -> None:
+def number(store: str, name: str, which: str = "champion") -> int:
+    return int(alias(store, name, which).version)
+
+
+def test_the_first_version_is_champion_and_complete(
+    named: str, run_stage: RunStage, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MSDARTS_FLOW_RUN", "flow-1")
+    Path("dvc.lock").write_text("schema: '2.0'\n")
     assert run_stage("register") == 0
     client = MlflowClient(tracking_uri=store)
     version = client.get_model_version_by_alias(named, "champion")
     assert client.get_model_version_by_alias(named, "challenger").version == version.version
     assert json.loads(version.tags["classes"]) == [str(n) for n in range(10)]
     assert json.loads(version.tags["genotype"])["space"] == "darts"
-    for tag in (
-        "data_sha256",
-        "git_commit",
-        "test_accuracy",
-        "params",
-        "macs",
-        "run_search",
-        "run_retrain",
-        "run_export",
-    ):
+    assert json.loads(version.tags["settings"]) == load().model_dump(mode="json", exclude={"serve"})
+    assert version.tags["prefect_flow_run"] == "flow-1"
+    assert version.tags["gate"] == "passed"
+    assert "refused" not in version.tags
+    data = json.loads(Path("artifacts/data/data.json").read_text())
+    assert version.tags["data_sha256"] == data["sha256"]
+    assert float(version.tags["test_accuracy"]) == right().mean()
+    for tag in ("git_commit", "params", "macs", "test_sha256", "calibration_error"):
         assert version.tags[tag], tag
     report = registry()
     assert report["promoted"] is True
     assert report["version"] == 1
-    for stage in ("search", "retrain", "export", "register"):
-        assert client.get_run(report["runs"][stage]).data.tags["stage"] == stage
+    for stage in ("search", "retrain", "export", "register"):  # both ways
+        run = client.get_run(version.tags[f"run_{stage}"])
+        assert run.data.tags["stage"] == stage
+        assert run.data.tags["registered_as"] == f"{named}/1"
+        assert report["runs"][stage] == run.info.run_id
 
     mlflow.set_tracking_uri(store)
     loaded = mlflow.pyfunc.load_model(f"models:/{named}@champion")
@@ -76,49 +95,217 @@ def test_the_first_version_is_champion_and_complete(named: str, run_stage: RunSt
     np.testing.assert_array_equal(answer, session.run(None, {"image": images})[0])
     assert loaded.metadata.signature is not None
     assert loaded.metadata.saved_input_example_info is not None
+    beside = Path(download_artifacts(artifact_uri=f"models:/{named}/1"))
+    assert (beside / "model_card.md").read_bytes() == Path("artifacts/model_card.md").read_bytes()
+    lock = hashlib.sha256((beside / "dvc.lock").read_bytes()).hexdigest()
+    assert version.tags["dvc_lock_sha256"] == lock == hashlib.sha256(b"schema: '2.0'\n").hexdigest()
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", (beside / "model_card.md").read_text()):
+        assert (beside / picture).read_bytes() == Path("artifacts", picture).read_bytes()
 
 
 def test_again_changes_nothing(named: str, run_stage: RunStage, store: str) -> None:
     assert run_stage("register") == 0
-    before = Path("artifacts/registry.json").read_bytes()
+    files = [Path("artifacts/registry.json"), Path("artifacts/model_card.md")]
+    before = [file.read_bytes() for file in files]
     assert run_stage("register") == 0
-    assert Path("artifacts/registry.json").read_bytes() == before
+    assert [file.read_bytes() for file in files] == before
+    for file in files:
+        file.unlink()
+    assert run_stage("register") == 0
+    assert [file.read_bytes() for file in files] == before
     assert len(MlflowClient(tracking_uri=store).search_model_versions(f"name = '{named}'")) == 1
 
 
+def test_better_worse_equal_and_back(
+    named: str, run_stage: RunStage, store: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(linear(BAD))
+    assert run_stage("register") == 0
+    bad = right()
+    export(linear(GOOD))
+    assert run_stage("register") == 0
+    good, report = right(), registry()
+    assert (number(store, named), number(store, named, "previous_champion")) == (2, 1)
+    p_value = mcnemar(good, bad)
+    assert report["reason"] == (
+        f"champion: test accuracy {good.mean():.4f} against {bad.mean():.4f} of version 1"
+        f" (p = {p_value:.2g}, more than noise)"
+    )
+    assert report["compared"]["test_accuracy"] == bad.mean()
+    assert report["compared"]["only_challenger_right"] == (good & ~bad).sum()
+    card = Path("artifacts/model_card.md").read_text()
+    assert f"| test accuracy | {good.mean():.2%} | {bad.mean():.2%} |" in card
+    assert str(alias(store, named, "champion").description).startswith(f"# {named}, version 2")
+
+    export(linear(GOOD, "the same weights in another file"))
+    assert run_stage("register") == 0
+    refused = alias(store, named, "challenger")
+    assert int(refused.version) == 3
+    sentence = f"test accuracy {good.mean():.4f} against {good.mean():.4f} of version 2"
+    assert refused.tags["refused"] == sentence
+    assert registry()["reason"] == f"not promoted: {sentence} (p = 1, within the noise)"
+    assert (registry()["promoted"], number(store, named)) == (False, 2)
+
+    capsys.readouterr()
+    assert run_champion(run_stage, "back") == 0
+    assert capsys.readouterr().out == f"champion of {named} is version 1 again, no longer version 2\n"
+    assert number(store, named) == 1
+    assert run_stage("register") == 0  # version 3 was refused against 2, and is better than 1
+    assert registry()["reason"].startswith("champion: ")
+    assert (registry()["version"], number(store, named)) == (3, 3)
+    assert "refused" not in alias(store, named, "champion").tags
+
+    export(linear(GOOD))  # version 2 again, which a person has put aside: it stays so
+    assert run_stage("register") == 0
+    assert "version 2 is this network already (champion is 3)" in capsys.readouterr().out
+    assert (registry()["version"], number(store, named)) == (2, 3)
+    assert run_champion(run_stage, "2") == 0
+    assert (number(store, named), number(store, named, "previous_champion")) == (2, 3)
+    assert run_champion(run_stage) == 0
+    assert f"champion of {named}: version 2, test accuracy" in capsys.readouterr().out
+
+
+def run_champion(run_stage: RunStage, *arguments: str) -> int:
+    """`python -m stages.champion` in this process."""
+    return run_stage("champion", *arguments, move="")
+
+
 @pytest.mark.parametrize(
-    ("accuracy", "other_data", "promoted", "reason"),
-    [
-        (0.9999, False, True, "champion: test accuracy 0.9999 against"),
-        (0.0001, False, False, "not promoted: test accuracy 0.0001 against"),
-        (0.9999, True, False, "not promoted: the champion, version 1, was tested on other data"),
-    ],
+    ("move", "message"), [("back", "to roll back to"), ("7", "no version 7"), ("up", "'up' is")]
 )
-def test_the_better_on_the_same_data_is_champion(
-    named: str,
-    run_stage: RunStage,
-    store: str,
-    accuracy: float,
-    other_data: bool,
-    promoted: bool,
-    reason: str,
+def test_a_move_that_cannot_be_made_is_one_line(
+    named: str, run_stage: RunStage, store: str, capsys: pytest.CaptureFixture[str], move: str, message: str
 ) -> None:
     assert run_stage("register") == 0
-    change_network(accuracy, "0" * 64 if other_data else None)
-    assert run_stage("register") == 0
-    report = registry()
-    assert report["promoted"] is promoted
-    assert report["reason"].startswith(reason)
-    client = MlflowClient(tracking_uri=store)
-    assert int(client.get_model_version_by_alias(named, "challenger").version) == 2
-    assert int(client.get_model_version_by_alias(named, "champion").version) == (2 if promoted else 1)
+    capsys.readouterr()
+    assert run_champion(run_stage, move) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: champion: ")
+    assert error.count("\n") == 1
+    assert number(store, named) == 1
 
 
-def test_equal_is_not_better(named: str, run_stage: RunStage) -> None:
+def test_other_test_images_are_another_matter_until_a_person_decides(
+    named: str, run_stage: RunStage, store: str
+) -> None:
+    export(linear(BAD))
     assert run_stage("register") == 0
-    change_network(json.loads((RETRAIN / "metrics.json").read_text())["test_accuracy"])
+    labels = Path("artifacts/data/test_labels.npy")
+    np.save(labels, np.load(labels)[::-1].copy()[::-1])  # the same
+    export(linear(GOOD, "same images"))
     assert run_stage("register") == 0
-    assert registry()["promoted"] is False
+    assert registry()["promoted"] is True
+    images = Path("artifacts/data/test_images.npy")
+    np.save(images, np.load(images)[:-1])
+    np.save(labels, np.load(labels)[:-1])
+    export(linear(GOOD, "other images"))
+    assert run_stage("register") == 0
+    assert registry()["refusals"] == [
+        "the champion, version 2, was tested on other images",
+        "`python -m stages.champion 3` makes it champion without comparison",
+    ]
+    assert run_champion(run_stage, "3") == 0
+    export(linear(GOOD, "compared on these from now on"))
+    assert run_stage("register") == 0
+    assert registry()["compared"]["p_value"] == 1
+
+
+def test_changed_settings_judge_a_refused_version_again(named: str, run_stage: RunStage, store: str) -> None:
+    settings(named, max_size_mb=1e-6, max_latency_ms=1e-9)
+    assert run_stage("register") == 0
+    version = alias(store, named, "challenger")
+    assert version.tags["gate"] == "refused"
+    assert "registry.max_latency_ms" in version.tags["refused"]
+    assert "registry.max_size_mb" in version.tags["refused"]
+    assert registry()["champion_after"] is None
+    settings(named)
+    assert run_stage("register") == 0
+    assert (registry()["promoted"], number(store, named)) == (True, 1)
+
+
+def test_a_registered_file_that_answers_differently_is_refused(
+    named: str, run_stage: RunStage, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_version = register.log_version
+
+    def damaged(*arguments: object) -> ModelVersion:
+        export(linear(BAD))
+        version = log_version(*arguments)  # type: ignore[arg-type]
+        export(linear(GOOD))
+        return version
+
+    export(linear(GOOD))
+    monkeypatch.setattr(register, "log_version", damaged)
+    assert run_stage("register") == 0
+    (reason,) = registry()["refusals"]
+    assert reason.startswith("the registered file, loaded again, does not answer")
+    assert alias(store, named, "challenger").tags["gate"] == "refused"
+    with pytest.raises(mlflow.MlflowException):
+        alias(store, named, "champion")
+
+
+def test_a_champion_whose_file_is_lost_is_not_replaced(named: str, run_stage: RunStage, store: str) -> None:
+    assert run_stage("register") == 0
+    mlflow.set_tracking_uri(store)
+    location = MlflowClient(tracking_uri=store).get_model_version_download_uri(named, "1")
+    shutil.rmtree(location.removeprefix("file://"))
+    export(linear(GOOD))
+    assert run_stage("register") == 0
+    assert registry()["reason"].startswith("not promoted: the champion, version 1, cannot be run (")
+    assert number(store, named) == 1
+
+
+@pytest.mark.parametrize("included", [True, False])
+def test_int8_is_in_the_version_when_it_costs_little(
+    named: str, run_stage: RunStage, store: str, included: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(linear(GOOD if included else BAD, "stands in for the quantized one"))
+    (EXPORT / "model.onnx").rename(EXPORT / "model.int8.onnx")
+    int8 = {"file": "model.int8.onnx", "sha256": sha256_of(EXPORT / "model.int8.onnx"), "accuracy_drop": 0.0}
+    export(linear(GOOD), int8=int8)
+    assert run_stage("register") == 0
+    drop = float(right().mean() - right(EXPORT / "model.int8.onnx").mean())
+    report, version = registry(), alias(store, named, "champion")
+    assert (report["promoted"], report["int8"]["included"]) == (True, included)
+    assert report["int8"]["accuracy_drop"] == drop  # measured, whatever export.json said
+    mlflow.set_tracking_uri(store)
+    beside = Path(download_artifacts(artifact_uri=f"models:/{named}/1"))
+    assert (beside / "model.int8.onnx").exists() is included
+    if included:
+        assert version.tags["int8"] == "included"
+    else:
+        assert version.tags["int8"] == (
+            f"refused: int8 costs {drop:.4f} of test accuracy, more than registry.max_int8_drop (0.01)"
+        )
+        settings(named, max_int8_drop=0.9)
+        capsys.readouterr()
+        assert run_stage("register") == 0
+        assert "registered without int8 under another" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["model", "int8"])
+def test_an_export_that_does_not_fit_together_is_one_line(
+    named: str, run_stage: RunStage, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if damage == "model":
+        export(linear(GOOD), model_sha256="0" * 64)
+    else:
+        export(linear(GOOD), int8={"file": "model.int8.onnx", "sha256": "0" * 64})
+    assert run_stage("register") == 2
+    error = capsys.readouterr().err
+    assert "`dvc repro -f export`" in error or "run `dvc repro -f export`" in error
+    assert error.count("\n") == 1
+    assert not Path("artifacts/registry.json").exists()
+
+
+def test_a_run_knows_all_versions_it_led_to(named: str, run_stage: RunStage, store: str) -> None:
+    assert run_stage("register") == 0
+    retrain = registry()["runs"]["retrain"]
+    export(linear(GOOD))
+    assert run_stage("register") == 0
+    tags = MlflowClient(tracking_uri=store).get_run(retrain).data.tags
+    assert [f"{named}/1", f"{named}/2"] == [v for v in tags["registered_as"].split() if v.startswith(named)]
 
 
 def test_an_emptied_registry_gets_its_version_again(named: str, run_stage: RunStage, store: str) -> None:
@@ -140,17 +327,59 @@ def test_a_restored_clone_registers_in_its_own_store(
     assert registry()["runs"]["search"] is None  # that run is in the other store
 
 
-def test_a_registration_cut_off_before_its_end_is_done_again(
-    named: str, run_stage: RunStage, store: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", ["judged", "promote", "verdict_tags", "link"])
+def test_a_registration_cut_off_before_its_end_is_completed(
+    named: str, run_stage: RunStage, store: str, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     def crash(*_: object) -> None:
         raise OSError("the machine stopped")
 
     with monkeypatch.context() as patched:
-        patched.setattr("stages.register.check_reload", crash)
+        patched.setattr(register, step, crash)
         assert run_stage("register") == 1
     client = MlflowClient(tracking_uri=store)
-    with pytest.raises(mlflow.MlflowException):
-        client.get_model_version_by_alias(named, "champion")
+    assert not Path("artifacts/registry.json").exists()
     assert run_stage("register") == 0
-    assert int(client.get_model_version_by_alias(named, "champion").version) == 2
+    assert registry()["promoted"] is True
+    assert int(client.get_model_version_by_alias(named, "champion").version) == 1
+    assert len(client.search_model_versions(f"name = '{named}'")) == 1
+
+
+def test_two_registrations_at_once_leave_the_better_one(
+    named: str, run_stage: RunStage, store: str, tmp_path: Path
+) -> None:
+    export(linear(BAD))
+    assert run_stage("register") == 0
+    processes = []
+    for pixels in (40, GOOD):
+        folder = tmp_path / f"workspace{pixels}"
+        folder.mkdir()
+        shutil.copytree("artifacts", folder / "artifacts")
+        shutil.copy("params.yaml", folder)
+        here = Path.cwd()
+        os.chdir(folder)
+        export(linear(pixels))
+        os.chdir(here)
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "stages.register"],
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    reports = [
+        json.loads((tmp_path / f"workspace{pixels}/artifacts/registry.json").read_text())
+        for pixels in (40, GOOD)
+    ]
+    assert reports[1]["test_accuracy"] > reports[0]["test_accuracy"]
+    assert reports[1]["promoted"] is True
+    assert number(store, named) == reports[1]["version"]
+    if reports[0]["promoted"]:  # it came first
+        assert reports[1]["champion_before"] == reports[0]["version"]
+    else:
+        assert reports[0]["champion_after"] == reports[1]["version"]

@@ -1,0 +1,155 @@
+"""Trainings small enough to be repeated by several processes, and the program that is one of these processes.
+
+``python -m tests.models.processes RANK PROCESSES FOLDER`` writes to FOLDER/RANK.json what each of ``CASES`` came to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from models.batches import Preprocess, Split, batches
+from models.early_stopping import EigenvalueRise
+from models.errors import InvalidInput
+from models.events import EpochEnd, Event, State
+from models.genotype import Genotype, from_json
+from models.search import search
+from models.seeds import generator
+from models.spaces import search_space
+from models.tasks import ImageTask
+from models.train import TrainConfig, train
+from tests.models.tiny import (
+    CLASSES,
+    PREPROCESS,
+    STRATEGIES,
+    DefaultTypeStream,
+    config,
+    in_default_type,
+    loaders,
+    split,
+    task,
+)
+
+Found = dict[str, Any]  # history, weights and the like, as JSON holds them
+
+
+class Interrupted(Exception):
+    pass
+
+
+def resumed(run: Callable[..., Found]) -> Found:
+    """A run that is interrupted after its first epoch and then resumed."""
+    kept: list[State] = []
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, EpochEnd):
+            kept.append(copied(event.state()))
+            raise Interrupted
+
+    with contextlib.suppress(Interrupted):
+        run(on_event=interrupt)
+    return run(resume=kept[0])
+
+
+def searched(space: str, name: str, **arguments: Any) -> Found:
+    """Two epochs of a search."""
+    strategy = STRATEGIES[name](search_space(space), 2)
+    data = loaders(single=name.startswith("single"))
+    size = config(space, curvature_images=4)
+    found = search(task(space), strategy, data, size, **arguments)
+    return {
+        "history": found.history,
+        "summary": found.summary,
+        "weights": {name: weight.tolist() for name, weight in found.weights.items()},
+        "alphas": {name: alphas.tolist() for name, alphas in found.alphas.items()},
+    }
+
+
+def trained(genotype: Genotype, side: int, *, auxiliary: bool, **arguments: Any) -> Found:
+    """Two epochs of training a found network, with all that is random in it."""
+    stages = 2 if genotype.space == "nasbench201" else 3
+    space = search_space("nasbench201" if genotype.space == "nasbench201" else "s5")
+    tiny = ImageTask(space, (side, side, 3), CLASSES, seed=0, stages=stages)
+    network = tiny.network(genotype, channels=2, cells=3, auxiliary=auxiliary).to(torch.get_default_dtype())
+    preprocess = Preprocess((0.5,) * 3, (0.25,) * 3, padding=1, mirror=True, cutout=3)
+    data, held_out = enlarged(split(13, 1), side), enlarged(split(5, 2), side)
+    found = train(
+        network,
+        DefaultTypeStream(data, 4, preprocess, generator(0, "train")),
+        lambda: map(in_default_type, batches(held_out, 2, preprocess)),
+        TrainConfig(epochs=2, learning_rate=0.1, drop_path=0.5, label_smoothing=0.1),
+        generator(0, "drop path"),
+        **arguments,
+    )
+    weights = {name: weight.tolist() for name, weight in found.weights.items()}
+    return {"history": found.history, "weights": weights, "best_epoch": found.best_epoch}
+
+
+def enlarged(of: Split, side: int) -> Split:
+    times = side // of.images.shape[1]
+    return Split(of.images.repeat_interleave(times, 1).repeat_interleave(times, 2), of.labels)
+
+
+def copied(state: Any) -> Any:
+    """As if it had been written to a file and read back."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().clone()
+    if isinstance(state, Mapping):
+        return {key: copied(value) for key, value in state.items()}
+    return [copied(value) for value in state] if isinstance(state, list | tuple) else state
+
+
+_DARTS = {
+    group: [[op, source] for source in (0, 1, 1, 2, 2, 3, 3, 4)]
+    for group, op in (("normal", "sep_conv_3x3"), ("reduce", "dil_conv_5x5"))
+}
+DARTS = from_json({"space": "darts", **_DARTS, "normal_concat": [2, 3, 4, 5], "reduce_concat": [2, 3, 4, 5]})
+# Node 1 leads nowhere, so the convolution before it never gets a gradient.
+BENCHMARK = from_json(
+    {
+        "space": "nasbench201",
+        "arch_str": "|nor_conv_1x1~0|+|nor_conv_3x3~0|none~1|+|avg_pool_3x3~0|none~1|nor_conv_3x3~2|",
+    }
+)
+
+CASES: Mapping[str, Callable[..., Found]] = {
+    "darts": partial(searched, "s2", "darts"),
+    "ms-darts": partial(searched, "s4", "ms-darts"),  # s4: noise
+    "darts-2nd": partial(searched, "nasbench201", "darts-2nd"),
+    "sdarts-adv": partial(searched, "nasbench201", "sdarts-adv", early_stopping=EigenvalueRise()),
+    "single-level": partial(searched, "nasbench201", "single-level-sigmoid"),
+    "retrain darts": partial(trained, DARTS, 32, auxiliary=True),
+    "retrain nasbench201": partial(trained, BENCHMARK, 8, auxiliary=False),
+}
+RESUMED = ("ms-darts", "retrain nasbench201")
+
+
+def uneven() -> str:
+    """What a batch of three is answered with."""
+    try:
+        DefaultTypeStream(split(8, 1), 3, PREPROCESS, generator(0, "train"))
+    except InvalidInput as error:
+        return str(error)
+    return "nothing"
+
+
+def main(rank: int, processes: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes)
+    found = {name: run() for name, run in CASES.items()}
+    found |= {f"{name}, resumed": resumed(CASES[name]) for name in RESUMED}
+    (folder / f"{rank}.json").write_text(json.dumps({**found, "uneven": uneven()}))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

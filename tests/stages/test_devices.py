@@ -1,0 +1,160 @@
+"""train.devices: one process for each, one command, one voice, and nothing left behind."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from stages._files import read_rows
+from stages._runtime import STATE
+from tests.stages.conftest import TINY, write_params
+from tests.stages.test_interrupt import after_epoch, contents, start
+
+TWO = {
+    **TINY,
+    "train.devices": 2,
+    "search.space": "nasbench201",  # the smallest
+    "search.cells": 1,
+    "search.images": 128,
+    "search.batch_size": 32,
+    "retrain.epochs": 6,
+}
+# Relative, of the losses of the first epoch in float32. Later epochs drift as they do after any change of a rounding:
+# weights changed by 1e-7 end as far from each other as two processes from one.
+TOLERANCE = 1e-5
+PATIENCE = 300  # seconds, for a busy machine
+
+
+@pytest.fixture
+def two(finished_copy: Path) -> Path:
+    """The current folder: a finished small project, now with two devices and without the results of long stages."""
+    write_params(finished_copy / "params.yaml", TWO)
+    for stage in ("search", "retrain"):
+        shutil.rmtree(finished_copy / "artifacts" / stage)
+    return finished_copy
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, finished: Path, store: str) -> tuple[Path, str]:
+    """Where retrain ran on two devices, and what it printed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    shutil.copytree(finished / "artifacts", folder / "artifacts")
+    write_params(folder / "params.yaml", TWO)
+    process = start("retrain", folder, store)
+    output, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (0, ""), errors
+    return folder, output
+
+
+def ranks(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes of the devices, rank 0 first."""
+    found = [
+        child for child in psutil.Process(launcher.pid).children() if "stages._devices" in child.cmdline()
+    ]
+    assert len(found) == 2
+    return sorted(found, key=lambda process: int(process.environ()["RANK"]))
+
+
+def all_end(processes: list[psutil.Process]) -> bool:
+    return psutil.wait_procs(processes, timeout=PATIENCE)[1] == []
+
+
+def one_line(errors: str, *words: str) -> bool:
+    return errors.count("\n") == 1 and all(word in errors for word in words)
+
+
+def test_two_devices_are_one_training(undisturbed: tuple[Path, str], finished: Path, store: str) -> None:
+    folder, output = undisturbed
+    one, two = (read_rows(project / "artifacts/retrain/history.csv") for project in (finished, folder))
+    for column in ("train_loss", "valid_loss"):
+        assert two[0][column] == pytest.approx(one[0][column], rel=TOLERANCE)
+    # Only the first process speaks and writes.
+    lines = output.splitlines()
+    assert [line.split()[2] for line in lines[:-1]] == [f"{epoch}/6" for epoch in range(1, 7)]
+    assert lines[-1].startswith("retrain: test accuracy")
+    assert list((folder / STATE / "retrain").iterdir()) == []
+    mlflow = MlflowClient(store)
+    experiment = mlflow.get_experiment_by_name("tests")
+    assert experiment is not None
+    runs = mlflow.search_runs(
+        [experiment.experiment_id],
+        "params.`train.devices` = '2' and params.epochs = '6' and tags.stage = 'retrain'",
+    )
+    assert [run.info.status for run in runs] == ["FINISHED"]
+    assert len(mlflow.get_metric_history(runs[0].info.run_id, "train_loss")) == 6
+
+
+def test_killed_twice_and_resumed_it_is_the_undisturbed_one(
+    two: Path, undisturbed: tuple[Path, str], store: str
+) -> None:
+    first = start("retrain", two, store)
+    after_epoch(first, 1)
+    zero, one = ranks(first)
+    one.kill()
+    _, errors = first.communicate(timeout=PATIENCE)
+    assert first.returncode == 1
+    assert one_line(
+        errors, "error: retrain: the process of device 1 was ended by SIGKILL", "run the stage again"
+    )
+    assert not zero.is_running()
+
+    second = start("retrain", two, store)
+    after_epoch(second, 3)
+    running = ranks(second)
+    second.kill()
+    second.communicate()
+    assert all_end(running)
+
+    third = start("retrain", two, store)
+    output, errors = third.communicate(timeout=PATIENCE)
+    assert third.returncode == 0, errors
+    assert "retrain: resumes after epoch" in output
+    assert "epoch 3/" not in output
+    assert contents(two / "artifacts/retrain") == contents(undisturbed[0] / "artifacts/retrain")
+
+
+def test_search_is_interrupted_in_one_line_and_goes_on(two: Path, store: str) -> None:
+    process = start("search", two, store)
+    after_epoch(process, 1)
+    running = ranks(process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 143
+    assert errors == "search: interrupted by SIGTERM; `dvc repro` goes on from the last epoch\n"
+    assert all_end(running)
+    again = start("search", two, store)
+    output, errors = again.communicate(timeout=PATIENCE)
+    assert (again.returncode, errors) == (0, "")
+    assert output.startswith("search: resumes after epoch")
+    assert len(read_rows(two / "artifacts/search/history.csv")) == 3
+
+
+def test_what_the_user_can_mend_is_told_once(two: Path, store: str) -> None:
+    genotype = two / "artifacts/genotype/genotype.json"
+    genotype.unlink()
+    process = start("retrain", two, store)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2
+    assert errors == "error: retrain: artifacts/genotype/genotype.json is missing; `dvc repro` makes it\n"
+
+
+def test_more_devices_than_there_are(
+    two: Path,
+    run_stage: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert run_stage("retrain") == 2
+    assert one_line(
+        capsys.readouterr().err, "train.devices is 2, more than the GPUs here (1;", "set it to 1 or less"
+    )

@@ -1,0 +1,275 @@
+"""Who is champion: whatever happens at the same time, wherever a process ends, and on the way back.
+
+The registry here is in memory, so that thousands of orders of events can be tried; test_register.py has MLflow's own.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+
+from stages._promotion import PROMOTED_OVER, REPORT, WITHDRAWN, choose, promote, roll_back
+from stages.errors import UserError
+
+
+@dataclass
+class Registry:
+    """As much of MlflowClient as promotion uses; ``before_call`` is called before every call."""
+
+    tags: dict[int, dict[str, str]] = field(default_factory=dict)
+    aliases: dict[str, int] = field(default_factory=dict)
+    before_call: Callable[[str], None] = lambda _: None
+
+    def add(self, version: int, accuracy: float, **tags: str) -> None:
+        """A version that has been tested."""
+        self.tags[version] = {"test_accuracy": str(accuracy), "test_sha256": "same", **tags}
+
+    def get_model_version(self, _: str, version: str) -> Any:
+        self.before_call("get_model_version")
+        if int(version) not in self.tags:
+            raise MlflowException("no such version", RESOURCE_DOES_NOT_EXIST)
+        return SimpleNamespace(version=int(version), tags=dict(self.tags[int(version)]))
+
+    def get_model_version_by_alias(self, _: str, alias: str) -> Any:
+        self.before_call("get_model_version_by_alias")
+        if alias not in self.aliases:
+            raise MlflowException("no such alias", RESOURCE_DOES_NOT_EXIST)
+        version = self.aliases[alias]
+        return SimpleNamespace(version=version, tags=dict(self.tags[version]))
+
+    def search_model_versions(self, _: str) -> list[Any]:
+        self.before_call("search_model_versions")
+        return [SimpleNamespace(version=v, tags=dict(tags)) for v, tags in self.tags.items()]
+
+    def set_model_version_tag(self, _: str, version: str, key: str, value: str) -> None:
+        self.before_call("set_model_version_tag")
+        self.tags[int(version)][key] = value
+
+    def delete_model_version_tag(self, _: str, version: str, key: str) -> None:
+        self.before_call("delete_model_version_tag")
+        self.tags[int(version)].pop(key, None)
+
+    def set_registered_model_alias(self, _: str, alias: str, version: str) -> None:
+        self.before_call("set_registered_model_alias")
+        self.aliases[alias] = int(version)
+
+    def delete_registered_model_alias(self, _: str, alias: str) -> None:
+        self.before_call("delete_registered_model_alias")
+        self.aliases.pop(alias, None)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    accepted: bool
+
+
+def register(registry: Registry, version: int) -> int | None:
+    """What the stage does of it: promotes, then marks the version as done; returns the champion."""
+    accuracy = float(registry.tags[version]["test_accuracy"])
+
+    def judge(champion: Any) -> Judgement:
+        return Judgement(champion is None or accuracy > float(champion.tags["test_accuracy"]))
+
+    _, champion = promote(registry, "model", str(version), judge)  # type: ignore[arg-type]
+    registry.set_model_version_tag("model", str(version), REPORT, "{}")
+    return champion
+
+
+def champion_with(*accuracies: float, champion: int | None = 1) -> Registry:
+    """Versions 1, 2, ... with these accuracies, of which 1 was registered before and is champion."""
+    registry = Registry()
+    for version, accuracy in enumerate(accuracies, start=1):
+        registry.add(version, accuracy)
+    if champion is not None:
+        registry.tags[champion][REPORT] = "{}"
+        registry.aliases["champion"] = champion
+    return registry
+
+
+def run_in_order(registry: Registry, versions: list[int], draw: random.Random) -> None:
+    """Registers the versions at once; before every call to the registry, chance chooses whose call is next."""
+    turn = threading.Condition()
+    waiting: set[int] = set()
+    running = set(versions)
+    chosen: list[int] = []
+    last: list[int] = []
+    stubbornness = draw.random()  # from calls in turn to whole promotions while another one stands still
+    mine = threading.local()
+
+    def choose_next() -> None:
+        if running and waiting == running and not chosen:
+            again = (
+                last[-1:]
+                if last and last[-1] in waiting and draw.random() < stubbornness
+                else sorted(waiting)
+            )
+            chosen.append(draw.choice(again))
+            last.append(chosen[0])
+            turn.notify_all()
+
+    def before_call(_: str) -> None:
+        with turn:
+            waiting.add(mine.version)
+            choose_next()
+            assert turn.wait_for(lambda: chosen == [mine.version], timeout=30)
+            chosen.clear()
+            waiting.discard(mine.version)
+
+    def work(version: int) -> None:
+        mine.version = version
+        try:
+            register(registry, version)
+        finally:
+            with turn:
+                running.discard(version)
+                choose_next()
+
+    registry.before_call = before_call
+    threads = [threading.Thread(target=work, args=(version,)) for version in versions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    registry.before_call = lambda _: None
+
+
+@pytest.mark.parametrize("champion", [1, None])
+@pytest.mark.parametrize(
+    "accuracies",
+    [(0.6, 0.7), (0.7, 0.6), (0.7, 0.7), (0.6, 0.7, 0.65), (0.6, 0.65, 0.75), (0.6, 0.65, 0.7, 0.75)],
+)
+def test_of_several_at_once_the_best_is_champion(accuracies: tuple[float, ...], champion: int | None) -> None:
+    for seed in range(150):
+        registry = champion_with(0.5, *accuracies, champion=champion)
+        run_in_order(registry, list(range(2, 2 + len(accuracies))), random.Random(seed))
+        winner = registry.aliases["champion"]
+        assert float(registry.tags[winner]["test_accuracy"]) == max(accuracies), f"seed {seed}"
+        assert registry.aliases.get("previous_champion") != winner
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+def crash_at(registry: Registry, call: int) -> None:
+    calls = iter(range(10**6))
+
+    def before_call(_: str) -> None:
+        if next(calls) == call:
+            raise Crash
+
+    registry.before_call = before_call
+
+
+@pytest.mark.parametrize("challenger", [0.4, 0.7])
+def test_wherever_it_ends_there_is_one_champion_and_another_run_completes_it(challenger: float) -> None:
+    crashes = 0
+    for call in range(100):
+        registry = champion_with(0.5, challenger)
+        crash_at(registry, call)
+        try:
+            register(registry, 2)
+        except Crash:
+            crashes += 1
+        else:
+            break
+        assert registry.aliases["champion"] in (1, 2)
+        if registry.aliases["champion"] == 2:
+            assert registry.aliases["previous_champion"] == 1  # a rollback now would find its way
+        registry.before_call = lambda _: None
+        assert register(registry, 2) == registry.aliases["champion"] == (2 if challenger > 0.5 else 1)
+        assert registry.aliases.get("previous_champion") == (1 if challenger > 0.5 else None)
+    assert crashes >= 3
+
+
+def test_one_that_was_cut_off_does_not_stop_the_next() -> None:
+    for call in range(9):
+        registry = champion_with(0.5, 0.6, 0.7)
+        crash_at(registry, call)
+        with pytest.raises(Crash):
+            register(registry, 2)
+        registry.before_call = lambda _: None
+        assert register(registry, 3) == registry.aliases["champion"] == 3
+
+
+def test_back_and_back_again_to_the_first() -> None:
+    registry = champion_with(0.5, 0.6, 0.7)
+    register(registry, 2)
+    register(registry, 3)
+    assert registry.aliases == {"champion": 3, "previous_champion": 2}
+    assert roll_back(registry, "model") == "champion of model is version 2 again, no longer version 3"  # type: ignore[arg-type]
+    assert registry.aliases == {"champion": 2, "previous_champion": 1}
+    assert WITHDRAWN in registry.tags[3]
+    roll_back(registry, "model")  # type: ignore[arg-type]
+    assert registry.aliases == {"champion": 1}
+    with pytest.raises(UserError, match="no version before its champion, version 1"):
+        roll_back(registry, "model")  # type: ignore[arg-type]
+    assert registry.aliases == {"champion": 1}
+
+
+def test_wherever_a_rollback_ends_another_completes_it() -> None:
+    for call in range(100):
+        registry = champion_with(0.5, 0.7)
+        register(registry, 2)
+        crash_at(registry, call)
+        try:
+            roll_back(registry, "model")  # type: ignore[arg-type]
+        except Crash:
+            assert registry.aliases["champion"] in (1, 2)
+        else:
+            assert call > 3
+            break
+        registry.before_call = lambda _: None
+        if registry.aliases["champion"] == 2:
+            roll_back(registry, "model")  # type: ignore[arg-type]
+        assert registry.aliases["champion"] == 1
+        registry.add(3, 0.6)  # what was withdrawn is no rival any more
+        assert register(registry, 3) == registry.aliases["champion"] == 3
+
+
+def test_a_person_may_choose_any_version_and_go_back() -> None:
+    registry = champion_with(0.5, 0.6, 0.7)
+    register(registry, 2)
+    register(registry, 3)
+    assert choose(registry, "model", "1") == "version 1 of model is champion now; before: version 3"  # type: ignore[arg-type]
+    registry.add(4, 0.55)  # better than the champion, worse than former ones, which a person has put aside
+    assert register(registry, 4) == registry.aliases["champion"] == 4
+    roll_back(registry, "model")  # type: ignore[arg-type]
+    roll_back(registry, "model")  # type: ignore[arg-type]
+    assert registry.aliases["champion"] == 3
+    assert choose(registry, "model", "3") == "version 3 of model is champion already"  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="model has no version 9"):
+        choose(registry, "model", "9")  # type: ignore[arg-type]
+
+
+def test_a_person_who_moves_champion_while_another_is_judged_has_the_new_one_judged_again() -> None:
+    registry = champion_with(0.5, 0.7, 0.6)
+    register(registry, 2)
+    seen = []
+
+    def judge(champion: Any) -> Judgement:
+        seen.append(champion.version)
+        if len(seen) == 1:
+            roll_back(registry, "model")  # type: ignore[arg-type]
+        return Judgement(True)
+
+    assert promote(registry, "model", "3", judge)[1] == 3  # type: ignore[arg-type]
+    assert seen == [2, 1]
+    assert registry.aliases == {"champion": 3, "previous_champion": 1}
+
+
+def test_a_former_champion_is_no_rival_where_the_alias_was_removed_by_hand() -> None:
+    registry = champion_with(0.5, 0.7, 0.6)
+    register(registry, 2)
+    del registry.aliases["champion"]
+    assert PROMOTED_OVER in registry.tags[2]
+    assert register(registry, 3) == registry.aliases["champion"] == 3

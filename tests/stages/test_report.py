@@ -1,0 +1,119 @@
+"""The report: what it shows is true, it needs nothing but itself, and the registry knows of it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from PIL import Image
+
+from tests.stages.conftest import TINY, write_params
+
+RunStage = Callable[..., int]
+REPORT = Path("artifacts/report.html")
+
+
+def page() -> str:
+    return REPORT.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def registered(finished_copy: Path, run_stage: RunStage) -> Path:
+    """A finished project whose network is registered."""
+    write_params(finished_copy / "params.yaml", {**TINY, "registry.name": "reported"})
+    assert run_stage("register") == 0
+    return finished_copy
+
+
+def test_the_page_tells_the_run_and_the_registry_knows_of_it(
+    registered: Path, run_stage: RunStage, store: str
+) -> None:
+    assert run_stage("report") == 0
+    first, text = REPORT.read_bytes(), page()
+    registry = json.loads(Path("artifacts/registry.json").read_text())
+    data = json.loads(Path("artifacts/data/data.json").read_text())
+    facts = (registry["reason"], registry["git_commit"].removesuffix("-dirty"), data["sha256"], "search.seed")
+    for fact in facts:
+        assert fact in text, fact
+    summary = json.loads(Path("artifacts/search/summary.json").read_text())
+    assert f"{100 * summary['discretization_gap']:.1f}%" in text
+    for title in ("row entropy of the mix", "skip connections", "edges changed", "movement of the mix"):
+        assert title in text, title
+    # Two cells, eight panels of curves, and how the mix of either cell moved: 14 edges in each of these.
+    drawings = re.findall(r"<svg.*?</svg>", text, re.S)
+    assert len(drawings) == 2 + 8 + 2
+    assert [drawing.count("\u2192") for drawing in drawings[8:10]] == [14, 14]
+    # Nothing is fetched and nothing runs. Addresses that are names of XML dialects are not fetched.
+    assert "<script" not in text
+    assert set(re.findall(r"https?://[^\s\"'<]+", text)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+    assert all(address.startswith("data:image/png;base64,") for address in re.findall(r'src="([^"]+)"', text))
+    # Made again it is the same, and the version says where it is kept.
+    assert run_stage("report") == 0
+    assert REPORT.read_bytes() == first
+    version = MlflowClient(tracking_uri=store).get_model_version("reported", str(registry["version"]))
+    kept = download_artifacts(
+        run_id=version.tags["run_report"], artifact_path="report.html", tracking_uri=store
+    )
+    assert Path(kept).read_bytes() == first
+
+
+def test_examples_and_confusion_are_the_networks_answers(registered: Path, run_stage: RunStage) -> None:
+    assert run_stage("report") == 0
+    images, labels = (np.load(f"artifacts/data/test_{name}.npy") for name in ("images", "labels"))
+    session = onnxruntime.InferenceSession("artifacts/export/model.onnx", providers=["CPUExecutionProvider"])
+    answers = np.asarray(session.run(None, {"image": images})[0])
+    right = answers.argmax(1) == labels
+    assert 12 < right.sum() < len(labels) - 12, "the small network is to have both kinds of answers"
+    assert f"{right.sum()} of {len(labels)} right, {(~right).sum()} wrong" in page()
+    wrong_part, right_part = page().split("<h3>Right answers")
+    kinds = {False: wrong_part.split("<h3>Wrong answers")[1], True: right_part}
+    for kind, part in kinds.items():
+        examples = re.findall(
+            r'base64,([^"]+)" alt="">\s*<span>(.*?)</span>\s*<span class="quiet">(\d+)% sure', part
+        )
+        assert len(examples) == 12
+        for encoded, answer, sure in examples:
+            pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))))[..., None]
+            (index, *_) = np.flatnonzero((images == pixels).all(axis=(1, 2, 3)))
+            assert right[index] == kind
+            best, is_ = answers[index].argmax(), labels[index]
+            assert answer == (f"{is_}" if kind else f"<b>{best}</b>, is {is_}")
+            assert int(sure) == pytest.approx(100 * answers[index].max(), abs=0.51)
+    cells = re.findall(r"<td[^>]*>(\d*)</td>", page().split('class="matrix"')[1].split("</table>")[0])
+    counts = np.array([int(cell or 0) for cell in cells]).reshape(10, 10)
+    expected = np.zeros((10, 10), int)
+    np.add.at(expected, (labels, answers.argmax(1)), 1)
+    np.testing.assert_array_equal(counts, expected)
+
+
+def test_no_class_is_taken_for_markup_and_no_example_is_shown_where_none_is_wanted(
+    registered: Path, run_stage: RunStage
+) -> None:
+    path = Path("artifacts/data/data.json")
+    names = ["<script>alert(1)</script>", "$a$", '"quoted"', *"3456789"]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "classes": names}))
+    write_params(registered / "params.yaml", {**TINY, "registry.name": "reported", "report.examples": 0})
+    assert run_stage("report") == 0
+    assert "<script" not in page()
+    assert "&lt;script&gt;alert(1)" in page()
+    assert "<img" not in page()
+
+
+def test_what_is_missing_is_one_line(
+    finished_copy: Path, run_stage: RunStage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_stage("report") == 2
+    assert "artifacts/registry.json is missing" in capsys.readouterr().err
+    assert not REPORT.exists()
