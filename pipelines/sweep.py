@@ -62,6 +62,7 @@ class Runner:
     local: Callable[[int], dict[str, Any]]  # number of workers -> arguments
     cluster: Callable[[str], dict[str, Any]] | None = None  # address -> arguments
     environment: Mapping[str, str] | None = None  # of this process, from before the module is imported
+    local_environment: Mapping[str, str] | None = None  # besides, where it starts workers of its own
 
 
 # A runner's name becomes an object here, and only here. Workers on this machine listen on loopback and serve no pages.
@@ -76,7 +77,6 @@ RUNNERS: dict[RunnerName, Runner] = {
             "init_kwargs": {
                 "num_cpus": workers,  # a trial takes one
                 "include_dashboard": False,
-                "_node_ip_address": "127.0.0.1",
                 "object_store_memory": 100 * 2**20,  # bytes; trials exchange a few lines
             }
         },
@@ -85,6 +85,8 @@ RUNNERS: dict[RunnerName, Runner] = {
             "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a trial sees the GPU that its worker sees
         },
+        # Loopback, as on those systems; on Linux Ray puts this machine's address in the place of 127.0.0.1.
+        {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},
     ),
     "dask": Runner(
         "prefect_dask",
@@ -208,7 +210,8 @@ def task_runner(name: RunnerName, workers: int | None, address: str | None) -> T
         raise UserError(
             f"workers is {workers}, but the cluster at {address} has its own; leave one of them out"
         )
-    for variable, value in (chosen.environment or {}).items():
+    local = {} if address else chosen.local_environment or {}
+    for variable, value in {**(chosen.environment or {}), **local}.items():
         os.environ.setdefault(variable, value)
     try:
         kind = getattr(importlib.import_module(chosen.module), chosen.name)

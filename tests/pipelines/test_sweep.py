@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import ipaddress
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -22,7 +26,7 @@ from pipelines.sweep import RUNNERS, RunnerName, checked, main, task_runner, thr
 from pipelines.trials import Result, plan, winner
 from pipelines.workspace import WORKSPACES
 from stages.errors import UserError
-from tests.pipelines.conftest import SMALL, Server, git_project
+from tests.pipelines.conftest import SMALL, Server, end, git_project
 from tests.stages.conftest import ROOT, write_params
 
 FAILING = "TEST_FAILING_SEED"  # variable: the search with this seed fails
@@ -154,6 +158,23 @@ def test_table_and_picture_show_every_trial_with_the_winner_and_the_failed(tmp_p
     assert [row["search.channels"] for row in rows] == [4, 8, 4, 8]
 
 
+def listening(pid: int) -> set[str]:
+    """The addresses that a process and its descendants listen at."""
+    found: set[str] = set()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for member in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):
+                sockets = member.net_connections("inet")
+                found |= {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
+    return found
+
+
+def is_loopback(address: str) -> bool:
+    ip = ipaddress.ip_address(address)
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
+
+
 @dataclass(frozen=True)
 class Swept:
     """A project in which sweeps run, as commands on the tests' server."""
@@ -162,14 +183,23 @@ class Swept:
     environment: Mapping[str, str]
 
     def sweep(self, *arguments: str, failing: int | None = None) -> str:
-        """What the command wrote; it must succeed."""
+        """What the command wrote; it must succeed, and nothing of it may listen to other machines."""
         environment = {**self.environment, **({} if failing is None else {FAILING: str(failing)})}
         command = [sys.executable, "-m", "pipelines.sweep", *arguments]
-        done = subprocess.run(
-            command, cwd=self.project, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stderr
+        with (self.project.parent / "sweep.log").open("w+") as log:
+            process = subprocess.Popen(
+                command, cwd=self.project, env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
+            try:
+                while process.poll() is None:
+                    assert all(map(is_loopback, listening(process.pid))), listening(process.pid)
+                    time.sleep(1)
+            finally:
+                end(process)
+            log.seek(0)
+            said = log.read()
+        assert process.returncode == 0, said[-3000:]
+        return said
 
     @property
     def mlflow(self) -> MlflowClient:
