@@ -11,6 +11,7 @@ other; the same sweep again runs what is missing.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
@@ -128,13 +129,10 @@ def sweep(
     try:
         request = checked(seeds, params or {}, grid or {}, rank_by, ranking_epochs)
         environment = {} if address else threads_for(workers or WORKERS)
-        with (
-            task_runner(runner, workers, address) as pool,
-            report.sweep_run(request.trials, rank_by) as run,
-        ):
+        pool = task_runner(runner, workers, address)
+        with report.sweep_run(request.trials, rank_by) as run:
             _prepare(request, timeout_hours)
-            with ended_together():
-                results = _run(request, pool, timeout_hours, environment)
+            results = _run(request, pool, timeout_hours, environment)
             best = winner(results)
             report.publish(run, results, best, rank_by)
             if best is None:
@@ -243,30 +241,28 @@ def _run(
     request: Request, pool: TaskRunner[Any], timeout_hours: float, environment: dict[str, str]
 ) -> list[Result]:
     """Runs the trials that are not finished, and keeps each that is as a DVC experiment. In the order of the plan."""
-    project = Path.cwd()
-    started: dict[str, PrefectFuture[Any]] = {}
-    for trial in request.trials:
-        if not finished(_folder(trial), request.chain):
-            started[trial.name] = pool.submit(
+    missing = [trial for trial in request.trials if not finished(_folder(trial), request.chain)]
+    with pool if missing else contextlib.nullcontext(), ended_together():
+        started = {
+            trial.name: pool.submit(
                 run_trial,
                 {
                     "name": str(trial),
-                    "project": project,
+                    "project": Path.cwd(),
                     "changes": dict(trial.changes),
                     "chain": list(request.chain),
                     "timeout_hours": timeout_hours,
                     "environment": environment,
                 },
             )
-    results = []
-    for trial in request.trials:
-        result = _result(trial, started.get(trial.name), request.rank_by)
-        get_run_logger().info(
-            "%s: %s",
-            trial,
-            result.error or f"{result.state}, validation accuracy {result.accuracy:.4f}",
-        )
-        results.append(result)
+            for trial in missing
+        }
+        results = []
+        for trial in request.trials:
+            result = _result(trial, started.get(trial.name), request.rank_by)
+            said = result.error or f"{result.state}, validation accuracy {result.accuracy:.4f}"
+            get_run_logger().info("%s: %s", trial, said)
+            results.append(result)
     return results
 
 

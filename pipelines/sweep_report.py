@@ -60,7 +60,7 @@ def sweep_run(trials: Sequence[Trial], rank_by: RankBy) -> Iterator[SweepRun]:
         tags = {"sweep": key, "stage": "sweep", "git_commit": git_commit()}
         run = before[0] if before else mlflow.create_run(experiment, run_name="sweep", tags=tags)
         mlflow.update_run(run.info.run_id, status="RUNNING")
-        about = {"rank_by": rank_by, "trials": "; ".join(map(str, trials))}
+        about = {"rank_by": rank_by, "trials": str(len(trials))}
         mlflow.log_batch(run.info.run_id, params=[Param(name, value) for name, value in about.items()])
     status = "KILLED"
     try:

@@ -68,7 +68,7 @@ def test_the_graph_is_that_of_dvc(folder: Path) -> None:
         ["first", "middle", "last", "apart", "machine", "killed", "deaf", "needs"]
     )
     assert everything.index("first") < everything.index("middle") < everything.index("last")
-    assert stages(folder, "middle")[-1] == Stage("middle", gpu=True)
+    assert stages(folder, "middle")[-1] == Stage("middle", gpu=True, needs=("first",))
     assert stages(folder, "first") == [Stage("first", gpu=False)]
 
 
