@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
+pytestmark = pytest.mark.timeout(1500)  # one of them waits for the whole chain, beside other tests
 ROOT = Path(__file__).resolve().parents[1]
 # What a test adds to the README's experiments, which are full searches.
 SHORT = " -S search.epochs=3 -S search.alpha.warmup_epochs=1 -S retrain.epochs=2"
@@ -54,6 +56,14 @@ def shell(command: str, folder: Path, **variables: str) -> subprocess.CompletedP
     return done
 
 
+def timed(command: str, folder: Path) -> tuple[subprocess.CompletedProcess[str], float]:
+    """Runs a line as ``shell`` does; also its seconds of processor time, for other tests use the machine meanwhile."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = shell(command, folder)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh clone in which `make repro` has run once with the default parameters."""
@@ -70,9 +80,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sys.prefix
     )  # the environment of the tests is the project's, made from the same lock
     os.utime(folder / "requirements.lock", (0, 0))  # older than the environment: make has nothing to install
-    started = time.monotonic()
-    shell("make repro", folder)
-    (folder.parent / "seconds").write_text(str(time.monotonic() - started))
+    _, seconds = timed("make repro", folder)
+    (folder.parent / "seconds").write_text(str(seconds))
     return folder
 
 
@@ -120,14 +129,12 @@ def test_a_second_repro_changes_nothing_and_is_quick(clone: Path) -> None:
         return {str(path): path.read_bytes() for path in files}
 
     before = state()
-    started = time.monotonic()
-    done = shell("dvc repro", clone)
-    seconds = time.monotonic() - started
-    print(f"a second dvc repro took {seconds:.1f} s")
+    done, seconds = timed("dvc repro", clone)
+    print(f"a second dvc repro took {seconds:.1f} s of processor time")
     assert state() == before
     assert done.stdout.count("didn't change, skipping") == 6
     assert "is this network already" in done.stdout
-    assert seconds < 10  # the promise is 5 on an idle machine; this one also runs tests
+    assert seconds < 5  # the promise, on an idle machine
 
 
 @pytest.fixture
