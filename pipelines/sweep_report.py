@@ -16,14 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from mlflow import MlflowClient
 from mlflow.entities import Param
-from mlflow.exceptions import MlflowException
 from prefect.artifacts import create_markdown_artifact
 
 from pipelines.summary import embedded, mlflow_page
 from pipelines.trials import SEED, RankBy, Result, Trial
 from stages._files import REGISTRY, RETRAIN, read_json, write_rows
 from stages._runtime import PIPELINE
-from stages._tracking import client, experiment_id, git_commit, reported, tracking_uri
+from stages._tracking import client, ending, experiment_id, git_commit, reported, tracking_uri
 from stages.params import PARAMS_FILE, load
 
 matplotlib.use("Agg")
@@ -62,17 +61,8 @@ def sweep_run(trials: Sequence[Trial], rank_by: RankBy) -> Iterator[SweepRun]:
         mlflow.update_run(run.info.run_id, status="RUNNING")
         about = {"rank_by": rank_by, "trials": str(len(trials))}
         mlflow.log_batch(run.info.run_id, params=[Param(name, value) for name, value in about.items()])
-    status = "KILLED"
-    try:
+    with ending(mlflow, run.info.run_id):
         yield SweepRun(mlflow, experiment, run.info.run_id)
-        status = "FINISHED"
-    except Exception:
-        status = "FAILED"
-        raise
-    finally:
-        # A server that is away now must not hide the error that is on its way.
-        with contextlib.suppress(MlflowException) if status != "FINISHED" else reported():
-            mlflow.set_terminated(run.info.run_id, status=status)
 
 
 def run_of(folder: Path) -> str:

@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 
 from models.events import Row
 from stages._files import sha256_of, write_json
-from stages._runtime import PIPELINE, Interrupted, pipeline_process
+from stages._runtime import PIPELINE, pipeline_process
 from stages.errors import MachineError, UserError
 
 DEFAULT_EXPERIMENT = "msdarts"
@@ -195,17 +195,24 @@ def stage_run(stage: str, params: Mapping[str, Any], resume: str | None = None) 
             mlflow.update_run(id, status="RUNNING")
     stage_run = StageRun(mlflow, run)
     stage_run.params(params)
-    status = "FAILED"
-    try:
+    with ending(mlflow, run.info.run_id, parent):
         yield stage_run
+
+
+@contextlib.contextmanager
+def ending(mlflow: MlflowClient, *ids: str) -> Iterator[None]:
+    """Ends runs with the block: FINISHED, FAILED by an error, KILLED by what is none (Interrupted, a cancellation)."""
+    status = "KILLED"
+    try:
+        yield
         status = "FINISHED"
-    except Interrupted:
-        status = "KILLED"
+    except Exception:
+        status = "FAILED"
         raise
     finally:
         # A server that is away now must not hide the error that is on its way.
         with contextlib.suppress(MlflowException) if status != "FINISHED" else reported():
-            for id in (run.info.run_id, parent):
+            for id in ids:
                 mlflow.set_terminated(id, status=status)
 
 
