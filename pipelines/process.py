@@ -28,9 +28,12 @@ from stages._runtime import OWNER
 
 GRACE = 20.0  # seconds a stage has to put its affairs in order; a Prefect worker gives the whole flow run 30
 LOCK_GRACE = 5.0  # seconds that DVC has to release its locks
+LAST_LINES = (
+    5.0  # seconds that the last lines of a process that has ended may take to be read on a busy machine
+)
 _POLL = 0.5  # seconds: between two looks at whether the time is over, a signal or a lost lease has come
 
-_STATUS = re.compile(r"ERROR: failed to reproduce '.+': failed to run: .+, exited with (-?\d+)")
+_STATUS = re.compile(r"ERROR: failed to reproduce '.+': failed to run: .+, exited with (-?\d+)$")
 _MISSING = re.compile(r"ERROR: failed to reproduce '(.+)': dependency '(.+)' does not exist")
 _STAGE_ERROR = re.compile(r"error: (\w+: .+)")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -100,7 +103,8 @@ def outcome(name: str, status: int, lines: Sequence[str]) -> Outcome:
     for line in reversed(lines):
         if missing := _MISSING.fullmatch(line):
             return Outcome(2, ran, f"{missing[1]}: {missing[2]} does not exist; correct data.root or make it")
-    stage_status = next((int(found[1]) for line in lines if (found := _STATUS.fullmatch(line))), None)
+    # What was killed may have ended within a line, which DVC's then goes on.
+    stage_status = next((int(found[1]) for line in lines if (found := _STATUS.search(line))), None)
     said = [found[1] for line in lines if (found := _STAGE_ERROR.fullmatch(line))]
     if said:
         return Outcome(2 if stage_status == 2 else 1, ran, said[-1])
@@ -150,7 +154,7 @@ def _lines(process: subprocess.Popen[str], deadline: float) -> Iterator[str]:
         arrived.put(None)
 
     threading.Thread(target=read, daemon=True).start()
-    ending = _ENDING.get()
+    ending, ended = _ENDING.get(), math.inf
     while True:
         if ending is not None and ending.is_set():
             raise Stopped
@@ -159,7 +163,9 @@ def _lines(process: subprocess.Popen[str], deadline: float) -> Iterator[str]:
         try:
             line = arrived.get(timeout=_POLL)
         except queue.Empty:
-            if process.poll() is not None:  # a process it left behind holds the other end
+            if process.poll() is not None:
+                ended = min(ended, time.monotonic())
+            if time.monotonic() - ended > LAST_LINES:  # a process it left behind holds the other end
                 return
             continue
         if line is None:

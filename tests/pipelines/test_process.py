@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import subprocess
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 from dvc.repo import Repo
 
 from pipelines.graph import Stage, stages, up_to_date
-from pipelines.process import Outcome, Stopped, ended_together, outcome, run_stage
+from pipelines.process import Outcome, Stopped, _lines, ended_together, outcome, run_stage
 from stages.errors import UserError
 from tests.pipelines.conftest import processes_in
 
@@ -50,6 +53,8 @@ stages:
   needs:
     cmd: "true"
     deps: [nowhere]
+  leaves:
+    cmd: sleep 100 &
 """
 
 
@@ -65,7 +70,7 @@ def test_the_graph_is_that_of_dvc(folder: Path) -> None:
     assert [stage.name for stage in stages(folder, "last")] == ["first", "middle", "last"]
     everything = [stage.name for stage in stages(folder)]
     assert sorted(everything) == sorted(
-        ["first", "middle", "last", "apart", "machine", "killed", "deaf", "needs"]
+        ["first", "middle", "last", "apart", "machine", "killed", "deaf", "needs", "leaves"]
     )
     assert everything.index("first") < everything.index("middle") < everything.index("last")
     assert stages(folder, "middle")[-1] == Stage("middle", gpu=True, needs=("first",))
@@ -110,6 +115,44 @@ def test_what_is_not_recognized_is_a_failure_of_the_machine() -> None:
     assert outcome("search", 1, []) == Outcome(1, False, "search: dvc ended with status 1")
     said = ["error: search: no such thing", "ERROR: failed to reproduce 'search': in new words"]
     assert outcome("search", 1, said).status == 1
+
+
+def test_dvc_is_understood_where_the_killed_stage_had_not_ended_its_line() -> None:
+    lines = [
+        "Running stage 'search':",
+        "search epoch 3/60  trERROR: failed to reproduce 'search': failed to run: ",
+    ]
+    lines[-1] += "python -m stages.search, exited with -9"
+    assert outcome("search", 255, lines) == Outcome(1, True, "search: killed by SIGKILL")
+
+
+def test_the_last_lines_count_also_when_they_are_read_long_after_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipelines.process._POLL", 0.02)
+    process = subprocess.Popen(["echo", "last"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout as output:
+        monkeypatch.setattr(process, "stdout", slowly(output, 0.5))
+        process.wait()
+        assert list(_lines(process, math.inf)) == ["last"]
+
+
+def slowly(lines: Iterable[str], seconds: float) -> Iterator[str]:
+    """The lines, each that much later."""
+    for line in lines:
+        time.sleep(seconds)
+        yield line
+
+
+def test_a_process_left_behind_with_the_other_end_is_not_waited_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.process.LAST_LINES", 1.0)
+    started = time.monotonic()
+    assert run_stage("leaves", folder) == Outcome(0, True, "")
+    assert time.monotonic() - started < 60
+    assert processes_in(folder) == []
 
 
 def test_no_process_is_left_when_the_caller_is_interrupted(
