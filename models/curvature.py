@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.events import Listener, Measuring, silent
+
 Loss = Callable[
     [Mapping[str, Tensor]], Tensor
 ]  # architecture parameters by cell type -> a twice differentiable scalar
@@ -27,7 +29,12 @@ class Eigenvalue:
 
 
 def dominant_eigenvalue(
-    loss: Loss, alphas: Mapping[str, Tensor], *, tolerance: float = 0.01, max_iterations: int = 50
+    loss: Loss,
+    alphas: Mapping[str, Tensor],
+    *,
+    tolerance: float = 0.01,
+    max_iterations: int = 50,
+    on_event: Listener = silent,
 ) -> Eigenvalue:
     """The eigenvalue of largest magnitude, sign kept, of the Hessian of ``loss`` with respect to all ``alphas`` together.
 
@@ -54,6 +61,7 @@ def dominant_eigenvalue(
     for iteration in range(1, max_iterations + 1):
         vector = vector / vector.norm()
         image = product(vector)
+        on_event(Measuring("Hessian eigenvalue, product", iteration, max_iterations))
         value = float(vector @ image)
         residual = float((image - value * vector).norm())
         if residual <= tolerance * abs(value):

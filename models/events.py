@@ -37,7 +37,16 @@ class Notice:
     message: str
 
 
-Event = StepEnd | EpochEnd | Notice
+@dataclass(frozen=True)
+class Measuring:
+    """A part of a measurement between the epochs, or after the last one, is done: ``done`` of at most ``most``."""
+
+    what: str
+    done: int
+    most: int
+
+
+Event = StepEnd | EpochEnd | Notice | Measuring
 Listener = Callable[[Event], None]
 
 

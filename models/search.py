@@ -140,7 +140,7 @@ def search(
         for step in range(len(loaders.train)):
             _step(run, tally)
             on_event(StepEnd(epoch + 1, config.epochs, step + 1, len(loaders.train)))
-        row = _row(run, tally.score(), rate, benchmark, eigenvalue=measured)
+        row = _row(run, tally.score(), rate, benchmark, on_event, eigenvalue=measured)
         for message in strategy.notices():
             on_event(Notice(message))
         run.history.append(row)
@@ -149,7 +149,7 @@ def search(
         on_event(EpochEnd(epoch + 1, config.epochs, row, lambda: _state(run)))
         chosen = early_stopping(run.history) if early_stopping else None
     with alone():
-        return _result(run, len(run.history) if chosen is None else chosen)
+        return _result(run, len(run.history) if chosen is None else chosen, on_event)
 
 
 def _step(run: _Run, tally: Tally) -> None:
@@ -170,7 +170,15 @@ def _step(run: _Run, tally: Tally) -> None:
     tally.add(loss, output, labels)
 
 
-def _row(run: _Run, train: Score, rate: float, benchmark: Benchmark | None, *, eigenvalue: bool) -> Row:
+def _row(
+    run: _Run,
+    train: Score,
+    rate: float,
+    benchmark: Benchmark | None,
+    on_event: Listener,
+    *,
+    eigenvalue: bool,
+) -> Row:
     task, supernet, epoch = run.task, run.supernet, len(run.history) + 1
     if not math.isfinite(train.loss):
         raise Diverged(
@@ -200,7 +208,7 @@ def _row(run: _Run, train: Score, rate: float, benchmark: Benchmark | None, *, e
     }
     if eigenvalue:
         with alone():
-            found = _hessian_eigenvalue(run, run.strategy.alphas())
+            found = _hessian_eigenvalue(run, run.strategy.alphas(), on_event)
         row["hessian_eigenvalue"] = agreed(found.value)  # early stopping reads it
     if benchmark is not None:
         standing = benchmark.standing(genotype)
@@ -208,11 +216,12 @@ def _row(run: _Run, train: Score, rate: float, benchmark: Benchmark | None, *, e
     return row
 
 
-def _result(run: _Run, epoch: int) -> SearchResult:
+def _result(run: _Run, epoch: int, on_event: Listener) -> SearchResult:
     mix = _mix_after(run, epoch)
     summary = discretization_gap(run.task, run.supernet, mix, run.loaders)
     if run.config.curvature_images > 0:
-        found = _hessian_eigenvalue(run, {group: rows[epoch - 1] for group, rows in run.alphas.items()})
+        at = {group: rows[epoch - 1] for group, rows in run.alphas.items()}
+        found = _hessian_eigenvalue(run, at, on_event)
         summary |= {"hessian_eigenvalue": found.value, "hessian_residual": found.residual}
     return SearchResult(
         run.history,
@@ -232,7 +241,7 @@ def _mix_after(run: _Run, epoch: int) -> dict[str, Tensor]:
     )
 
 
-def _hessian_eigenvalue(run: _Run, alphas: Mapping[str, Tensor]) -> Eigenvalue:
+def _hessian_eigenvalue(run: _Run, alphas: Mapping[str, Tensor], on_event: Listener) -> Eigenvalue:
     """The dominant Hessian eigenvalue of the validation loss, on the first images of a pass.
 
     In evaluation mode, so that what is differentiated is the loss that the history shows, and nothing random is in it.
@@ -242,7 +251,11 @@ def _hessian_eigenvalue(run: _Run, alphas: Mapping[str, Tensor]) -> Eigenvalue:
     objective = BatchObjective(run.task, run.supernet, x[:images], labels[:images])
     params = {name: weight.detach() for name, weight in run.supernet.named_parameters()}
     at = {group: rows.to(x.device) for group, rows in alphas.items()}
-    return dominant_eigenvalue(lambda alphas: objective.evaluated(params, run.strategy.mix(alphas)), at)
+
+    def loss(alphas: Mapping[str, Tensor]) -> Tensor:
+        return objective.evaluated(params, run.strategy.mix(alphas))
+
+    return dominant_eigenvalue(loss, at, on_event=on_event)
 
 
 def discretization_gap(task: ImageTask, supernet: nn.Module, mix: Mix, loaders: Loaders) -> dict[str, float]:

@@ -165,8 +165,9 @@ def run_cell(cell: nn.Module, weights: Sequence[OpWeights], *inputs: Tensor) -> 
 
 def compiled_run_cell(cells: int) -> RunCell:
     """``run_cell``, compiled when first used; cells of equal build share the code."""
-    # One entry for every build of a cell; more than this would be a defect.
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 2 * cells)
+    # On a CPU the quick pooling cuts a cell in parts, each compiled for every shape that it meets. Compiled whole, with
+    # PyTorch's pooling, a pass was slower and took three times as long to compile (docs/log.md).
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 16 * cells)
     return torch.compile(run_cell, dynamic=False)
 
 

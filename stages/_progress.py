@@ -11,12 +11,13 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from models.events import EpochEnd, Event, Listener, Notice, State, StepEnd
+from models.events import EpochEnd, Event, Listener, Measuring, Notice, State, StepEnd
 from stages._checkpoint import Checkpoint
 from stages._runtime import Watch
 from stages._tracking import StageRun
 
 COLUMNS = ("train_loss", "valid_accuracy")  # of the history, in the line of an epoch
+QUIET = 20.0  # seconds without a line after which a measurement says how far it is
 
 
 @contextlib.contextmanager
@@ -39,7 +40,9 @@ def reporting(
                     tracked.row(event.row)
                     progress.epoch(event)
                 case Notice():
-                    progress.notice(event)
+                    progress.say(f"{stage}: {event.message}")
+                case Measuring():
+                    progress.measuring(event)
 
         yield on_event
 
@@ -58,6 +61,7 @@ class EpochProgress:
             )  # fmt: skip
             self.task = self.bar.add_task(stage, total=None)
         self.started: float | None = None
+        self.said = time.monotonic()
         self.first_step = 0
 
     def __enter__(self) -> EpochProgress:
@@ -86,14 +90,20 @@ class EpochProgress:
         """Called after every epoch."""
         values = "  ".join(f"{name} {event.row[name]:.4g}" for name in self.columns)
         line = f"{self.stage} epoch {event.epoch}/{event.epochs}  {values}  {self._left()} left"
-        if self.bar:
-            self.bar.console.print(line, highlight=False)
-        else:
-            print(line, flush=True)
+        self.say(line)
 
-    def notice(self, event: Notice) -> None:
-        """Called when the user should know something."""
-        line = f"{self.stage}: {event.message}"
+    def measuring(self, event: Measuring) -> None:
+        """Called after every part of a measurement; without a bar, a line where there was none for a while."""
+        self.watch()
+        text = f"{self.stage}: {event.what} {event.done} of at most {event.most}"
+        if self.bar:
+            self.bar.update(self.task, description=text, completed=event.done, total=event.most)
+        elif time.monotonic() - self.said >= QUIET:
+            self.say(text)
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self.said = time.monotonic()
         if self.bar:
             self.bar.console.print(line, highlight=False)
         else:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from models.curvature import dominant_eigenvalue
+from models.events import Event, Measuring
 from models.tasks import BatchObjective
 from tests.models.tiny import CLASSES, SIDE, config, task
 
@@ -24,7 +25,13 @@ def test_the_eigenvalue_of_largest_magnitude_keeps_its_sign(dominant: float) -> 
     found = dominant_eigenvalue(loss, at, tolerance=1e-6, max_iterations=500)  # pyright: ignore[reportArgumentType]
     assert found.value == pytest.approx(dominant, rel=1e-6)
     assert found.residual <= 1e-6 * 5.0
-    rough = dominant_eigenvalue(loss, at, max_iterations=3)  # pyright: ignore[reportArgumentType]
+    heard: list[Event] = []
+    rough = dominant_eigenvalue(loss, at, max_iterations=3, on_event=heard.append)  # pyright: ignore[reportArgumentType]
+    assert [(event.done, event.most) for event in heard if isinstance(event, Measuring)] == [
+        (1, 3),
+        (2, 3),
+        (3, 3),
+    ]
     assert rough.iterations == 3 and rough.residual > 0.01 * abs(rough.value), "what did not settle says so"
 
 

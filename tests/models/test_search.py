@@ -13,7 +13,7 @@ from models.discretize import discretize
 from models.early_stopping import EigenvalueRise, SkipConnections
 from models.errors import Diverged, InvalidInput
 from models.evaluate import evaluate
-from models.events import EpochEnd, Event, Notice, State
+from models.events import EpochEnd, Event, Notice, State, StepEnd
 from models.genotype import arch_str
 from models.gradients import Descent
 from models.objective import Mix, Objective, Params
@@ -127,7 +127,7 @@ def test_frozen_alpha_takes_no_validation_batches_and_later_they_go_on() -> None
     stream = data.architecture
 
     def watch(event: Event) -> None:
-        if not isinstance(event, Notice | EpochEnd):
+        if isinstance(event, StepEnd):
             positions.append((event.epoch, stream.position))
 
     strategy = Alternating(search_space(SPACE), AlphaConfig(warmup_epochs=1), generator(0, "alpha"))

@@ -6,8 +6,10 @@ prepared images. The run whose worker is killed comes second, so that the others
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -203,6 +205,31 @@ def test_a_run_whose_worker_died_is_crashed_and_the_next_one_resumes_it(
         cwd=server.project, env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert experiment_name(KILLED) in listed.stdout.split()
+
+
+def test_a_flow_that_is_interrupted_leaves_no_process_and_goes_on_the_next_time(
+    server: Server, scheduled: FlowRun
+) -> None:
+    params = {"search.seed": 7, "search.epochs": 60}
+    options = [word for key, value in params.items() for word in ("-S", f"{key}={value}")]
+    command = [sys.executable, "-m", "pipelines.nas", *options, "--target", "search"]
+    folder, said = folder_of(server, params), dict[signal.Signals, str]()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = subprocess.Popen(
+            command, cwd=server.project, env=server.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True,
+        )  # fmt: skip
+        assert process.stdout is not None
+        with process.stdout:
+            lines = iter(process.stdout.readline, "")
+            before = "".join(itertools.takewhile(lambda line: "search epoch" not in line, lines))
+            assert len(processes_in(folder)) >= 2, before  # DVC and the stage
+            process.send_signal(number)
+            said[number] = before + "".join(lines)
+        assert process.wait(60) == 128 + number, said[number]
+        assert processes_in(folder) == []
+    assert "search: resumes after epoch" not in said[signal.SIGINT]
+    assert "search: resumes after epoch" in said[signal.SIGTERM]
 
 
 def test_a_run_with_nothing_to_do_costs_little(server: Server, killed: tuple[UUID, float]) -> None:
