@@ -66,7 +66,13 @@ def _server() -> Iterator[None]:
         from prefect.server.api.server import SubprocessASGIServer  # seconds: only where it is needed
 
         own = SubprocessASGIServer()  # ends with this process, after the last logs have been sent
-        own.start(timeout=PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
+        # Ctrl-C reaches every process of a terminal. The server inherits that it is held back: it has to hear of the
+        # flow's end, which would otherwise wait for it for minutes.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            own.start(timeout=PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         with temporary_settings({PREFECT_API_URL: own.api_url}):
             yield
 

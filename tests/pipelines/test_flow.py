@@ -213,23 +213,35 @@ def test_a_flow_that_is_interrupted_leaves_no_process_and_goes_on_the_next_time(
     params = {"search.seed": 7, "search.epochs": 60}
     options = [word for key, value in params.items() for word in ("-S", f"{key}={value}")]
     command = [sys.executable, "-m", "pipelines.nas", *options, "--target", "search"]
-    folder, said = folder_of(server, params), dict[signal.Signals, str]()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    folder = folder_of(server, params)
+
+    def interrupted(interrupt: Callable[[int], None], environment: dict[str, str]) -> tuple[int, str]:
         process = subprocess.Popen(
-            command, cwd=server.project, env=server.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True,
+            command, cwd=server.project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, start_new_session=True,
         )  # fmt: skip
         assert process.stdout is not None
-        with process.stdout:
+        try:
             lines = iter(process.stdout.readline, "")
             before = "".join(itertools.takewhile(lambda line: "search epoch" not in line, lines))
             assert len(processes_in(folder)) >= 2, before  # DVC and the stage
-            process.send_signal(number)
-            said[number] = before + "".join(lines)
-        assert process.wait(60) == 128 + number, said[number]
-        assert processes_in(folder) == []
-    assert "search: resumes after epoch" not in said[signal.SIGINT]
-    assert "search: resumes after epoch" in said[signal.SIGTERM]
+            interrupt(process.pid)
+            status = process.wait(60)
+            assert processes_in(folder) == []
+            return status, before + process.stdout.read()
+        finally:
+            end(process)
+            process.stdout.close()
+
+    # Ctrl-C in a terminal, where the flow has a server of its own, which hears it too.
+    alone = {name: value for name, value in server.environment.items() if name != "PREFECT_API_URL"}
+    status, said = interrupted(lambda pid: os.killpg(pid, signal.SIGINT), alone)
+    assert status == 130, said
+    assert "search: resumes after epoch" not in said
+    assert "Traceback" not in said
+    status, said = interrupted(lambda pid: os.kill(pid, signal.SIGTERM), server.environment)
+    assert status == 143, said
+    assert "search: resumes after epoch" in said
 
 
 def test_a_run_with_nothing_to_do_costs_little(server: Server, killed: tuple[UUID, float]) -> None:
