@@ -230,7 +230,11 @@ def table(about: Mapping[str, Any], variants: Mapping[str, Variant]) -> str:
         lines.append(f"| {name} | {seconds} | {faster:.2f} | {cost:.2f} | {peak} |")
     if COMPILED in variants:
         compilation = variants[COMPILED].first - variants[COMPILED].median
-        lines += ["", f"Compilation, in the first step: {compilation:.0f} s, not in the medians."]
+        lines += [
+            "",
+            f"Compilation, in the first step: {compilation:.0f} s, not in the medians; more where",
+            "PyTorch has not kept the code of an earlier run on disk.",
+        ]
     return "\n".join(lines) + "\n"
 
 
