@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -160,6 +161,10 @@ def missing_runs(missing: Sequence[Job], workers: int) -> Iterator[Run]:
     try:
         for future in as_completed([pool.submit(carry_out, job) for job in missing]):
             yield future.result()
+    except BaseException:  # an interruption among them: what its workers are at is not waited for
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -292,4 +297,5 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # not in the processes that it starts
     sys.exit(main())

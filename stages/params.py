@@ -138,7 +138,7 @@ class ExportParams(Section):
 
 
 class RegistryParams(Section):
-    name: Annotated[str, Field(min_length=1, pattern=r"^[^/:]+$")]
+    name: Annotated[str, Field(min_length=1, pattern=r"^[^/:'\"]+$")]
     min_gain: Share
     significance: Fraction | None
     max_difference: Positive
