@@ -28,9 +28,7 @@ from stages._runtime import OWNER
 
 GRACE = 20.0  # seconds a stage has to put its affairs in order; a Prefect worker gives the whole flow run 30
 LOCK_GRACE = 5.0  # seconds that DVC has to release its locks
-LAST_LINES = (
-    5.0  # seconds that the last lines of a process that has ended may take to be read on a busy machine
-)
+LAST_LINES = 5.0  # seconds that the last lines of an ended process may take to be read on a busy machine
 _POLL = 0.5  # seconds: between two looks at whether the time is over, a signal or a lost lease has come
 
 _STATUS = re.compile(r"ERROR: failed to reproduce '.+': failed to run: .+, exited with (-?\d+)$")
