@@ -107,9 +107,16 @@ def outcome(name: str, status: int, lines: Sequence[str]) -> Outcome:
     if said:
         return Outcome(2 if stage_status == 2 else 1, ran, said[-1])
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    if stage_status is not None and stage_status < 0:
-        return Outcome(1, ran, f"{name}: killed by {signal.Signals(-stage_status).name}")
+    if stage_status is not None and (killer := _signal_of(stage_status)):
+        return Outcome(1, ran, f"{name}: killed by {killer.name}")
     return Outcome(1, ran, f"{name}: {errors[-1] if errors else f'dvc ended with status {status}'}")
+
+
+def _signal_of(status: int) -> signal.Signals | None:
+    """The signal that ended a stage: DVC's -9, or the 137 of a shell (dash) that waits for the stage as its child."""
+    with contextlib.suppress(ValueError):
+        return signal.Signals(-status if status < 0 else status - 128)
+    return None
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ stages:
   machine:
     cmd: "echo 'error: machine: the disk is full' >&2; exit 1"
   killed:
-    cmd: kill -9 $$
+    cmd: sh -c 'kill -9 $$'
   deaf:
     cmd: python deaf.py
   needs:
@@ -102,10 +102,19 @@ def test_what_ran_and_what_was_up_to_date(folder: Path) -> None:
 def test_how_a_stage_failed_comes_through_dvc(folder: Path) -> None:
     assert run_stage("apart", folder) == Outcome(2, True, "apart: apart.size is 0; it should be 1")
     assert run_stage("machine", folder) == Outcome(1, True, "machine: the disk is full")
-    assert run_stage("killed", folder) == Outcome(1, True, "killed: killed by SIGKILL")
     missing = run_stage("needs", folder)
     assert (missing.status, missing.ran) == (2, False)
     assert missing.message == "needs: nowhere does not exist; correct data.root or make it"
+
+
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
+def test_a_killed_stage_is_recognized_whichever_shell_dvc_starts_it_with(folder: Path, shell: str) -> None:
+    # bash becomes the stage, whose signal DVC sees; dash waits for it, and ends with 137 itself.
+    if not Path(shell).exists():
+        pytest.skip(f"{shell} is not there")
+    assert run_stage("killed", folder, environment={"SHELL": shell}) == Outcome(
+        1, True, "killed: killed by SIGKILL"
+    )
 
 
 def test_what_is_not_recognized_is_a_failure_of_the_machine() -> None:
@@ -115,6 +124,8 @@ def test_what_is_not_recognized_is_a_failure_of_the_machine() -> None:
     assert outcome("search", 1, []) == Outcome(1, False, "search: dvc ended with status 1")
     said = ["error: search: no such thing", "ERROR: failed to reproduce 'search': in new words"]
     assert outcome("search", 1, said).status == 1
+    beyond = "failed to reproduce 'search': failed to run: python -m stages.search, exited with 255"
+    assert outcome("search", 255, [f"ERROR: {beyond}"]) == Outcome(1, False, f"search: {beyond}")
 
 
 def test_dvc_is_understood_where_the_killed_stage_had_not_ended_its_line() -> None:
