@@ -234,10 +234,11 @@ async def load(target: Target, clients: int, requests: int) -> Run:
         for _ in left:
             start = time.perf_counter()
             writer.write(target.request)
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
-            length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-            assert length is not None
-            await reader.readexactly(int(length[1]))
+            async with asyncio.timeout(60):
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+                assert length is not None
+                await reader.readexactly(int(length[1]))
             latencies.append(time.perf_counter() - start)
             failed += not head.startswith(b"HTTP/1.1 200 ")
         writer.close()

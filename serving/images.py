@@ -1,7 +1,7 @@
 """From the bytes of a request to the uint8 batch that the model takes. What a client gets wrong ends here.
 
-Runs in bounded pools of threads, never on the event loop. Nothing is decoded before its size is known from
-its header.
+Runs in bounded pools of threads, on the event loop only for what is tiny. Nothing is decoded before its size is known
+from its header.
 """
 
 from __future__ import annotations
