@@ -22,7 +22,9 @@ from serving.body import Memory
 from serving.cells import draw_cells
 from serving.errors import Busy, ModelError, RequestError, StartError
 from serving.images import Limits, read_images
+from serving.metrics import Metrics
 from serving.model import Model, load
+from serving.service import INLINE, Service
 from serving.settings import read_settings
 from tests.serving.conftest import RED, REPOSITORY, encode
 from tests.serving.tiny import GENOTYPE, network
@@ -196,6 +198,34 @@ def test_a_batch_that_fails_leaves_the_next_one_alone() -> None:
         task.cancel()
 
     asyncio.run(story())
+
+
+def test_only_what_is_tiny_is_decoded_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(network().SerializeToString(), "tiny", "1", 1)
+    decoded: list[tuple[str, bool]] = []  # the thread, and whether images came of it
+
+    def watched(*arguments: Any) -> Any:
+        images = read_images(*arguments)
+        decoded.append((threading.current_thread().name.partition("_")[0], images is not None))
+        return images
+
+    def form(content: bytes) -> tuple[str, bytes]:
+        return "multipart/form-data; boundary=x", b"--x\r\n\r\n" + content + b"\r\n--x--\r\n"
+
+    async def threads(content_type: str, body: bytes) -> list[tuple[str, bool]]:
+        decoded.clear()
+        service = Service(model, None, read_settings({}, None), Metrics())
+        async with service.running():
+            assert (await service._decode(content_type, body, model)).shape == (1, *model.shape)
+        return list(decoded)
+
+    monkeypatch.setattr("serving.service.read_images", watched)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    flat = form(saved(Image.new("L", (500, 500))))
+    assert len(flat[1]) < INLINE
+    assert asyncio.run(threads("application/json", b"[[0]]")) == [("MainThread", True)]
+    assert asyncio.run(threads(*flat)) == [("MainThread", False), ("decode", True)]  # few bytes, many pixels
+    assert asyncio.run(threads(*form(saved(Image.fromarray(noise))))) == [("decode", True)]  # many bytes
 
 
 def test_memory_is_given_back_once() -> None:
