@@ -102,7 +102,7 @@ def test_compose_accepts_its_file() -> None:
 def test_what_the_compose_file_names_is_there() -> None:
     content = read(COMPOSE / "compose.yaml")
     services = content["services"]
-    assert services.keys() == {"postgres", "storage", "prefect", "mlflow", "worker-0"}
+    assert services.keys() == {"postgres", "storage", "buckets", "prefect", "mlflow", "worker-0"}
     for service in services.values():
         for needed in service.get("depends_on", []):
             assert needed in services
@@ -113,9 +113,17 @@ def test_what_the_compose_file_names_is_there() -> None:
             assert port.startswith("127.0.0.1:")
         if "build" in service:
             assert (COMPOSE / service["build"]["context"] / service["build"]["dockerfile"]).exists()
+    assert (ROOT / services["buckets"]["command"].split()[-1]).exists()
     assert services["worker-0"]["command"] == "deploy/worker 0"
     assert services["worker-0"]["environment"].keys() >= {
         "PREFECT_API_URL",
         "MLFLOW_TRACKING_URI",
         "AWS_ENDPOINT_URL",
     }
+
+
+def test_no_image_takes_passwords_or_the_hosts_environment() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {"**/.env", ".dvc/config.local", ".venv", "artifacts", "mlflow.db*"} <= set(ignored)
+    for secret in ("deploy/compose/.env", ".dvc/config.local"):
+        assert not subprocess.run(["git", "check-ignore", "-q", secret], cwd=ROOT, check=False).returncode
