@@ -26,7 +26,9 @@ BAD_INPUT = "BadInput"  # name of the state of what only the user can mend
 
 def run_flow(flow: Callable[[], State]) -> int:
     """Calls a flow, on a server that there is or one of its own; the exit status, after the line on stderr if it failed."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # ends stages on its way out
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, lambda number, _: sys.exit(128 + number))  # ends stages on its way out
     try:
         with _server():
             state = flow()
@@ -66,9 +68,9 @@ def _server() -> Iterator[None]:
         from prefect.server.api.server import SubprocessASGIServer  # seconds: only where it is needed
 
         own = SubprocessASGIServer()  # ends with this process, after the last logs have been sent
-        # Ctrl-C reaches every process of a terminal. The server inherits that it is held back: it has to hear of the
-        # flow's end, which would otherwise wait for it for minutes.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # Ctrl-C and the end of a terminal reach every process in it. The server inherits that they are held back: it has
+        # to hear of the flow's end, which would otherwise wait for it for minutes.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
         try:
             own.start(timeout=PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
         finally:

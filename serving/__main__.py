@@ -62,6 +62,7 @@ def serve(settings: ServeSettings) -> None:
         limit_concurrency=settings.max_connections,
         timeout_graceful_shutdown=10,
         access_log=False,
+        proxy_headers=False,  # nothing here asks who the client is
         server_header=False,
         log_config=None,
     )

@@ -166,10 +166,11 @@ def _fit(picture: Image.Image, shape: tuple[int, int, int], which: str) -> Image
     """The picture decoded, upright, in the model's colours and size: (height, width, channels)."""
     height, width, channels = shape
     try:
-        # A JPEG far larger than the model is decoded at a fraction of its size; four times leaves the answer
-        # alone.
-        picture.draft(None, (4 * width, 4 * height))
-        picture = ImageOps.exif_transpose(picture)
+        if picture.format:  # pixels have none of this
+            # A JPEG far larger than the model is decoded at a fraction of its size; four times leaves the answer
+            # alone.
+            picture.draft(None, (4 * width, 4 * height))
+            picture = ImageOps.exif_transpose(picture)
         picture = _recolour(picture, "L" if channels == 1 else "RGB")
         if picture.size != (width, height):
             picture = picture.resize((width, height), Image.Resampling.BILINEAR)
@@ -190,4 +191,4 @@ def _recolour(picture: Image.Image, mode: str) -> Image.Image:
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         layer = picture.convert("RGBA")  # what is transparent becomes white
         picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return picture.convert(mode)
+    return picture if picture.mode == mode else picture.convert(mode)
