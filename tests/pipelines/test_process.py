@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import signal
 import subprocess
 import threading
 import time
@@ -13,7 +16,10 @@ from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
+from pipelines import command
 from pipelines.graph import Stage, stages, up_to_date
 from pipelines.process import Outcome, Stopped, _lines, ended_together, outcome, run_stage
 from stages.errors import UserError
@@ -212,3 +218,32 @@ def test_stages_that_other_threads_wait_for_end_with_the_flow(
         interrupted(pool)
     assert isinstance(waiting[0].exception(), Stopped)
     assert processes_in(folder) == []
+
+
+@pytest.fixture
+def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A flow as a command that needs no server; handlers of signals are put back in the end."""
+    monkeypatch.setattr(command, "_server", contextlib.nullcontext)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def flow_sent(number: signal.Signals) -> State:
+    os.kill(os.getpid(), number)
+    return Completed()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_flow_goes_out_in_good_order_when_it_is_ended_or_its_terminal_closed(
+    signals: None, number: signal.Signals
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.run_flow(lambda: flow_sent(number))
+    assert ended.value.code == 128 + number
+
+
+def test_nohup_is_respected(signals: None) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert command.run_flow(lambda: flow_sent(signal.SIGHUP)) == 0
