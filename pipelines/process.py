@@ -29,14 +29,12 @@ from stages._runtime import OWNER
 GRACE = 20.0  # seconds a stage has to put its affairs in order; a Prefect worker gives the whole flow run 30
 LOCK_GRACE = 5.0  # seconds that DVC has to release its locks
 LAST_LINES = 5.0  # seconds that the last lines of an ended process may take to be read on a busy machine
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # of a terminal
 _POLL = 0.5  # seconds: between two looks at whether the time is over, a signal or a lost lease has come
 
 _STATUS = re.compile(r"ERROR: failed to reproduce '.+': failed to run: .+, exited with (-?\d+)$")
 _MISSING = re.compile(r"ERROR: failed to reproduce '(.+)': dependency '(.+)' does not exist")
 _STAGE_ERROR = re.compile(r"error: (\w+: .+)")
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-
-
 _ENDING: ContextVar[threading.Event | None] = ContextVar("_ENDING", default=None)
 
 
@@ -175,7 +173,7 @@ def _lines(process: subprocess.Popen[str], deadline: float) -> Iterator[str]:
             continue
         if line is None:
             return
-        if text := _COLOUR.sub("", line).rstrip():
+        if text := COLOUR.sub("", line).rstrip():
             yield text
 
 

@@ -15,7 +15,7 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +30,7 @@ from pipelines import sweep_report as report
 from pipelines.command import BAD_INPUT, change, run_flow, yaml_value
 from pipelines.graph import Stage, stages, without_effect
 from pipelines.nas import execute_all, nas
-from pipelines.process import ended_together
+from pipelines.process import COLOUR, ended_together
 from pipelines.trials import (
     EPOCHS,
     SEED,
@@ -242,7 +242,7 @@ def _run(
 ) -> list[Result]:
     """Runs the trials that are not finished, and keeps each that is as a DVC experiment. In the order of the plan."""
     missing = [trial for trial in request.trials if not finished(_folder(trial), request.chain)]
-    with pool if missing else contextlib.nullcontext(), ended_together():
+    with _connected(pool) if missing else contextlib.nullcontext(), ended_together():
         started = {
             trial.name: pool.submit(
                 run_trial,
@@ -264,6 +264,20 @@ def _run(
             get_run_logger().info("%s: %s", trial, said)
             results.append(result)
     return results
+
+
+@contextlib.contextmanager
+def _connected(pool: TaskRunner[Any]) -> Iterator[None]:
+    """The task runner at work. Raises UserError where its cluster does not answer."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(pool)
+        except OSError as error:
+            raise UserError(
+                f"the cluster does not answer ({' '.join(str(error).split())}); start it or correct address, and set"
+                " RAY_AUTH_MODE=token where a Ray cluster asks for its token"
+            ) from None
+        yield
 
 
 def _result(trial: Trial, future: PrefectFuture[Any] | None, rank_by: RankBy) -> Result:
@@ -306,8 +320,11 @@ def _succeed(state: State) -> None:
 
 
 def _message(state: State) -> str:
-    """The one line that a state has to say."""
-    return " ".join((state.message or "its worker was lost").split())
+    """The one line that a state has to say; of what an exception on a worker says, its first and last."""
+    lines = [line.strip() for line in COLOUR.sub("", state.message or "").splitlines() if line.strip()]
+    if not lines:
+        return "its worker was lost, or could not import this project; the logs of the cluster say which"
+    return lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

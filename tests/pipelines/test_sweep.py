@@ -19,10 +19,20 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.states import Failed
 
 from pipelines import sweep_report
 from pipelines.graph import Stage, without_effect
-from pipelines.sweep import RUNNERS, RunnerName, checked, main, task_runner, threads_for
+from pipelines.sweep import (
+    RUNNERS,
+    RunnerName,
+    _connected,
+    _message,
+    checked,
+    main,
+    task_runner,
+    threads_for,
+)
 from pipelines.trials import Result, plan, winner
 from pipelines.workspace import WORKSPACES
 from stages.errors import UserError
@@ -43,6 +53,35 @@ def results(*accuracies: float | None) -> list[Result]:
         Result(trial, "failed" if score is None else "ran", score, "search: no" if score is None else "")
         for trial, score in zip(trials, accuracies, strict=True)
     ]
+
+
+def test_a_cluster_that_does_not_answer_is_one_line() -> None:
+    class Away:
+        def __enter__(self) -> None:
+            raise ConnectionError("ray client\n connection timeout")
+
+        def __exit__(self, *_: object) -> None:
+            raise AssertionError("it was never there")
+
+    with pytest.raises(UserError) as error, _connected(Away()):  # type: ignore[arg-type]
+        pass
+    assert str(error.value).startswith("the cluster does not answer (ray client connection timeout); ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("search: the disk is full", "search: the disk is full"),
+        (None, "its worker was lost, or could not import this project; the logs of the cluster say which"),
+        (
+            "Execution was interrupted: \x1b[36mray::run_trial()\x1b[39m\n  File ...\nModuleNotFoundError: No module named 'stages'\n",
+            "Execution was interrupted: ray::run_trial() ... ModuleNotFoundError: No module named 'stages'",
+        ),
+    ],
+)
+def test_what_a_failed_trial_says_is_one_line(message: str | None, said: str) -> None:
+    assert _message(Failed(message=message)) == said
 
 
 def test_every_seed_meets_every_point_of_the_grid_in_the_order_that_ties_are_broken_by() -> None:
