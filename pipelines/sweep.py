@@ -272,6 +272,7 @@ def _connected(pool: TaskRunner[Any]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(pool)
+            getattr(pool, "client", None)  # Dask's connects when it is first asked for
         except OSError as error:
             raise UserError(
                 f"the cluster does not answer ({' '.join(str(error).split())}); start it or correct address, and set"
