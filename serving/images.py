@@ -174,9 +174,9 @@ def _fit(picture: Image.Image, shape: tuple[int, int, int], which: str) -> Image
         picture = _recolour(picture, "L" if channels == 1 else "RGB")
         if picture.size != (width, height):
             picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(picture).reshape(shape)  # which decodes it, if nothing has yet
     except Exception:  # see _open
         raise RequestError(422, f"{which} is truncated or damaged.") from None
-    return np.asarray(picture).reshape(shape)
 
 
 def _recolour(picture: Image.Image, mode: str) -> Image.Image:
