@@ -26,7 +26,7 @@ log = logging.getLogger("serving")
 # look.
 RETRY_SECONDS = 60
 # Bodies up to this size, with no more pixels than this, are decoded where they arrive: that takes a tenth of a
-# millisecond, and the change to a thread as long. At worst it takes three (a PNG's text inflates a thousandfold).
+# millisecond, and the change to a thread as long. At worst it takes five or six (a PNG's texts inflate a thousandfold).
 INLINE = 2048
 # Requests with more pixels are decoded in a lane of their own, one after the other: they take tenths of a
 # second each, and nobody with a small picture should wait for them.
