@@ -6,7 +6,7 @@ The model is registered in a registry of its own in a temporary folder. Both ser
 processes of their own; this process is the clients: each has one connection and sends its next request when
 it has its answer. The servers take turns, ``--repeats`` times, so that whatever else the machine does meets
 both. Each server's own processor time is counted too, which other processes do not change as much. Requests are
-bounded: ``--requests`` in each run. Writes benchmarks/results/serving.md.
+bounded: ``--requests`` in each run. Writes benchmarks/results/serving-8x8.md, for images of that size.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ import numpy as np
 import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-RESULT = REPOSITORY / "benchmarks" / "results" / "serving.md"
+RESULTS = REPOSITORY / "benchmarks" / "results"
 CLIENTS = (1, 8, 64)
 NAME = "load"
 
@@ -72,7 +72,9 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=400, help="requests in each run (default: 400)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each case (default: 3)")
     parser.add_argument(
-        "--output", type=Path, default=RESULT, help=f"default: {RESULT.relative_to(REPOSITORY)}"
+        "--output",
+        type=Path,
+        help=f"default: {RESULTS.relative_to(REPOSITORY)}/serving-8x8.md, for images of that size",
     )
     options = parser.parse_args()
     if not options.model.is_file():
@@ -99,9 +101,10 @@ def main() -> int:
         answers = [answer(target) for target in targets]
         assert answers[0] == answers[1] == answers[2], "the servers answer differently"
         runs = measure(targets, options.requests, options.repeats)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(report(runs, targets, options, shape), encoding="utf-8")
-    print(options.output.read_text(encoding="utf-8"))
+    output = options.output or RESULTS / f"serving-{shape[0]}x{shape[1]}.md"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(report(runs, targets, options, shape), encoding="utf-8")
+    print(output.read_text(encoding="utf-8"))
     return 0
 
 

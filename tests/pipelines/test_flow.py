@@ -132,7 +132,7 @@ def test_a_killed_stage_is_tried_again_and_a_cancelled_run_leaves_no_process(
     assert none_is_left(folder), processes_in(folder)
     search = server.tasks(id)["search"]
     assert search.run_count == 2
-    # What the worker printed: on their way to a busy server Prefect may drop lines.
+    # What the worker printed, which has no way to the server before it.
     said = (server.project.parent / "workers.log").read_text()
     assert "search: killed by SIGKILL" in said, said
     assert server.client.read_global_concurrency_limit_by_name(f"{HOST}-gpu-0").active_slots == 0
