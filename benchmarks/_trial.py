@@ -11,20 +11,21 @@ from typing import Any
 import torch
 
 from benchmarks import _machine
-from models.batches import BatchStream, Preprocess, Split, batches
-from models.events import Event, Notice
-from models.genotype import Genotype, to_json
-from models.search import SearchConfig, SearchResult, search
-from models.seeds import generator
-from models.spaces import search_space
-from models.tasks import ImageTask
-from models.train import TrainConfig, train
+from models.images.batches import BatchStream, Preprocess, Split, batches
+from models.images.genotype import to_json
+from models.images.retrain import TrainConfig, train
+from models.images.spaces import search_space
+from models.images.task import ImageTask
+from models.search.genotype import Genotype
+from models.search.program import SearchConfig, SearchResult, search
+from models.training.events import Event, Notice
+from models.training.seeds import generator
 from stages import prepare, retrain
-from stages._checkpoint import key
-from stages._data import EVALUATION_BATCH, Data, device
-from stages._files import sha256_of
-from stages._sources import SPLITS, read_source
+from stages.images.data import EVALUATION_BATCH, Data, device
+from stages.images.sources import SPLITS, read_source
 from stages.params import DataParams, Params
+from stages.plumbing.checkpoint import key
+from stages.plumbing.files import sha256_of
 from stages.search import EARLY_STOPPING, STRATEGIES, loaders, read_benchmark
 
 Run = Mapping[str, Any]  # what one search gave, as in the JSON lines

@@ -27,13 +27,13 @@ from torch import Tensor, nn
 
 from benchmarks import _machine
 from benchmarks.plain import PlainSupernet, copy_weights, mean_shift_mix
-from models.gradients import descent_of
-from models.seeds import generator
-from models.smoothing import MeanShift, MeanShiftConfig
-from models.spaces import search_space
-from models.strategies import AlphaConfig, Alternating
-from models.supernet import Supernet
-from models.tasks import BatchObjective, ImageTask
+from models.images.spaces import search_space
+from models.images.supernet import Supernet
+from models.images.task import BatchObjective, ImageTask
+from models.search.gradients import descent_of
+from models.search.smoothing import MeanShift, MeanShiftConfig
+from models.search.strategies import AlphaConfig, Alternating
+from models.training.seeds import generator
 
 Step = Callable[[], None]
 

@@ -20,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import ops as fast_ops
-from models.skeleton import STEM_MULTIPLIER, reductions
-from models.spaces import NODES, Edge, SearchSpace
-from models.supernet import MixedCell, OutgoingEdges, Supernet
+from models.images import ops as fast_ops
+from models.images.skeleton import STEM_MULTIPLIER, reductions
+from models.images.spaces import NODES
+from models.images.supernet import MixedCell, OutgoingEdges, Supernet
+from models.search.spaces import Edge, SearchSpace
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
@@ -179,7 +180,7 @@ class Cell(nn.Module):
 
 
 class PlainSupernet(nn.Module):
-    """The supernet of models/supernet.py for one mix: same signature, same function, no shortcut."""
+    """The supernet of models/images/supernet.py for one mix: same signature, same function, no shortcut."""
 
     def __init__(
         self,
@@ -258,7 +259,7 @@ def mean_shift_mix(
     bandwidth: float,
     radius: float,
 ) -> dict[str, Tensor]:
-    """The mean shift of MS-DARTS around a mix (models/mean_shift.py has the equations)."""
+    """The mean shift of MS-DARTS around a mix (models/search/mean_shift.py has the equations)."""
     center = dict(mix)
     for _ in range(iterations):
         drawn = [

@@ -28,8 +28,8 @@ from pydantic import ValidationError
 from benchmarks import _machine
 from benchmarks._stability_report import picture, ratio, report
 from benchmarks._trial import Job, Run, carry_out, read
-from stages._data import device
 from stages.errors import UserError
+from stages.images.data import device
 from stages.params import Params, load
 
 ROOT = Path(__file__).parents[1]

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import InvalidInput
-from models.families import network_of
-from models.genotype import Genotype, from_json
-from models.nasbench201 import STAGES
-from models.skeleton import MINIMUM_CELLS, check_image_size
+from models.images.families import network_of
+from models.images.genotype import from_json
+from models.images.nasbench201 import STAGES
+from models.images.skeleton import MINIMUM_CELLS, check_image_size
+from models.search.genotype import Genotype
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -1,7 +1,7 @@
 """One stage as a process of DVC: its lines as they come, its end whatever happens, and what its exit status means.
 
 DVC hides the exit status of a stage behind its own, but prints it; the stage says in one line what is wrong
-(``error: STAGE: ...``, stages/_runtime.py). Both lines are read here, and tests hold them. What is not recognized counts
+(``error: STAGE: ...``, stages/plumbing/runtime.py). Both lines are read here, and tests hold them. What is not recognized counts
 as a failure of the machine, which is tried again.
 """
 
@@ -24,7 +24,7 @@ from pathlib import Path
 
 import psutil
 
-from stages._runtime import OWNER
+from stages.plumbing.runtime import OWNER
 
 GRACE = 20.0  # seconds a stage has to put its affairs in order; a Prefect worker gives the whole flow run 30
 LOCK_GRACE = 5.0  # seconds that DVC has to release its locks

@@ -12,8 +12,8 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact
 
 from pipelines.workspace import experiment_name
-from stages._files import ARTIFACTS, EXPORT, GENOTYPE, REGISTRY, RETRAIN, SEARCH
-from stages._runtime import PIPELINE
+from stages.plumbing.files import ARTIFACTS, EXPORT, GENOTYPE, REGISTRY, RETRAIN, SEARCH
+from stages.plumbing.runtime import PIPELINE
 
 MLFLOW_PAGE = "MSDARTS_MLFLOW_PAGE"  # address of MLflow's pages, where the tracking store is no server
 DEFAULT_PAGE = "http://127.0.0.1:5000"  # what `make ui` starts

@@ -20,10 +20,10 @@ from prefect.artifacts import create_markdown_artifact
 
 from pipelines.summary import embedded, mlflow_page
 from pipelines.trials import SEED, RankBy, Result, Trial
-from stages._files import REGISTRY, RETRAIN, read_json, write_rows
-from stages._runtime import PIPELINE
-from stages._tracking import client, ending, experiment_id, git_commit, reported, tracking_uri
 from stages.params import PARAMS_FILE, load
+from stages.plumbing.files import REGISTRY, RETRAIN, read_json, write_rows
+from stages.plumbing.runtime import PIPELINE
+from stages.plumbing.tracking import client, ending, experiment_id, git_commit, reported, tracking_uri
 
 matplotlib.use("Agg")
 

@@ -21,9 +21,9 @@ from pipelines.command import BAD_INPUT
 from pipelines.graph import Stage, up_to_date
 from pipelines.nas import execute_all
 from pipelines.workspace import experiment_name, workspace
-from stages._files import RETRAIN, SEARCH, read_json
 from stages.errors import UserError
 from stages.params import load
+from stages.plumbing.files import RETRAIN, SEARCH, read_json
 
 SEED = "search.seed"
 EPOCHS = "retrain.epochs"

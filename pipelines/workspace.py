@@ -23,9 +23,9 @@ from dvc.repo import Repo
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
-from stages._runtime import STATE
 from stages.errors import UserError
 from stages.params import PARAMS_FILE, load, read, replace
+from stages.plumbing.runtime import STATE
 
 WORKSPACES = Path(".dvc/tmp/exps/flows")  # where stages know that results belong to the project around it
 _LOCK_FILE = "dvc.lock"

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import sys
 
-from stages._promotion import CHAMPION, PREVIOUS, alone, choose, find_alias, roll_back
-from stages._runtime import run
-from stages._tracking import client, reported
 from stages.errors import UserError
 from stages.params import Params
+from stages.plumbing.runtime import run
+from stages.plumbing.tracking import client, reported
+from stages.registry.promotion import CHAMPION, PREVIOUS, alone, choose, find_alias, roll_back
 
 
 def main(params: Params, move: str | None) -> None:

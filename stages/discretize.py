@@ -8,16 +8,17 @@ import sys
 import safetensors
 import torch
 
-from models.discretize import discretize
-from models.genotype import to_json
-from models.spaces import SearchSpace, search_space
-from models.strategies import Relaxation
-from stages import _pictures
-from stages._files import GENOTYPE, SEARCH, read_json, replacing, write_json
-from stages._runtime import run
-from stages._tracking import stage_run
+from models.images.genotype import to_json
+from models.images.spaces import search_space
+from models.search.discretize import discretize
+from models.search.spaces import SearchSpace
+from models.search.strategies import Relaxation
 from stages.errors import UserError
+from stages.images import pictures
 from stages.params import Params
+from stages.plumbing.files import GENOTYPE, SEARCH, read_json, replacing, write_json
+from stages.plumbing.runtime import run
+from stages.plumbing.tracking import stage_run
 from stages.search import RELAXATIONS
 
 
@@ -30,7 +31,7 @@ def main(params: Params) -> None:
         with replacing(GENOTYPE) as folder:
             write_json(folder / "genotype.json", to_json(genotype))
             for group in genotype.groups:
-                _pictures.cell(folder / f"{group}.png", genotype, group)
+                pictures.cell(folder / f"{group}.png", genotype, group)
         tracked.metrics({"epoch_used": epoch})
         tracked.artifacts(GENOTYPE)
     for group, edges in genotype.groups.items():

@@ -24,18 +24,18 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from models.batches import Split
-from models.deploy import Deployed
 from models.describe import count_macs, count_parameters
-from models.genotype import to_json
-from models.seeds import generator
-from stages._data import Data, read_data
-from stages._files import EXPORT, GENOTYPE, RETRAIN, replacing, sha256_of, write_json
-from stages._int8 import quantize
-from stages._runtime import run
-from stages._tracking import git_commit, stage_run
+from models.images.batches import Split
+from models.images.deploy import Deployed
+from models.images.genotype import to_json
+from models.training.seeds import generator
 from stages.errors import MachineError, UserError
+from stages.images.data import Data, read_data
+from stages.images.int8 import quantize
 from stages.params import ExportParams, Params
+from stages.plumbing.files import EXPORT, GENOTYPE, RETRAIN, replacing, sha256_of, write_json
+from stages.plumbing.runtime import run
+from stages.plumbing.tracking import git_commit, stage_run
 from stages.retrain import build_network, read_genotype
 
 BATCH_SIZES = (1, 64)  # images at once where latency is measured

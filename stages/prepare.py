@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from models.skeleton import check_image_size
-from stages._files import DATA, replacing, sha256_of, write_json
-from stages._runtime import run
-from stages._sources import SPLITS, Images, Labels, read_source
-from stages._tracking import stage_run
+from models.images.skeleton import check_image_size
 from stages.errors import UserError
+from stages.images.sources import SPLITS, Images, Labels, read_source
 from stages.params import DataParams, Params
+from stages.plumbing.files import DATA, replacing, sha256_of, write_json
+from stages.plumbing.runtime import run
+from stages.plumbing.tracking import stage_run
 
 _NOT_MIRRORED = ("digits", "svhn")  # a mirrored digit is another sign
 _FEWEST = 3  # images of a class: one for each split

@@ -26,7 +26,10 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 
-from stages._files import (
+from stages.errors import UserError
+from stages.images.scores import Scores, TestSet, answers, calibration, read_test_set, score
+from stages.params import PARAMS_FILE, Params, RegistryParams
+from stages.plumbing.files import (
     CARD,
     DATA,
     EXPORT,
@@ -40,13 +43,18 @@ from stages._files import (
     write_json,
     write_text,
 )
-from stages._gate import Champion, Evidence, Judgement, accuracies, comparison, decide
-from stages._promotion import CHALLENGER, CHAMPION, REPORT, WITHDRAWN, alone, find_alias, promote
-from stages._runtime import run
-from stages._scores import Scores, TestSet, answers, calibration, read_test_set, score
-from stages._tracking import StageRun, client, git_commit, reported, run_that_made, stage_run, tracking_uri
-from stages.errors import UserError
-from stages.params import PARAMS_FILE, Params, RegistryParams
+from stages.plumbing.runtime import run
+from stages.plumbing.tracking import (
+    StageRun,
+    client,
+    git_commit,
+    reported,
+    run_that_made,
+    stage_run,
+    tracking_uri,
+)
+from stages.registry.gate import Champion, Evidence, Judgement, accuracies, comparison, decide
+from stages.registry.promotion import CHALLENGER, CHAMPION, REPORT, WITHDRAWN, alone, find_alias, promote
 
 MODEL, INT8 = EXPORT / "model.onnx", EXPORT / "model.int8.onnx"
 DVC_LOCK = Path("dvc.lock")
@@ -275,8 +283,8 @@ def judged(
     origin: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Puts the version through the gate and promotes it if it passes; writes the card. Returns the report."""
-    from stages import (
-        _card,
+    from stages.registry import (
+        card,
     )  # knows genotypes, which need torch: seconds that most calls of the stage do without
 
     name, number, test = version.name, str(version.version), read_test_set()
@@ -305,10 +313,10 @@ def judged(
         }
         for key, value in verdict_tags(report).items():
             mlflow.set_model_version_tag(name, number, key, value)
-        sections = _card.sections(report, judgement.evidence, params, exported)
-        write_text(CARD, _card.document(sections))
+        sections = card.sections(report, judgement.evidence, params, exported)
+        write_text(CARD, card.document(sections))
         attach(mlflow, version, CARD, *beside_the_model())
-        mlflow.update_model_version(name, number, _card.description(sections))
+        mlflow.update_model_version(name, number, card.description(sections))
     return report
 
 

@@ -22,10 +22,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from ruamel.yaml import YAML
 
-from models.genotype import Genotype
-from stages import _pictures
-from stages._data import EVALUATION_BATCH, Data, read_data
-from stages._files import (
+from models.search.genotype import Genotype
+from stages.discretize import read_alphas
+from stages.errors import UserError
+from stages.images import pictures
+from stages.images.data import EVALUATION_BATCH, Data, read_data
+from stages.params import Params
+from stages.plumbing.files import (
     EXPORT,
     GENOTYPE,
     REGISTRY,
@@ -36,11 +39,8 @@ from stages._files import (
     read_rows,
     write_text,
 )
-from stages._runtime import run
-from stages._tracking import StageRun, reported, stage_run
-from stages.discretize import read_alphas
-from stages.errors import UserError
-from stages.params import Params
+from stages.plumbing.runtime import run
+from stages.plumbing.tracking import StageRun, reported, stage_run
 from stages.retrain import read_genotype
 
 RUN_TAG = (
@@ -101,15 +101,15 @@ def search(params: Params) -> dict[str, Any]:
     genotype = read_genotype(GENOTYPE / "genotype.json")
     history, summary = read_rows(SEARCH / "history.csv"), read_json(SEARCH / "summary.json")
     chosen = summary["epoch" if params.discretize.epoch == "last" else "best_epoch"]
-    panels = {**_pictures.LEARNING, **_pictures.instability_panels(history)}
+    panels = {**pictures.LEARNING, **pictures.instability_panels(history)}
     return {
         "summary": summary,
         "epochs": len(history),
         "chosen": chosen,
-        "cells": {group: drawn(_pictures.cell, genotype, group) for group in genotype.groups},
-        "panels": [drawn(_pictures.panel, history, title, lines, chosen) for title, lines in panels.items()],
+        "cells": {group: drawn(pictures.cell, genotype, group) for group in genotype.groups},
+        "panels": [drawn(pictures.panel, history, title, lines, chosen) for title, lines in panels.items()],
         "mixes": {
-            group: drawn(_pictures.mix, space, genotype, group, relaxation(alphas[group]).tolist(), chosen)
+            group: drawn(pictures.mix, space, genotype, group, relaxation(alphas[group]).tolist(), chosen)
             for group in genotype.groups
         },
         "genotype": (GENOTYPE / "genotype.json").read_text(),
@@ -129,14 +129,14 @@ def retrain() -> dict[str, Any]:
         "metrics": metrics,
         "epochs": len(history),
         "panels": [
-            drawn(_pictures.panel, history, title, lines, metrics["best_epoch"])
-            for title, lines in _pictures.LEARNING.items()
+            drawn(pictures.panel, history, title, lines, metrics["best_epoch"])
+            for title, lines in pictures.LEARNING.items()
         ],
     }
 
 
 def drawn(draw: Any, *rest: Any) -> Markup:
-    return Markup(_pictures.svg(draw, *rest))
+    return Markup(pictures.svg(draw, *rest))
 
 
 def test(data: Data, count: int) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def render(content: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "number": number}
-    return environment.get_template("_report.html").render(content)
+    return environment.get_template("report.html").render(content)
 
 
 def first_upper(sentence: str) -> str:

@@ -13,26 +13,27 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.batches import BatchStream, batches
-from models.distributed import rank
 from models.errors import InvalidInput
-from models.evaluate import evaluating
-from models.families import FoundNetwork
-from models.genotype import Genotype, from_json
-from models.seeds import generator
-from models.spaces import search_space
-from models.tasks import ImageTask
-from models.train import TrainConfig, TrainResult, train
-from stages import _pictures
-from stages._checkpoint import Checkpoint, key
-from stages._data import EVALUATION_BATCH, Data, device, read_data
-from stages._devices import on_devices
-from stages._files import GENOTYPE, RETRAIN, read_json, replacing, sha256_of, write_json, write_rows
-from stages._progress import reporting
-from stages._runtime import run
-from stages._tracking import stage_run
+from models.images.batches import BatchStream, batches
+from models.images.evaluate import evaluating
+from models.images.families import FoundNetwork
+from models.images.genotype import from_json
+from models.images.retrain import TrainConfig, TrainResult, train
+from models.images.spaces import search_space
+from models.images.task import ImageTask
+from models.search.genotype import Genotype
+from models.training.distributed import rank
+from models.training.seeds import generator
 from stages.errors import UserError
+from stages.images import pictures
+from stages.images.data import EVALUATION_BATCH, Data, device, read_data
 from stages.params import Params, RetrainParams
+from stages.plumbing.checkpoint import Checkpoint, key
+from stages.plumbing.devices import on_devices
+from stages.plumbing.files import GENOTYPE, RETRAIN, read_json, replacing, sha256_of, write_json, write_rows
+from stages.plumbing.progress import reporting
+from stages.plumbing.runtime import run
+from stages.plumbing.tracking import stage_run
 
 
 @on_devices("retrain")
@@ -148,8 +149,8 @@ def write(result: TrainResult, confusion: Tensor, metrics: Mapping[str, Any], cl
             for _ in range(count)
         ]
         write_rows(folder / "confusion.csv", pairs)
-        _pictures.confusion(folder / "confusion.png", confusion, classes)
-        _pictures.curves(folder / "curves.png", result.history, "Retraining")
+        pictures.confusion(folder / "confusion.png", confusion, classes)
+        pictures.curves(folder / "curves.png", result.history, "Retraining")
 
 
 def _is_auxiliary(name: str) -> bool:

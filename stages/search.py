@@ -11,27 +11,36 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from models.batches import BatchStream, batches
-from models.benchmark import Benchmark
-from models.distributed import rank
-from models.early_stopping import EarlyStopping, EigenvalueRise, SkipConnections
-from models.gradients import unrolled
-from models.search import Loaders, SearchConfig, SearchResult, search
-from models.seeds import generator
-from models.smoothing import MeanShift, MeanShiftConfig, Perturbation, PerturbationConfig
-from models.spaces import SearchSpace, search_space
-from models.strategies import AlphaConfig, Alternating, Relaxation, sigmoid, softmax
-from models.tasks import ImageTask
-from stages import _pictures
-from stages._checkpoint import Checkpoint, key
-from stages._data import EVALUATION_BATCH, Data, device, read_data
-from stages._devices import on_devices
-from stages._files import SEARCH, SEARCH_RESULTS, read_table, replacing, sha256_of, write_json, write_rows
-from stages._progress import reporting
-from stages._runtime import run
-from stages._tracking import stage_run
+from models.images.batches import BatchStream, batches
+from models.images.benchmark import Benchmark
+from models.images.spaces import search_space
+from models.images.task import ImageTask
+from models.search.early_stopping import EarlyStopping, EigenvalueRise, SkipConnections
+from models.search.gradients import unrolled
+from models.search.program import Loaders, SearchConfig, SearchResult, search
+from models.search.smoothing import MeanShift, MeanShiftConfig, Perturbation, PerturbationConfig
+from models.search.spaces import SearchSpace
+from models.search.strategies import AlphaConfig, Alternating, Relaxation, sigmoid, softmax
+from models.training.distributed import rank
+from models.training.seeds import generator
 from stages.errors import UserError
+from stages.images import pictures
+from stages.images.data import EVALUATION_BATCH, Data, device, read_data
 from stages.params import Params, SearchParams
+from stages.plumbing.checkpoint import Checkpoint, key
+from stages.plumbing.devices import on_devices
+from stages.plumbing.files import (
+    SEARCH,
+    SEARCH_RESULTS,
+    read_table,
+    replacing,
+    sha256_of,
+    write_json,
+    write_rows,
+)
+from stages.plumbing.progress import reporting
+from stages.plumbing.runtime import run
+from stages.plumbing.tracking import stage_run
 
 
 @on_devices("search")
@@ -98,8 +107,8 @@ def write(result: SearchResult, config: SearchParams) -> None:
         save_file(result.weights, folder / "supernet.safetensors")
         write_rows(folder / "history.csv", rows)
         write_json(folder / "summary.json", summary)
-        _pictures.curves(folder / "curves.png", rows, "Search")
-        _pictures.instability(folder / "instability.png", rows)
+        pictures.curves(folder / "curves.png", rows, "Search")
+        pictures.instability(folder / "instability.png", rows)
 
 
 # Every name in params.yaml becomes an object here, and only here.

@@ -16,10 +16,10 @@ PROGRAM = """
 import importlib, importlib.util, pkgutil
 assert importlib.util.find_spec("numpy") is None, "numpy is not among what torch needs"
 import models
-for module in pkgutil.iter_modules(models.__path__):
-    importlib.import_module(f"models.{module.name}")
+for module in pkgutil.walk_packages(models.__path__, "models."):
+    importlib.import_module(module.name)
 
-from models.search import search
+from models.search.program import search
 from tests.models.tiny import STRATEGIES, config, loaders, task
 tiny = task("s5")
 found = search(tiny, STRATEGIES["ms-darts"](tiny.space, 2), loaders(), config("s5"))

@@ -11,7 +11,8 @@ import torch
 from benchmarks import stability
 from benchmarks._stability_report import genotype_text, ratio, report, spread
 from benchmarks._trial import Run, collapsed, plain_edges, read
-from models.genotype import Genotype, from_arch_str
+from models.images.genotype import from_arch_str
+from models.search.genotype import Genotype
 from stages.errors import UserError
 
 WITHOUT = "|skip_connect~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|"

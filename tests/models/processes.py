@@ -16,16 +16,17 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from models.batches import Preprocess, Split, batches
-from models.early_stopping import EigenvalueRise
 from models.errors import InvalidInput
-from models.events import EpochEnd, Event, State
-from models.genotype import Genotype, from_json
-from models.search import search
-from models.seeds import generator
-from models.spaces import search_space
-from models.tasks import ImageTask
-from models.train import TrainConfig, train
+from models.images.batches import Preprocess, Split, batches
+from models.images.genotype import from_json
+from models.images.retrain import TrainConfig, train
+from models.images.spaces import search_space
+from models.images.task import ImageTask
+from models.search.early_stopping import EigenvalueRise
+from models.search.genotype import Genotype
+from models.search.program import search
+from models.training.events import EpochEnd, Event, State
+from models.training.seeds import generator
 from tests.models.tiny import (
     CLASSES,
     PREPROCESS,

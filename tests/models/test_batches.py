@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import torch
 
-from models.augment import cutout
-from models.batches import BatchStream, Preprocess, batches
-from models.seeds import generator
+from models.images.augment import cutout
+from models.images.batches import BatchStream, Preprocess, batches
+from models.training.seeds import generator
 from tests.models.tiny import PREPROCESS, split
 
 

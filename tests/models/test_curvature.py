@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.curvature import dominant_eigenvalue
-from models.events import Event, Measuring
-from models.tasks import BatchObjective
+from models.images.task import BatchObjective
+from models.search.curvature import dominant_eigenvalue
+from models.training.events import Event, Measuring
 from tests.models.tiny import CLASSES, SIDE, config, task
 
 pytestmark = pytest.mark.usefixtures("double")

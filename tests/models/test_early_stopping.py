@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from models.early_stopping import EigenvalueRise, SkipConnections
 from models.errors import InvalidInput
-from models.events import Row
+from models.search.early_stopping import EigenvalueRise, SkipConnections
+from models.training.events import Row
 
 
 def eigenvalues(*values: float) -> list[Row]:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.search import search
-from models.spaces import SPACES, search_space
+from models.images.spaces import SPACES, search_space
+from models.search.program import search
 from tests.models.tiny import STRATEGIES, config, loaders, task
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "search.json"

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import gradients
-from models.gradients import Descent, descent_of, first_order, unrolled
-from models.objective import Objective, Params
+from models.search import gradients
+from models.search.gradients import Descent, descent_of, first_order, unrolled
+from models.search.objective import Objective, Params
 from tests.models.tiny import objectives
 from tests.models.toy import ToyObjective, toy_mix, weights
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.mean_shift import (
+from models.search.mean_shift import (
     effective_sample_size,
     kernel_spread,
     mean_shift,

@@ -11,15 +11,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.benchmark import Benchmark
 from models.describe import describe, main
-from models.discretize import discretize, one_hot
 from models.errors import InvalidInput
-from models.genotype import Genotype, arch_str, from_arch_str, from_json, to_json
-from models.nasbench201 import BenchmarkNetwork, BenchmarkSupernet
-from models.seeds import generator
-from models.spaces import NASBENCH201_OPS, search_space
-from models.train import drop_path_factors
+from models.images.benchmark import Benchmark
+from models.images.genotype import arch_str, from_arch_str, from_json, to_json
+from models.images.nasbench201 import BenchmarkNetwork, BenchmarkSupernet
+from models.images.retrain import drop_path_factors
+from models.images.spaces import NASBENCH201_OPS, search_space
+from models.search.discretize import discretize, one_hot
+from models.search.genotype import Genotype
+from models.training.seeds import generator
 
 BEST = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 CELLS = [

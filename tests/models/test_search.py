@@ -8,20 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.benchmark import Benchmark
-from models.discretize import discretize
-from models.early_stopping import EigenvalueRise, SkipConnections
 from models.errors import Diverged, InvalidInput
-from models.evaluate import evaluate
-from models.events import EpochEnd, Event, Notice, State, StepEnd
-from models.genotype import arch_str
-from models.gradients import Descent
-from models.objective import Mix, Objective, Params
-from models.search import SearchResult, search
-from models.seeds import generator
-from models.spaces import search_space
-from models.strategies import AlphaConfig, Alternating
-from models.tasks import BatchObjective, ImageTask
+from models.images.benchmark import Benchmark
+from models.images.evaluate import evaluate
+from models.images.genotype import arch_str
+from models.images.spaces import search_space
+from models.images.task import BatchObjective, ImageTask
+from models.search.discretize import discretize
+from models.search.early_stopping import EigenvalueRise, SkipConnections
+from models.search.gradients import Descent
+from models.search.objective import Mix, Objective, Params
+from models.search.program import SearchResult, search
+from models.search.strategies import AlphaConfig, Alternating
+from models.training.events import EpochEnd, Event, Notice, State, StepEnd
+from models.training.seeds import generator
 from tests.models.tiny import STRATEGIES, config, loaders, objectives, task
 
 pytestmark = pytest.mark.usefixtures("double")

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from models.describe import count_parameters, describe
-from models.discretize import discretize, one_hot
 from models.errors import InvalidInput
-from models.families import network_of, supernet_of
-from models.genotype import from_json
-from models.spaces import SPACES, search_space
+from models.images.families import network_of, supernet_of
+from models.images.genotype import from_json
+from models.images.spaces import SPACES, search_space
+from models.search.discretize import discretize, one_hot
 
 
 def test_candidates_are_those_of_the_conformance_tables(shared: Path) -> None:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from models.errors import InvalidInput
-from models.gradients import Descent, unrolled
-from models.seeds import generator
-from models.smoothing import MeanShift, MeanShiftConfig, Perturbation, PerturbationConfig
-from models.strategies import AlphaConfig, Alternating, row_entropy, sigmoid
+from models.search.gradients import Descent, unrolled
+from models.search.smoothing import MeanShift, MeanShiftConfig, Perturbation, PerturbationConfig
+from models.search.strategies import AlphaConfig, Alternating, row_entropy, sigmoid
+from models.training.seeds import generator
 from tests.models.toy import SPACE, ToyObjective, toy_mix, weights
 
 pytestmark = pytest.mark.usefixtures("double")

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.plain import PlainSupernet, copy_weights, pairs, probe, project
-from models import mean_shift
-from models.spaces import SPACES
-from models.supernet import Supernet
-from models.tasks import BatchObjective, ImageTask
+from models.images.spaces import SPACES
+from models.images.supernet import Supernet
+from models.images.task import BatchObjective, ImageTask
+from models.search import mean_shift
 
 SIZE = {"channels": 4, "cells": 3}
 IMAGES, CLASSES = 4, 5

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.batches import batches
-from models.discretize import discretize
-from models.evaluate import evaluate
-from models.events import EpochEnd, Event, State
-from models.seeds import generator
-from models.strategies import AlphaConfig, Alternating
-from models.train import TrainConfig, TrainResult, train
+from models.images.batches import batches
+from models.images.evaluate import evaluate
+from models.images.retrain import TrainConfig, TrainResult, train
+from models.search.discretize import discretize
+from models.search.strategies import AlphaConfig, Alternating
+from models.training.events import EpochEnd, Event, State
+from models.training.seeds import generator
 from tests.models.test_search import Interrupted, copied
 from tests.models.tiny import PREPROCESS, loaders, split, task
 

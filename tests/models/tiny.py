@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.batches import Batch, BatchStream, Preprocess, Split, batches
-from models.gradients import unrolled
-from models.search import Loaders, SearchConfig
-from models.seeds import generator
-from models.smoothing import MeanShift, MeanShiftConfig, Perturbation, PerturbationConfig
-from models.spaces import SearchSpace, search_space
-from models.strategies import AlphaConfig, Alternating, sigmoid
-from models.tasks import BatchObjective, ImageTask
+from models.images.batches import Batch, BatchStream, Preprocess, Split, batches
+from models.images.spaces import search_space
+from models.images.task import BatchObjective, ImageTask
+from models.search.gradients import unrolled
+from models.search.program import Loaders, SearchConfig
+from models.search.smoothing import MeanShift, MeanShiftConfig, Perturbation, PerturbationConfig
+from models.search.spaces import SearchSpace
+from models.search.strategies import AlphaConfig, Alternating, sigmoid
+from models.training.seeds import generator
 
 CLASSES, SIDE, BATCH = 3, 8, 4
 PREPROCESS = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), padding=1, mirror=True)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.objective import Mix, Params
-from models.spaces import Edge, SearchSpace
+from models.search.objective import Mix, Params
+from models.search.spaces import Edge, SearchSpace
 
 SPACE = SearchSpace(
     "toy",

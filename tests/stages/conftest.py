@@ -67,13 +67,13 @@ def run_stage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     import importlib
     import signal
 
-    from stages import _runtime
+    from stages.plumbing import runtime
 
     def run(name: str, *options: str, **arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", [f"stages.{name}", *options])
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            return _runtime.run(name, importlib.import_module(f"stages.{name}").main, **arguments)
+            return runtime.run(name, importlib.import_module(f"stages.{name}").main, **arguments)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -99,9 +99,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, store: str) -> Path:
     }
     # In one process, for half of a small stage's time is imports.
     program = (
-        "import sys; from importlib import import_module; from stages import _runtime\n"
+        "import sys; from importlib import import_module; from stages.plumbing import runtime\n"
         "for name in ('prepare', 'search', 'discretize', 'retrain', 'export'):\n"
-        "    sys.exit(1) if _runtime.run(name, import_module(f'stages.{name}').main) else None"
+        "    sys.exit(1) if runtime.run(name, import_module(f'stages.{name}').main) else None"
     )
     subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True)
     return folder

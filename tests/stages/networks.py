@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from stages._files import sha256_of
+from stages.plumbing.files import sha256_of
 
 EXPORT, DATA = Path("artifacts/export"), Path("artifacts/data")
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages import _card
-from stages._gate import Champion, Evidence, decide
-from stages._scores import Scores
+from stages.images.scores import Scores
 from stages.params import load
 from stages.register import outcome
+from stages.registry import card as cards
+from stages.registry.gate import Champion, Evidence, decide
 
 ODD = ["cat (wild)", "a|b", "50%", "*x*", "", "new\nline", "猫", "[link](x)", "`code`", "<b>bold</b>"]
 
@@ -55,7 +55,7 @@ def card(classes: list[str], champion: Champion | None = None) -> dict[str, str]
         "test_images": 3 * len(classes),
         "largest_difference": 1e-6,
     }
-    return _card.sections(report, evidence, params, exported)
+    return cards.sections(report, evidence, params, exported)
 
 
 def scores(classes: int, right: float) -> Scores:
@@ -74,7 +74,7 @@ def test_classes_may_be_called_anything(project: Path) -> None:
     sections = card(ODD)
     assert {len(row) for row in rows(sections["Test"])} == {4, len(ODD) + 1}
     assert len(rows(sections["Test"])) == 2 + len(ODD) + 2 + len(ODD)
-    text = _card.document(sections)
+    text = cards.document(sections)
     assert "not known" in sections["Data"]
     for sign in ("| a|b |", "<b>", "[link](x)"):
         assert sign not in text
@@ -85,12 +85,12 @@ def test_classes_may_be_called_anything(project: Path) -> None:
 def test_the_description_fits_and_has_no_pictures(project: Path) -> None:
     for names in (ODD, [f"a class with quite a long name, number {n}" for n in range(300)]):
         sections = card(names)
-        description = _card.description(sections)
+        description = cards.description(sections)
         assert len(description) <= 5000
         assert "![" not in description
         assert description.startswith("# m, version 2\n")
         assert "## Limits" in description
-        assert "![The cell cell](genotype/cell.png)" in _card.document(sections)
+        assert "![The cell cell](genotype/cell.png)" in cards.document(sections)
 
 
 def test_the_comparison_says_what_is_noise(project: Path) -> None:

@@ -14,9 +14,9 @@ import pytest
 import safetensors
 import torch
 
-from models.discretize import discretize
-from models.genotype import to_json
-from models.spaces import search_space
+from models.images.genotype import to_json
+from models.images.spaces import search_space
+from models.search.discretize import discretize
 from tests.stages.conftest import TINY, write_params
 
 RunStage = Callable[..., int]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages._checkpoint import Checkpoint, key
 from stages.errors import UserError
+from stages.plumbing.checkpoint import Checkpoint, key
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from stages._files import read_rows
-from stages._runtime import STATE
+from stages.plumbing.files import read_rows
+from stages.plumbing.runtime import STATE
 from tests.stages.conftest import TINY, write_params
 from tests.stages.test_interrupt import after_epoch, contents, start
 
@@ -57,7 +57,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, finished: Path, store:
 def ranks(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
     """The processes of the devices, rank 0 first."""
     found = [
-        child for child in psutil.Process(launcher.pid).children() if "stages._devices" in child.cmdline()
+        child
+        for child in psutil.Process(launcher.pid).children()
+        if "stages.plumbing.devices" in child.cmdline()
     ]
     assert len(found) == 2
     return sorted(found, key=lambda process: int(process.environ()["RANK"]))

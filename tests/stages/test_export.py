@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from stages._int8 import quantize
+from stages.images.int8 import quantize
 from tests.stages.conftest import ROOT, TINY, write_params
 
 RunStage = Callable[..., int]

@@ -13,9 +13,9 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from stages._gate import Champion, Evidence, comparison, decide, mcnemar
-from stages._scores import Scores, calibration, confusion
+from stages.images.scores import Scores, calibration, confusion
 from stages.params import RegistryParams, load
+from stages.registry.gate import Champion, Evidence, comparison, decide, mcnemar
 from tests.stages.conftest import ROOT
 
 IMAGES = 200

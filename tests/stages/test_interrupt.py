@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stages._runtime import STATE
+from stages.plumbing.runtime import STATE
 from tests.stages.conftest import ROOT, TINY, write_params
 
 LONGER = {**TINY, "search.epochs": 6, "retrain.epochs": 8}
@@ -125,7 +125,7 @@ def test_two_processes_of_one_stage_do_not_write_at_once(
     first = start("search", project, store)
     try:
         after_epoch(first, 1)
-        monkeypatch.setattr("stages._runtime.LOCK_PATIENCE", 0.2)
+        monkeypatch.setattr("stages.plumbing.runtime.LOCK_PATIENCE", 0.2)
         assert run_stage("search") == 1
         assert "another process runs this stage" in capsys.readouterr().err
     finally:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from models.events import EpochEnd, Measuring, StepEnd
-from stages import _progress
-from stages._progress import EpochProgress
+from models.training.events import EpochEnd, Measuring, StepEnd
+from stages.plumbing import progress as progressing
+from stages.plumbing.progress import EpochProgress
 
 
 def test_a_measurement_speaks_only_when_nothing_was_said_for_a_while(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = 1000.0
-    monkeypatch.setattr(_progress.time, "monotonic", lambda: clock)
+    monkeypatch.setattr(progressing.time, "monotonic", lambda: clock)
     with EpochProgress("search", ("train_loss",)) as progress:
         progress.step(StepEnd(1, 1, 1, 1))
         progress.epoch(EpochEnd(1, 1, {"train_loss": 2.5}, dict))

@@ -16,8 +16,8 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
-from stages._promotion import PROMOTED_OVER, REPORT, WITHDRAWN, choose, promote, roll_back
 from stages.errors import UserError
+from stages.registry.promotion import PROMOTED_OVER, REPORT, WITHDRAWN, choose, promote, roll_back
 
 
 @dataclass

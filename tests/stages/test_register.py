@@ -21,9 +21,9 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
 
 from stages import register
-from stages._files import sha256_of
-from stages._gate import mcnemar
 from stages.params import load
+from stages.plumbing.files import sha256_of
+from stages.registry.gate import mcnemar
 from tests.stages.conftest import ROOT, TINY, write_params
 from tests.stages.networks import EXPORT, export, linear, right
 
@@ -96,16 +96,16 @@ def test_the_first_version_is_champion_and_complete(
     assert loaded.metadata.signature is not None
     assert loaded.metadata.saved_input_example_info is not None
     beside = Path(download_artifacts(artifact_uri=f"models:/{named}/1"))
-    assert (beside / "model_card.md").read_bytes() == Path("artifacts/model_card.md").read_bytes()
+    assert (beside / "modelcard.md").read_bytes() == Path("artifacts/modelcard.md").read_bytes()
     lock = hashlib.sha256((beside / "dvc.lock").read_bytes()).hexdigest()
     assert version.tags["dvc_lock_sha256"] == lock == hashlib.sha256(b"schema: '2.0'\n").hexdigest()
-    for picture in re.findall(r"!\[.*?\]\((.*?)\)", (beside / "model_card.md").read_text()):
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", (beside / "modelcard.md").read_text()):
         assert (beside / picture).read_bytes() == Path("artifacts", picture).read_bytes()
 
 
 def test_again_changes_nothing(named: str, run_stage: RunStage, store: str) -> None:
     assert run_stage("register") == 0
-    files = [Path("artifacts/registry.json"), Path("artifacts/model_card.md")]
+    files = [Path("artifacts/registry.json"), Path("artifacts/modelcard.md")]
     before = [file.read_bytes() for file in files]
     assert run_stage("register") == 0
     assert [file.read_bytes() for file in files] == before
@@ -133,7 +133,7 @@ def test_better_worse_equal_and_back(
     )
     assert report["compared"]["test_accuracy"] == bad.mean()
     assert report["compared"]["only_challenger_right"] == (good & ~bad).sum()
-    card = Path("artifacts/model_card.md").read_text()
+    card = Path("artifacts/modelcard.md").read_text()
     assert f"| test accuracy | {good.mean():.2%} | {bad.mean():.2%} |" in card
     assert str(alias(store, named, "champion").description).startswith(f"# {named}, version 2")
 

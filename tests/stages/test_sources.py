@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages._sources import read_source
 from stages.errors import MachineError, UserError
+from stages.images.sources import read_source
 
 
 def save_images(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from stages._runtime import Interrupted
-from stages._tracking import ending
+from stages.plumbing.runtime import Interrupted
+from stages.plumbing.tracking import ending
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Images: their networks, augmentation and training."""

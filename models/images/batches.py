@@ -1,0 +1,119 @@
+"""Batches of images: seeded, resumable at any batch, without worker processes.
+
+Images stay uint8 and may be memory-mapped; a batch is gathered, augmented and normalized as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.errors import InvalidInput
+from models.images.augment import cutout, normalize, random_crop, random_mirror
+from models.training.distributed import processes, share
+
+Batch = tuple[Tensor, Tensor]  # x float32 (B, C, H, W) channels-last, labels int64 (B,)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images uint8 (N, H, W, C) and labels int64 (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How images become input: normalization always; crop, mirror and cutout in training only."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    padding: int = 0  # pixels of the random crop
+    mirror: bool = False
+    cutout: int = 0  # side in pixels
+    device: torch.device = torch.device("cpu")
+
+    def plain(self, split: Split, indices: Tensor | slice) -> Batch:
+        """The batch at those indices, un-augmented."""
+        return self._normalized(split.images[indices]), split.labels[indices].to(self.device)
+
+    def augmented(self, split: Split, indices: Tensor, generator: torch.Generator) -> Batch:
+        """The batch at those indices, augmented with draws from the generator."""
+        images = random_crop(split.images[indices], self.padding, generator)
+        if self.mirror:
+            images = random_mirror(images, generator)
+        x = cutout(self._normalized(images), self.cutout, generator)
+        return x, split.labels[indices].to(self.device)
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        images = images.to(self.device, non_blocking=True)
+        mean = torch.tensor(self.mean, dtype=torch.float32, device=self.device)
+        return normalize(images, mean, torch.tensor(self.std, dtype=torch.float32, device=self.device))
+
+
+class BatchStream:
+    """Augmented training batches in random order, for ever, a new order for each pass over the split.
+
+    A pass drops the images that do not fill a batch; a split smaller than a batch is one batch. ``indices`` restricts
+    the stream to a part of the split. Where several processes work together, each gets its share of every batch; what is
+    kept of the stream is the same in all. Raises InvalidInput when a batch cannot be shared equally.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        preprocess: Preprocess,
+        generator: torch.Generator,
+        indices: Tensor | None = None,
+    ):
+        self.split, self.preprocess, self.generator = split, preprocess, generator
+        self.indices = torch.arange(len(split)) if indices is None else indices
+        self.batch_size = min(batch_size, len(self.indices))
+        if self.batch_size % processes():
+            raise InvalidInput(
+                f"a batch of {self.batch_size} images cannot be shared equally by {processes()} devices; set a batch size"
+                " that is a multiple of train.devices and not larger than the images to train on"
+            )
+        self.order = torch.empty(0, dtype=torch.int64)
+        self.position = 0
+
+    def __len__(self) -> int:
+        """Batches in one pass."""
+        return len(self.indices) // self.batch_size
+
+    def __next__(self) -> Batch:
+        if self.position + self.batch_size > len(self.order):
+            self.order = self.indices[torch.randperm(len(self.indices), generator=self.generator)]
+            self.position = 0
+        chosen = self.order[self.position : self.position + self.batch_size]
+        self.position += self.batch_size
+        return self.preprocess.augmented(self.split, share(chosen), self.generator)
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """One pass over the stream's images, un-augmented, in order, all of them; takes nothing from the stream."""
+        yield from batches(self.split, batch_size, self.preprocess, self.indices)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self.generator.get_state(), "order": self.order, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.generator.set_state(state["generator"])
+        self.order, self.position = state["order"], state["position"]
+
+
+def batches(
+    split: Split, batch_size: int, preprocess: Preprocess, indices: Tensor | None = None
+) -> Iterator[Batch]:
+    """One pass over a split, un-augmented, in order; the last batch may be smaller."""
+    for start in range(0, len(split) if indices is None else len(indices), batch_size):
+        window = slice(start, start + batch_size)
+        yield preprocess.plain(split, window if indices is None else indices[window])

@@ -1,0 +1,194 @@
+"""The supernet and the networks of NAS-Bench-201 (Dong and Yang, arXiv 2001.00326, sections 2.1 and 2.2).
+
+Both have the same skeleton: a 3x3 stem; stages of equal cells, a residual block that halves the side and doubles the
+channels between them; norm, ReLU, average pooling, linear classifier. A cell is four nodes, each the sum of one operation on every
+earlier node. Differs from the benchmark in that average pooling in the residual block takes odd sides too.
+
+The supernet shares its stacked edges with that of DARTS (models/images/supernet.py); the mix is an argument here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.images.ops import BatchNorm, Identity, OpSpec, StandardConv, build
+from models.images.spaces import NASBENCH201_NODES
+from models.images.supernet import (
+    HandOut,
+    OpWeights,
+    OutgoingEdges,
+    RunCell,
+    compiled_run_cell,
+    leaving,
+    run_cell,
+)
+from models.search.genotype import Genotype
+from models.search.spaces import Edge, SearchSpace
+
+STAGES = 3
+
+
+class ResidualReduction(nn.Module):
+    """Two 3x3 convolutions, the first of stride 2, plus the pooled and 1x1-convolved input: C to 2C channels, half the side."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 2 * channels, 3, 2, 1, bias=False)
+        self.norm1 = BatchNorm(2 * channels, affine=True)
+        self.conv2 = StandardConv(3, OpSpec(2 * channels))
+        self.shortcut = nn.Conv2d(channels, 2 * channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(F.relu(self.norm1(self.conv1(F.relu(x)))))
+        return y + self.shortcut(F.avg_pool2d(x, 2, ceil_mode=True))
+
+
+class Skeleton(nn.Module):
+    """What is around the cells; ``cell(channels)`` makes one."""
+
+    def __init__(
+        self,
+        cell: Callable[[int], nn.Module],
+        *,
+        channels: int,
+        cells: int,
+        stages: int,
+        classes: int,
+        channels_in: int,
+    ):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels_in, channels, 3, 1, 1, bias=False), BatchNorm(channels, affine=True)
+        )
+        self.body = nn.ModuleList()
+        for stage in range(stages):
+            if stage > 0:
+                self.body.append(ResidualReduction(channels))
+                channels *= 2
+            self.body.extend(cell(channels) for _ in range(cells))
+        self.norm = BatchNorm(channels, affine=True)
+        self.classifier = nn.Linear(channels, classes)
+
+    def cells(self) -> list[nn.Module]:
+        return [layer for layer in self.body if not isinstance(layer, ResidualReduction)]
+
+    def forward(self, x: Tensor, run: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
+        """Logits of images; ``run(cell, x)`` computes a cell."""
+        x = self.stem(x)
+        for layer in self.body:
+            x = layer(x) if isinstance(layer, ResidualReduction) else run(layer, x)
+        return self.classifier(F.relu(self.norm(x)).mean(dim=(2, 3)))
+
+
+class MixedBenchmarkCell(nn.Module):
+    """A cell with all candidates on every edge: (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, edges: Sequence[Edge], spec: OpSpec):
+        super().__init__()
+        self.sources = nn.ModuleList(
+            OutgoingEdges([edges[row] for row in leaving(edges, node)], spec, pool_norm=False)
+            for node in range(NASBENCH201_NODES - 1)
+        )
+
+    def forward(self, x: Tensor, weights: Sequence[OpWeights]) -> Tensor:
+        nodes = {0: x}
+        for node, outgoing in enumerate(self.sources):
+            assert isinstance(outgoing, OutgoingEdges)
+            terms = outgoing(nodes[node], weights[node])
+            for dst, of_edge in zip(outgoing.destinations, terms, strict=True):
+                for term in of_edge:
+                    nodes[dst] = nodes[dst] + term if dst in nodes else term
+        return nodes[NASBENCH201_NODES - 1]
+
+
+class BenchmarkSupernet(nn.Module):
+    """The weight-sharing network of the space, ``cells`` in each of ``stages``. The mix is an argument."""
+
+    def __init__(
+        self, space: SearchSpace, *, channels: int, cells: int, stages: int, classes: int, channels_in: int
+    ):
+        super().__init__()
+        self.edges = space.groups["cell"]
+        self.hand_out = HandOut(self.edges)
+        self.probe_cell: RunCell = run_cell
+        self.skeleton = Skeleton(
+            lambda channels: MixedBenchmarkCell(self.edges, OpSpec(channels, affine=False)),
+            channels=channels,
+            cells=cells,
+            stages=stages,
+            classes=classes,
+            channels_in=channels_in,
+        )
+
+    def compile_probes(self) -> None:
+        """Compiles the pass under N mixes when it is first made."""
+        self.probe_cell = compiled_run_cell(len(self.skeleton.cells()))
+
+    def forward(self, x: Tensor, mix: Mapping[str, Tensor]) -> Tensor:
+        """Logits (B, classes) of images (B, channels_in, H, W) under a mix of (6, operations).
+
+        With mixes of (N, 6, operations), in evaluation mode, logits (N * B, classes): those of mix 0 first.
+        """
+        weights = self.hand_out(mix["cell"], len(x))
+        run = self.probe_cell if mix["cell"].dim() == 3 else run_cell
+        return self.skeleton(x, lambda cell, x: run(cell, weights, x))
+
+
+class BenchmarkCell(nn.Module):
+    """A discrete cell. A node all of whose edges are ``none`` is zero; what leaves it still has its norm's shift."""
+
+    def __init__(self, edges: Sequence[tuple[int, int, str]], spec: OpSpec):
+        super().__init__()
+        self.edges = [edge for edge in edges if edge[2] != "none"]
+        self.ops = nn.ModuleList(build(op, spec) for _, _, op in self.edges)
+
+    def forward(self, x: Tensor, keep_KB: Tensor | None) -> Tensor:
+        nodes = {0: x}
+        for position, ((src, dst, _), op) in enumerate(zip(self.edges, self.ops, strict=True)):
+            source = nodes.setdefault(src, torch.zeros_like(x))
+            y = op(F.relu(source) if op.takes_relu else source)
+            if keep_KB is not None and not isinstance(op, Identity):
+                y = y * keep_KB[position][:, None, None, None]
+            nodes[dst] = nodes[dst] + y if dst in nodes else y
+        return nodes.get(NASBENCH201_NODES - 1, torch.zeros_like(x))
+
+
+class BenchmarkNetwork(nn.Module):
+    """The network of a genotype, trained from scratch. It has no auxiliary head."""
+
+    def __init__(
+        self,
+        genotype: Genotype,
+        *,
+        channels: int,
+        cells: int,
+        stages: int,
+        classes: int,
+        channels_in: int,
+    ):
+        super().__init__()
+        self.genotype = genotype
+        self.skeleton = Skeleton(
+            lambda channels: BenchmarkCell(genotype.groups["cell"], OpSpec(channels)),
+            channels=channels,
+            cells=cells,
+            stages=stages,
+            classes=classes,
+            channels_in=channels_in,
+        )
+
+    @property
+    def cells(self) -> list[nn.Module]:
+        return self.skeleton.cells()
+
+    def forward(self, x: Tensor, keep_LKB: Tensor | None = None) -> tuple[Tensor, None]:
+        """Logits (B, classes), and None where other networks have an auxiliary head's.
+
+        keep_LKB (cells, edges, B) are the factors of drop path, see models/images/retrain.py; None keeps all paths.
+        """
+        factors = None if keep_LKB is None else iter(keep_LKB)
+        return self.skeleton(x, lambda cell, x: cell(x, None if factors is None else next(factors))), None

@@ -1,0 +1,224 @@
+"""The supernet of DARTS: every edge carries all its candidate operations, weighted by the mix.
+
+The mix is an argument of the forward pass, never state: ``supernet(x, mix)``. Two things differ from the published code,
+neither in what is computed: what depends on the source node alone (ReLU, pooling and its norm, identity) is computed once
+per node instead of once per edge, and the edges that leave a node are computed together (see models/images/ops.py). ``none``
+adds nothing and is never computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.images.ops import OpSpec, ReluConvNorm, ReluReduce, add_weighted, build
+from models.images.skeleton import Stem, reductions
+from models.images.spaces import NODES
+from models.search.spaces import Edge, SearchSpace
+
+OpWeights = Mapping[str, Tensor]  # operation -> weights of the edges of one node that have it
+RunCell = Callable[..., Tensor]  # (cell, weights, *inputs) -> output
+
+
+class OutgoingEdges(nn.Module):
+    """All edges of a cell that leave one node, with all their candidate operations."""
+
+    def __init__(self, edges: Sequence[Edge], spec: OpSpec, *, pool_norm: bool = True):
+        super().__init__()
+        self.destinations = [edge.dst for edge in edges]
+        self.carriers = carriers(edges)
+        self.ops = nn.ModuleDict()
+        for op, positions in self.carriers.items():
+            stacked = OpSpec(spec.channels, spec.stride, len(positions), spec.affine, spec.generator)
+            self.ops[op] = build(op, stacked, pool_norm=pool_norm)
+        self.shared = [op for op, module in self.ops.items() if module.shared]
+        self.stacked = [op for op, module in self.ops.items() if not module.shared]
+
+    def forward(self, x: Tensor, weights: OpWeights) -> list[list[Tensor]]:
+        """x (B, C, H, W) -> for each edge the terms (B, C, H', W') whose sum is its output."""
+        terms: list[list[Tensor]] = [[] for _ in self.destinations]
+        relu = F.relu(x)
+        repeated: dict[int, Tensor] = {}
+        totals: dict[tuple[int, ...], Tensor] = {}
+        for op in self.stacked:
+            module, positions, weight = self.ops[op], self.carriers[op], weights[op]
+            source = relu if module.takes_relu else x
+            if module.takes_repeated and len(positions) > 1:
+                if len(positions) not in repeated:
+                    repeated[len(positions)] = torch.cat([source] * len(positions), dim=1)
+                source = repeated[len(positions)]
+            total = totals.get(positions)
+            if weight.dim() > 1:
+                totals[positions] = add_weighted(total, module(source), weight)
+            else:
+                y = module(source, weight)
+                totals[positions] = y if total is None else total + y
+        for positions, total in totals.items():
+            for position, term in zip(positions, total.chunk(len(positions), dim=1), strict=True):
+                terms[position].append(term)
+        shared: dict[int, Tensor] = {}
+        for op in self.shared:
+            y, weight = self.ops[op](x), weights[op]
+            for index, position in enumerate(self.carriers[op]):
+                shared[position] = add_weighted(shared.get(position), y, weight[..., index : index + 1])
+        for position, term in shared.items():
+            terms[position].append(term)
+        return terms
+
+
+def carriers(edges: Sequence[Edge]) -> dict[str, tuple[int, ...]]:
+    """Operation -> positions, among these edges, of those that have it as a candidate; without ``none``."""
+    found: dict[str, list[int]] = {}
+    for position, edge in enumerate(edges):
+        for op in edge.ops:
+            if op != "none":
+                found.setdefault(op, []).append(position)
+    return {op: tuple(positions) for op, positions in found.items()}
+
+
+def leaving(edges: Sequence[Edge], node: int) -> list[int]:
+    """Rows of the mix whose edge leaves that node."""
+    return [row for row, edge in enumerate(edges) if edge.src == node]
+
+
+class MixedCell(nn.Module):
+    """One cell: two inputs, four nodes that each sum their mixed incoming edges, output their concatenation."""
+
+    def __init__(
+        self,
+        edges: Sequence[Edge],
+        channels_before: tuple[int, int],
+        spec: OpSpec,
+        *,
+        reduces: bool,
+        reduced_before: bool,
+    ):
+        super().__init__()
+        first = ReluReduce if reduced_before else ReluConvNorm
+        self.preprocess0 = first(channels_before[0], spec.channels, affine=False)
+        self.preprocess1 = ReluConvNorm(channels_before[1], spec.channels, affine=False)
+        self.sources = nn.ModuleList(
+            OutgoingEdges(
+                [edges[row] for row in leaving(edges, node)],
+                OpSpec(spec.channels, 2 if reduces and node < 2 else 1, 1, False, spec.generator),
+            )
+            for node in range(1 + NODES)
+        )
+
+    def forward(self, input0: Tensor, input1: Tensor, weights: Sequence[OpWeights]) -> Tensor:
+        nodes = {0: self.preprocess0(input0), 1: self.preprocess1(input1)}
+        incoming: dict[int, list[Tensor]] = {}
+        for node, outgoing in enumerate(self.sources):
+            assert isinstance(outgoing, OutgoingEdges)
+            if node >= 2:
+                nodes[node] = _sum(incoming[node])
+            for dst, terms in zip(outgoing.destinations, outgoing(nodes[node], weights[node]), strict=True):
+                incoming.setdefault(dst, []).extend(terms)
+        last = 1 + NODES
+        nodes[last] = _sum(incoming[last])
+        return torch.cat([nodes[node] for node in range(2, 2 + NODES)], dim=1)
+
+
+def _sum(terms: Sequence[Tensor]) -> Tensor:
+    total = terms[0] + terms[1]  # a tensor of its own, channels together: terms are parts of larger ones
+    for term in terms[2:]:
+        total += term
+    return total
+
+
+class HandOut(nn.Module):
+    """Hands the mix of a cell type out to the operations of its nodes."""
+
+    order: Tensor
+
+    def __init__(self, edges: Sequence[Edge]):
+        super().__init__()
+        self.entries: list[tuple[int, str, int]] = []  # (source node, operation, how many edges have it)
+        order = []
+        for node in range(max(edge.dst for edge in edges)):
+            rows = leaving(edges, node)
+            for op, positions in carriers([edges[row] for row in rows]).items():
+                self.entries.append((node, op, len(positions)))
+                at = [rows[position] for position in positions]
+                order += [row * len(edges[row].ops) + edges[row].ops.index(op) for row in at]
+        self.register_buffer("order", torch.tensor(order, device="cpu"), persistent=False)
+
+    def forward(self, mix: Tensor, batch: int) -> list[OpWeights]:
+        """mix (edges, operations) or (N, edges, operations) -> for each node, operation -> (E,) or (N, batch, E)."""
+        # All at once: one small operation rather than one per entry.
+        flat = mix.flatten(-2).index_select(-1, self.order)
+        if mix.dim() == 3:
+            flat = flat[:, None].expand(-1, batch, -1)
+        plan: list[dict[str, Tensor]] = [{} for _ in range(1 + max(node for node, _, _ in self.entries))]
+        pieces = flat.split([count for _, _, count in self.entries], dim=-1)
+        for (node, op, _), weight in zip(self.entries, pieces, strict=True):
+            plan[node][op] = weight
+        return list(plan)
+
+
+def run_cell(cell: nn.Module, weights: Sequence[OpWeights], *inputs: Tensor) -> Tensor:
+    """A mixed cell under handed-out weights."""
+    return cell(*inputs, weights)
+
+
+def compiled_run_cell(cells: int) -> RunCell:
+    """``run_cell``, compiled when first used; cells of equal build share the code."""
+    # On a CPU the quick pooling cuts a cell in parts, each compiled for every shape that it meets. Compiled whole, with
+    # PyTorch's pooling, a pass was slower and took three times as long to compile (docs/log.md).
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 16 * cells)
+    return torch.compile(run_cell, dynamic=False)
+
+
+class Supernet(nn.Module):
+    """The weight-sharing network of a DARTS space. Its parameters are the weights only; the mix is an argument."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        channels: int,
+        cells: int,
+        classes: int,
+        channels_in: int,
+        image_size: int,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        self.space = space
+        self.probe_cell: RunCell = run_cell
+        self.hand_out = nn.ModuleDict({group: HandOut(edges) for group, edges in space.groups.items()})
+        self.stem = Stem(channels_in, channels, image_size, affine=False)
+        before, reduced_before = (self.stem.channels, self.stem.channels), self.stem.reduced
+        self.groups, self.cells = [], nn.ModuleList()
+        for index in range(cells):
+            reduces = index in reductions(cells)
+            if reduces:
+                channels *= 2
+            group = "reduce" if reduces else "normal"
+            spec = OpSpec(channels, affine=False, generator=generator)
+            self.cells.append(
+                MixedCell(space.groups[group], before, spec, reduces=reduces, reduced_before=reduced_before)
+            )
+            self.groups.append(group)
+            before, reduced_before = (before[1], NODES * channels), reduces
+        self.classifier = nn.Linear(before[1], classes)
+
+    def compile_probes(self) -> None:
+        """Compiles the pass under N mixes when it is first made."""
+        self.probe_cell = compiled_run_cell(len(self.cells))
+
+    def forward(self, x: Tensor, mix: Mapping[str, Tensor]) -> Tensor:
+        """Logits (B, classes) of images (B, channels_in, H, W) under a mix of (edges, operations) per cell type.
+
+        With mixes of (N, edges, operations), in evaluation mode, logits (N * B, classes): those of mix 0 first.
+        """
+        weights = {group: self.hand_out[group](mix[group], len(x)) for group in set(self.groups)}
+        input0, input1 = self.stem(x)
+        run = self.probe_cell if mix[self.groups[0]].dim() == 3 else run_cell
+        for group, cell in zip(self.groups, self.cells, strict=True):
+            input0, input1 = input1, run(cell, weights[group], input0, input1)
+        # The mean over pixels, written so that its gradient has the channels last too.
+        return self.classifier(input1.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1))

@@ -1,0 +1,1 @@
+"""The family of searches: the mean shift and its relatives. Knows no domain."""

@@ -1,0 +1,34 @@
+"""A search space: which edges a cell has, and which operations may sit on each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A directed edge of a cell with its candidate operations, in the order of the mix's columns."""
+
+    src: int
+    dst: int
+    ops: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A named set of cell types; ``groups[cell type]`` are its edges in the order of the mix's rows.
+
+    ``family`` is what a genotype of the space is called in ``genotype.json``: one network reads all of a family. A genotype
+    keeps the ``incoming`` strongest edges of each node (None: all), none of them ``none`` if ``exclude_none``.
+    """
+
+    name: str
+    family: str
+    groups: Mapping[str, tuple[Edge, ...]]
+    incoming: int | None
+    exclude_none: bool
+
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Cell type -> (edges, operations), the shape of its mix. Every edge of a type has as many candidates."""
+        return {group: (len(edges), len(edges[0].ops)) for group, edges in self.groups.items()}

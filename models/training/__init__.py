@@ -1,0 +1,1 @@
+"""What every training shares: the loop, its events, schedules, seeds, several devices. Knows no task and no search."""

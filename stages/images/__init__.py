@@ -1,0 +1,1 @@
+"""Images as a task: their data, settings, scores and drawings."""

@@ -1,0 +1,127 @@
+"""Checkpoints: one safetensors file per stage and content of its inputs, replaced atomically, verified when read.
+
+They live outside DVC's outputs, which DVC may clear, and under the hash of everything the result depends on, so that a
+changed parameter, input or line of code never meets an old state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from models.training.events import State
+from stages.errors import UserError
+from stages.plumbing.files import sha256_of
+from stages.plumbing.runtime import STATE
+
+_CODE = Path(__file__).parents[2]
+
+
+def key(stage: str, params: dict[str, Any], inputs: dict[str, str]) -> str:
+    """The hash of all that a stage's result depends on: parameters, hashes of inputs, code, PyTorch and its device."""
+    content = {
+        "params": params,
+        "inputs": inputs,
+        "code": sha256_of(
+            *sorted((_CODE / "models").rglob("*.py")),
+            _CODE / "stages" / f"{stage}.py",
+            _CODE / "stages" / "images" / "data.py",
+        ),
+        "torch": [torch.__version__, torch.cuda.is_available()],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class Checkpoint:
+    """The state of one stage for one key."""
+
+    def __init__(self, stage: str, key: str):
+        self.key = key
+        self.folder = STATE / stage / key
+        self.path = self.folder / "state.safetensors"
+        self.notes = self.folder / "notes.json"
+
+    def save(self, state: State) -> None:
+        """Replaces the saved state, atomically: whoever reads finds the old or the new one."""
+        tensors: dict[str, Tensor] = {}
+        tree = json.dumps(_pack(state, tensors))
+        content = save(tensors, {"key": self.key, "tree": tree, "sha256": _digest(tree, tensors)})
+        self._write(self.path, content)
+
+    def load(self) -> State | None:
+        """The saved state, or None. Raises UserError when it is damaged or belongs to other parameters."""
+        if not self.path.exists():
+            return None
+        mend = f"delete {self.path} to start this stage again"
+        try:
+            with safetensors.safe_open(self.path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (safetensors.SafetensorError, OSError) as error:
+            raise UserError(f"checkpoint {self.path} is damaged ({error}); {mend}") from None
+        if metadata.get("key") != self.key:
+            raise UserError(f"checkpoint {self.path} belongs to other parameters, data or code; {mend}")
+        if metadata.get("sha256") != _digest(metadata["tree"], tensors):
+            raise UserError(f"checkpoint {self.path} is damaged (its checksum is wrong); {mend}")
+        return _unpack(json.loads(metadata["tree"]), tensors)
+
+    def note(self, **notes: str) -> None:
+        """Keeps a few words beside the state, such as the id of the MLflow run that it belongs to."""
+        self._write(self.notes, json.dumps({**self.noted(), **notes}).encode())
+
+    def noted(self) -> dict[str, str]:
+        return json.loads(self.notes.read_text()) if self.notes.exists() else {}
+
+    def remove(self) -> None:
+        """Once the stage has succeeded."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _write(self, path: Path, content: bytes) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        new = path.with_suffix(".new")
+        with new.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+
+
+def _pack(node: Any, tensors: dict[str, Tensor]) -> Any:
+    """A tree of dicts, lists, tensors and scalars as JSON; tensors go to ``tensors`` under a running number."""
+    if isinstance(node, Tensor):
+        name = str(len(tensors))
+        # A clone, for safetensors refuses tensors that share memory.
+        tensors[name] = node.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(node, dict):
+        return {"dict": [[name, _pack(value, tensors)] for name, value in node.items()]}
+    if isinstance(node, (list, tuple)):
+        return {"list": [_pack(value, tensors) for value in node]}
+    assert node is None or isinstance(node, (bool, int, float, str)), type(node)
+    return node
+
+
+def _unpack(node: Any, tensors: dict[str, Tensor]) -> Any:
+    if not isinstance(node, dict):
+        return node
+    if "tensor" in node:
+        return tensors[node["tensor"]]
+    if "dict" in node:
+        return {name: _unpack(value, tensors) for name, value in node["dict"]}
+    return [_unpack(value, tensors) for value in node["list"]]
+
+
+def _digest(tree: str, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(tree.encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

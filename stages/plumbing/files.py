@@ -1,0 +1,106 @@
+"""Artifacts appear whole or not at all, and the earlier ones stay until then."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stages.errors import UserError
+from stages.plumbing.runtime import STATE
+
+ARTIFACTS = Path("artifacts")
+DATA = ARTIFACTS / "data"
+SEARCH = ARTIFACTS / "search"
+GENOTYPE = ARTIFACTS / "genotype"
+RETRAIN = ARTIFACTS / "retrain"
+EXPORT = ARTIFACTS / "export"
+SEARCH_RESULTS = [SEARCH / name for name in ("alphas.safetensors", "history.csv", "summary.json")]
+REGISTRY = ARTIFACTS / "registry.json"
+CARD = ARTIFACTS / "modelcard.md"
+REPORT = ARTIFACTS / "report.html"
+
+
+@contextlib.contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """An empty folder to write to, which takes the place of ``folder`` when the block ends well."""
+    new, old = STATE / f"new-{folder.name}", STATE / f"old-{folder.name}"
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir(parents=True)
+    yield new
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes readable JSON, atomically."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, content: str) -> None:
+    """Writes a text file, atomically."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(content, encoding="utf-8")
+    os.replace(new, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads an artifact. Raises UserError when it is absent or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; `dvc repro` makes it") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); delete it and run `dvc repro`") from None
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes rows with the same keys as CSV; None becomes an empty field."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_rows(path: Path) -> list[dict[str, float | None]]:
+    """Reads a CSV of numbers; an empty field becomes None. Raises UserError when it is absent."""
+    try:
+        with path.open(newline="") as file:
+            return [
+                {key: float(text) if text else None for key, text in row.items()}
+                for row in csv.DictReader(file)
+            ]
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; `dvc repro` makes it") from None
+
+
+def read_table(path: Path, setting: str) -> list[dict[str, str]]:
+    """Rows of a .csv or .csv.gz file of the user's. Raises UserError when it cannot be read."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"{setting} is {path}, which cannot be read ({error}); correct or remove it"
+        ) from None
+
+
+def sha256_of(*paths: Path) -> str:
+    """One hash of the names and contents of files, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

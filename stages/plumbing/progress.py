@@ -1,0 +1,119 @@
+"""What a person sees of a long stage: a bar on a terminal, one line an epoch elsewhere, with the time left."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from models.training.events import EpochEnd, Event, Listener, Measuring, Notice, State, StepEnd
+from stages.plumbing.checkpoint import Checkpoint
+from stages.plumbing.runtime import Watch
+from stages.plumbing.tracking import StageRun
+
+COLUMNS = ("train_loss", "valid_accuracy")  # of the history, in the line of an epoch
+QUIET = 20.0  # seconds without a line after which a measurement says how far it is
+
+
+@contextlib.contextmanager
+def reporting(
+    stage: str, checkpoint: Checkpoint, tracked: StageRun, resume: State | None
+) -> Iterator[Listener]:
+    """The listener of a long stage: after each epoch a checkpoint, then metrics, then the line that people see."""
+    checkpoint.note(run_id=tracked.id)
+    if resume is not None:
+        print(f"{stage}: resumes after epoch {len(resume['history'])}", flush=True)
+        tracked.rows_missing(resume["history"], "train_loss")
+    with EpochProgress(stage, COLUMNS) as progress:
+
+        def on_event(event: Event) -> None:
+            match event:
+                case StepEnd():
+                    progress.step(event)
+                case EpochEnd():
+                    checkpoint.save(event.state())
+                    tracked.row(event.row)
+                    progress.epoch(event)
+                case Notice():
+                    progress.say(f"{stage}: {event.message}")
+                case Measuring():
+                    progress.measuring(event)
+
+        yield on_event
+
+
+class EpochProgress:
+    """Shows the training loops, and ends them when the pipeline that started the stage is gone."""
+
+    def __init__(self, stage: str, columns: Sequence[str]):
+        self.stage, self.columns = stage, columns
+        self.watch = Watch()
+        self.bar: Progress | None = None
+        if sys.stdout.isatty():
+            self.bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+                console=Console(), transient=True,
+            )  # fmt: skip
+            self.task = self.bar.add_task(stage, total=None)
+        self.started: float | None = None
+        self.said = time.monotonic()
+        self.first_step = 0
+
+    def __enter__(self) -> EpochProgress:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def step(self, event: StepEnd) -> None:
+        """Called after every batch."""
+        self.watch()
+        done = (event.epoch - 1) * event.steps + event.step
+        if self.started is None:
+            self.started, self.first_step = time.monotonic(), done
+        self.done, self.total = done, event.epochs * event.steps
+        if self.bar:
+            text = f"{self.stage} epoch {event.epoch}/{event.epochs}"
+            self.bar.update(self.task, description=text, completed=done, total=self.total)
+
+    def epoch(self, event: EpochEnd) -> None:
+        """Called after every epoch."""
+        values = "  ".join(f"{name} {event.row[name]:.4g}" for name in self.columns)
+        line = f"{self.stage} epoch {event.epoch}/{event.epochs}  {values}  {self._left()} left"
+        self.say(line)
+
+    def measuring(self, event: Measuring) -> None:
+        """Called after every part of a measurement; without a bar, a line where there was none for a while."""
+        self.watch()
+        text = f"{self.stage}: {event.what} {event.done} of at most {event.most}"
+        if self.bar:
+            self.bar.update(self.task, description=text, completed=event.done, total=event.most)
+        elif time.monotonic() - self.said >= QUIET:
+            self.say(text)
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self.said = time.monotonic()
+        if self.bar:
+            self.bar.console.print(line, highlight=False)
+        else:
+            print(line, flush=True)
+
+    def _left(self) -> str:
+        steps = self.done - self.first_step
+        if self.started is None or steps == 0:
+            return "?"
+        seconds = (time.monotonic() - self.started) / steps * (self.total - self.done)
+        minutes, seconds = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,257 @@
+"""MLflow: one parent run for a pipeline execution, under it one run for each stage that ran.
+
+The store is SQLite in the project's folder unless MLFLOW_TRACKING_URI names another. Runs find each other by the hash of
+what they made (tag ``artifacts_sha256``), so that lineage survives checkouts and cleared stores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+
+from models.training.events import Row
+from stages.errors import MachineError, UserError
+from stages.plumbing.files import sha256_of, write_json
+from stages.plumbing.runtime import PIPELINE, pipeline_process
+
+DEFAULT_EXPERIMENT = "msdarts"
+
+
+def project_folder() -> Path:
+    """The folder that results are kept in: the project's own, also from DVC's temporary workspaces within it."""
+    here = Path.cwd()
+    for folder in here.parents:
+        if here.is_relative_to(folder / ".dvc" / "tmp" / "exps"):
+            return folder
+    return here
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, or SQLite in the project's folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_folder() / 'mlflow.db'}"
+
+
+def client() -> MlflowClient:
+    """A client of the tracking store. Raises MachineError when its server cannot be reached."""
+    uri = tracking_uri()
+    if uri.startswith(("http://", "https://")):
+        try:
+            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10).close()
+        except urllib.error.HTTPError:
+            pass  # it answers; what it refuses is told by the request that needs it
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise MachineError(
+                f"the MLflow server {uri} cannot be reached ({reason}); start it, correct MLFLOW_TRACKING_URI, or"
+                " unset that to use the SQLite file"
+            ) from None
+    elif uri.startswith("file:") or "://" not in uri:
+        raise UserError(
+            f"MLFLOW_TRACKING_URI is {uri!r}, a plain folder, which MLflow no longer takes; use sqlite:///FILE.db"
+            " or the address of a server"
+        )
+    with reported():
+        return MlflowClient(tracking_uri=uri)
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[None]:
+    """Failures of the tracking server as one line."""
+    try:
+        yield
+    except MlflowException as error:
+        text = " ".join(str(error).split())[:300]
+        raise MachineError(f"MLflow at {tracking_uri()} failed: {text}") from error
+
+
+def experiment_id(mlflow: MlflowClient) -> str:
+    """The experiment's id; made on first use, with its artifacts beside a local store."""
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
+    found = mlflow.get_experiment_by_name(name)
+    if found is not None:
+        return found.experiment_id
+    local = tracking_uri().startswith("sqlite:")
+    location = (project_folder() / "mlruns").as_uri() if local else None
+    try:
+        return mlflow.create_experiment(name, artifact_location=location)
+    except MlflowException:  # made by another process since we looked
+        found = mlflow.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return found.experiment_id
+
+
+def git_commit() -> str:
+    """The commit of the working tree, with ``-dirty`` when tracked files differ from it; "none" outside git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "none"
+
+
+class StageRun:
+    """The MLflow run of one stage."""
+
+    def __init__(self, mlflow: MlflowClient, run: Run):
+        self.mlflow, self.id = mlflow, run.info.run_id
+
+    def params(self, params: Mapping[str, Any]) -> None:
+        """Logs a section of params.yaml, flattened with dots."""
+        flat = [Param(name, str(value)) for name, value in _flat(params)]
+        with reported():
+            self.mlflow.log_batch(self.id, params=flat)
+
+    def dataset(self, about: Mapping[str, Any], source: str) -> None:
+        """Logs the data set: name, hash, where from, counts and classes."""
+        dataset = Dataset(
+            name=about["name"],
+            digest=about["sha256"][:36],
+            source_type="local",
+            source=json.dumps({"uri": source}),
+            schema=json.dumps({"image_shape": about["image_shape"], "classes": about["classes"]}),
+            profile=json.dumps(about["counts"]),
+        )
+        with reported():
+            self.mlflow.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "all")])])
+
+    def row(self, row: Row, **extra: float) -> None:
+        """Logs an epoch of the history as metrics at that step."""
+        now, step = int(time.time() * 1000), int(row["epoch"] or 0)
+        values = {
+            name: value for name, value in {**row, **extra}.items() if value is not None and name != "epoch"
+        }
+        with reported():
+            self.mlflow.log_batch(
+                self.id, metrics=[Metric(name, float(value), now, step) for name, value in values.items()]
+            )
+
+    def rows_missing(self, rows: Sequence[Row], metric: str) -> None:
+        """Logs the epochs that an interruption kept from being logged; ``metric`` is one that every epoch has."""
+        with reported():
+            steps = {point.step for point in self.mlflow.get_metric_history(self.id, metric)}
+        for row in rows:
+            if row["epoch"] not in steps:
+                self.row(row)
+
+    def metrics(self, values: Mapping[str, float]) -> None:
+        """Logs single numbers."""
+        now = int(time.time() * 1000)
+        with reported():
+            self.mlflow.log_batch(
+                self.id, metrics=[Metric(name, float(value), now, 0) for name, value in values.items()]
+            )
+
+    def artifacts(self, *paths: Path, pictures: Sequence[Path] = ()) -> None:
+        """Logs files, or all files of folders, and tags the run with their hash, in which pictures have no part."""
+        files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.iterdir()))]
+        with reported():
+            for file in (*files, *pictures):
+                self.mlflow.log_artifact(self.id, str(file))
+            self.tags(artifacts_sha256=sha256_of(*files))
+
+    def tags(self, **tags: str) -> None:
+        with reported():
+            self.mlflow.log_batch(self.id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+
+def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+@contextlib.contextmanager
+def stage_run(stage: str, params: Mapping[str, Any], resume: str | None = None) -> Iterator[StageRun]:
+    """The run of a stage, a child of its pipeline execution's run. ``resume`` is the id of an interrupted one.
+
+    Ends as FINISHED, FAILED or KILLED, and so does the parent until the next stage of the execution begins.
+    """
+    mlflow = client()
+    with reported():
+        experiment = experiment_id(mlflow)
+        parent = _parent(mlflow, experiment)
+        run = _resumed(mlflow, resume)
+        if run is None:
+            run = mlflow.create_run(
+                experiment, run_name=stage, tags={"stage": stage, "git_commit": git_commit()}
+            )
+        for tag, value in {"mlflow.parentRunId": parent, "mlflow.source.name": f"stages/{stage}.py"}.items():
+            mlflow.set_tag(run.info.run_id, tag, value)
+        for id in (run.info.run_id, parent):
+            mlflow.update_run(id, status="RUNNING")
+    stage_run = StageRun(mlflow, run)
+    stage_run.params(params)
+    with ending(mlflow, run.info.run_id, parent):
+        yield stage_run
+
+
+@contextlib.contextmanager
+def ending(mlflow: MlflowClient, *ids: str) -> Iterator[None]:
+    """Ends runs with the block: FINISHED, FAILED by an error, KILLED by what is none (Interrupted, a cancellation)."""
+    status = "KILLED"
+    try:
+        yield
+        status = "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        # A server that is away now must not hide the error that is on its way.
+        with contextlib.suppress(MlflowException) if status != "FINISHED" else reported():
+            for id in ids:
+                mlflow.set_terminated(id, status=status)
+
+
+def _resumed(mlflow: MlflowClient, id: str | None) -> Run | None:
+    if id is None:
+        return None
+    try:
+        return mlflow.get_run(id)
+    except MlflowException:  # the store was cleared in between
+        return None
+
+
+def _parent(mlflow: MlflowClient, experiment: str) -> str:
+    """The run of this pipeline execution: the one its earlier stages made, or a new one."""
+    process = pipeline_process() or psutil.Process()
+    execution = os.environ.get("MSDARTS_EXECUTION") or f"{process.pid}-{process.create_time():.2f}"
+    before = json.loads(PIPELINE.read_text()) if PIPELINE.exists() else {}
+    same_store = before.get("tracking_uri") == tracking_uri()
+    if same_store and before.get("execution") == execution and _resumed(mlflow, before["run_id"]):
+        return before["run_id"]
+    if same_store and (last := _resumed(mlflow, before["run_id"])) and last.info.status == "RUNNING":
+        mlflow.set_terminated(last.info.run_id, status="KILLED")
+    tags = {"git_commit": git_commit(), "stage": "pipeline"}
+    if experiment_name := os.environ.get("DVC_EXP_NAME"):
+        tags["dvc_experiment"] = experiment_name
+    run = mlflow.create_run(experiment, run_name=experiment_name or "pipeline", tags=tags)
+    ids = {"run_id": run.info.run_id, "experiment_id": experiment}
+    write_json(PIPELINE, {"execution": execution, **ids, "tracking_uri": tracking_uri()})
+    return run.info.run_id
+
+
+def run_that_made(mlflow: MlflowClient, *paths: Path) -> str | None:
+    """The id of the newest run whose artifacts have the hash of these files or folders, or None."""
+    files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.iterdir()))]
+    with reported():
+        found = mlflow.search_runs(
+            [experiment_id(mlflow)],
+            filter_string=f"tags.artifacts_sha256 = '{sha256_of(*files)}'",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+    return found[0].info.run_id if found else None

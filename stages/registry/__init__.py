@@ -1,0 +1,1 @@
+"""Who becomes champion: the gate, promotion, and the model card."""

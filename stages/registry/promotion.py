@@ -1,0 +1,200 @@
+"""Aliases of the registered model: who is champion, and how that changes without ever leaving none or two.
+
+``champion`` is one row in the registry's database, so that it always names one version. All else is written around that
+one write such that a process that ends anywhere leaves the old champion or the new one, complete:
+
+    tag promoted_over    on the new version, which has passed the gate: the version it has beaten
+    previous_champion    alias, to that version
+    champion             alias, to the new version
+
+Two promotions at once: where the registry is a local SQLite file, they take turns (a lock file beside it). On a server
+each looks again after its write. It sees the other's ``promoted_over``, which was written before the other's alias,
+and both then leave the better of the two. The tag ``report`` says that a version's promotion has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator
+from typing import Protocol, TypeVar
+
+from filelock import FileLock, Timeout
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from sqlalchemy.engine import make_url
+
+from stages.errors import MachineError, UserError
+from stages.plumbing.tracking import tracking_uri
+
+CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous_champion", "challenger"
+REPORT, PROMOTED_OVER, WITHDRAWN = "report", "promoted_over", "withdrawn"
+NONE = "none"  # as the value of PROMOTED_OVER: there was no champion
+_PATIENCE = 600.0  # seconds to wait for another promotion in the same SQLite file
+
+
+class Verdict(Protocol):
+    """What a judge found: nothing that speaks against the version, or something."""
+
+    @property
+    def accepted(self) -> bool: ...
+
+
+Judgement = TypeVar("Judgement", bound=Verdict)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Keeps other promotions out while the block runs, where the registry is a local SQLite file."""
+    uri = tracking_uri()
+    database = make_url(uri).database if uri.startswith("sqlite:") else None
+    if not database or database == ":memory:":
+        yield
+        return
+    try:
+        with FileLock(f"{database}.promotion.lock", timeout=_PATIENCE):
+            yield
+    except Timeout:
+        raise MachineError(
+            f"another promotion holds {database}.promotion.lock for more than {_PATIENCE:.0f} s; wait for it or end it"
+        ) from None
+
+
+def find_alias(mlflow: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    """The version an alias points to, or None."""
+    try:
+        return mlflow.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def promote(
+    mlflow: MlflowClient, name: str, version: str, judge: Callable[[ModelVersion | None], Judgement]
+) -> tuple[Judgement, int | None]:
+    """Makes the version champion if ``judge`` accepts it over the present one.
+
+    Returns the judgement and the champion afterwards, which is another version although this one was accepted where a
+    better one was promoted at the same time. The version's tags test_accuracy and test_sha256 must be there, report
+    must not. May be called again after a crash at any point.
+    """
+    while True:
+        past = _past(mlflow, name)
+        champion = find_alias(mlflow, name, CHAMPION)
+        if champion is not None and str(champion.version) == version:  # cut off after its promotion
+            return judge(_beaten(mlflow, name, version)), int(version)
+        judgement = judge(champion)
+        if not judgement.accepted:
+            return judgement, _number(champion)
+        over = str(champion.version) if champion else NONE
+        mlflow.set_model_version_tag(name, version, PROMOTED_OVER, over)
+        if _number(find_alias(mlflow, name, CHAMPION)) != _number(champion):
+            continue  # there is another one since we looked
+        if champion is not None:
+            mlflow.set_registered_model_alias(name, PREVIOUS, over)
+        mlflow.set_registered_model_alias(name, CHAMPION, version)
+        if (best := _settle(mlflow, name, version, over, past)) is None:
+            continue
+        return judgement, _number(best)
+
+
+def _past(mlflow: MlflowClient, name: str) -> set[str]:
+    """The versions whose promotion has ended and that no unfinished one can have overwritten.
+
+    An unfinished one may still write over what was promoted since it looked: over the same version, or over such a one.
+    """
+    versions = {
+        str(version.version): version.tags for version in mlflow.search_model_versions(f"name = '{name}'")
+    }
+    over = {number: tags[PROMOTED_OVER] for number, tags in versions.items() if PROMOTED_OVER in tags}
+    reach = {base for number, base in over.items() if REPORT not in versions[number]}
+    while more := {number for number, base in over.items() if base in reach} - reach:
+        reach |= more
+    return {number for number, tags in versions.items() if REPORT in tags and over.get(number) not in reach}
+
+
+def _settle(
+    mlflow: MlflowClient, name: str, version: str, over: str, past: Collection[str]
+) -> ModelVersion | None:
+    """Leaves as champion the best of the versions that passed the gate on the same test images, and returns it.
+
+    Those of the ``past`` take no part. Returns None when the champion is none of these: a person has moved it meanwhile.
+    """
+    tests = mlflow.get_model_version(name, version).tags["test_sha256"]
+    while True:
+        rivals = [
+            rival
+            for rival in mlflow.search_model_versions(f"name = '{name}'")
+            if PROMOTED_OVER in rival.tags
+            and rival.tags.get("test_sha256") == tests
+            and str(rival.version) not in past
+        ]
+        best = max(rivals, key=lambda rival: (float(rival.tags["test_accuracy"]), -int(rival.version)))
+        champion = _number(find_alias(mlflow, name, CHAMPION))
+        if champion == _number(best):
+            return best
+        if champion is not None and str(champion) not in {over, *(str(rival.version) for rival in rivals)}:
+            return None
+        mlflow.set_registered_model_alias(name, CHAMPION, str(best.version))
+
+
+def choose(mlflow: MlflowClient, name: str, version: str) -> str:
+    """Makes a version champion because a person says so; returns what was done. Raises UserError if it is not there."""
+    try:
+        chosen = mlflow.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise UserError(f"{name} has no version {version}; `make ui` shows those it has") from None
+    champion = find_alias(mlflow, name, CHAMPION)
+    if champion is not None and champion.version == chosen.version:
+        return f"version {version} of {name} is champion already"
+    mlflow.set_model_version_tag(name, version, PROMOTED_OVER, str(champion.version) if champion else NONE)
+    mlflow.delete_model_version_tag(name, version, WITHDRAWN)
+    if champion is not None:
+        mlflow.set_registered_model_alias(name, PREVIOUS, str(champion.version))
+    mlflow.set_registered_model_alias(name, CHAMPION, version)
+    before = f"version {champion.version}" if champion else "none"
+    return f"version {version} of {name} is champion now; before: {before}"
+
+
+def roll_back(mlflow: MlflowClient, name: str) -> str:
+    """Moves champion back to previous_champion, and that to the one before; returns what was done.
+
+    Raises UserError when there is nothing to go back to.
+    """
+    champion, previous = find_alias(mlflow, name, CHAMPION), find_alias(mlflow, name, PREVIOUS)
+    if champion is None:
+        raise UserError(f"{name} has no champion to roll back; `dvc repro` registers a network")
+    if previous is None or previous.version == champion.version:
+        raise UserError(
+            f"{name} has no version before its champion, version {champion.version}, to roll back to;"
+            " `python -m stages.champion VERSION` makes any version champion"
+        )
+    mlflow.set_model_version_tag(name, str(champion.version), WITHDRAWN, f"rolled back to {previous.version}")
+    mlflow.delete_model_version_tag(name, str(champion.version), PROMOTED_OVER)
+    mlflow.set_registered_model_alias(name, CHAMPION, str(previous.version))
+    if (before := _beaten(mlflow, name, str(previous.version))) is not None:
+        mlflow.set_registered_model_alias(name, PREVIOUS, str(before.version))
+    else:
+        mlflow.delete_registered_model_alias(name, PREVIOUS)
+    return f"champion of {name} is version {previous.version} again, no longer version {champion.version}"
+
+
+def _beaten(mlflow: MlflowClient, name: str, version: str) -> ModelVersion | None:
+    """The version that this one was promoted over, if there was one and it is still there."""
+    over = mlflow.get_model_version(name, version).tags.get(PROMOTED_OVER, NONE)
+    if over == NONE:
+        return None
+    try:
+        return mlflow.get_model_version(name, over)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
+def _number(version: ModelVersion | None) -> int | None:
+    """The version's number, or None without a version."""
+    return None if version is None else int(version.version)
