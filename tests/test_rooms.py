@@ -19,11 +19,9 @@ import models
 for module in pkgutil.walk_packages(models.__path__, "models."):
     importlib.import_module(module.name)
 
-from models.search.program import search
-from tests.models.tiny import STRATEGIES, config, loaders, task
-tiny = task("s5")
-found = search(tiny, STRATEGIES["ms-darts"](tiny.space, 2), loaders(), config("s5"))
-tiny.network(found.genotype, channels=2, cells=3)
+from tests.models.tiny import search, task
+found = search("ms-darts", "s5")
+task("s5").network(found.genotype, channels=2, cells=3)
 print("searched", len(found.history), "epochs")
 """
 

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.errors import InvalidInput
 from models.images.augment import cutout, normalize, random_crop, random_mirror
-from models.training.distributed import processes, share
+from models.training.batches import ShuffledIndices
 
 Batch = tuple[Tensor, Tensor]  # x float32 (B, C, H, W) channels-last, labels int64 (B,)
 
@@ -60,11 +59,9 @@ class Preprocess:
 
 
 class BatchStream:
-    """Augmented training batches in random order, for ever, a new order for each pass over the split.
+    """Augmented training batches without end; ``indices`` restricts the stream to a part of the split.
 
-    A pass drops the images that do not fill a batch; a split smaller than a batch is one batch. ``indices`` restricts
-    the stream to a part of the split. Where several processes work together, each gets its share of every batch; what is
-    kept of the stream is the same in all. Raises InvalidInput when a batch cannot be shared equally.
+    Order, draws of the augmentation and what is saved come from one generator (models/training/batches.py).
     """
 
     def __init__(
@@ -77,37 +74,24 @@ class BatchStream:
     ):
         self.split, self.preprocess, self.generator = split, preprocess, generator
         self.indices = torch.arange(len(split)) if indices is None else indices
-        self.batch_size = min(batch_size, len(self.indices))
-        if self.batch_size % processes():
-            raise InvalidInput(
-                f"a batch of {self.batch_size} images cannot be shared equally by {processes()} devices; set a batch size"
-                " that is a multiple of train.devices and not larger than the images to train on"
-            )
-        self.order = torch.empty(0, dtype=torch.int64)
-        self.position = 0
+        self.shuffled = ShuffledIndices(self.indices, batch_size, generator)
 
     def __len__(self) -> int:
         """Batches in one pass."""
-        return len(self.indices) // self.batch_size
+        return len(self.shuffled)
 
     def __next__(self) -> Batch:
-        if self.position + self.batch_size > len(self.order):
-            self.order = self.indices[torch.randperm(len(self.indices), generator=self.generator)]
-            self.position = 0
-        chosen = self.order[self.position : self.position + self.batch_size]
-        self.position += self.batch_size
-        return self.preprocess.augmented(self.split, share(chosen), self.generator)
+        return self.preprocess.augmented(self.split, next(self.shuffled), self.generator)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """One pass over the stream's images, un-augmented, in order, all of them; takes nothing from the stream."""
+        """One pass over all of the stream's images, un-augmented, in order; takes nothing from the stream."""
         yield from batches(self.split, batch_size, self.preprocess, self.indices)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"generator": self.generator.get_state(), "order": self.order, "position": self.position}
+        return self.shuffled.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.generator.set_state(state["generator"])
-        self.order, self.position = state["order"], state["position"]
+        self.shuffled.load_state_dict(state)
 
 
 def batches(

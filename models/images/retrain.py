@@ -6,25 +6,24 @@ has no part in it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.errors import Diverged
 from models.images.batches import Batch, BatchStream
-from models.images.evaluate import Tally, evaluate
 from models.images.families import FoundNetwork
+from models.images.task import right_answers
 from models.training.distributed import parallel, share, whole
-from models.training.events import EpochEnd, Listener, Row, State, StepEnd, silent
+from models.training.evaluation import Tally, evaluate
+from models.training.events import Listener, Row, State
 from models.training.schedules import cosine
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class RetrainConfig:
     """SGD with a cosine rate to 0; defaults are the published ones."""
 
     epochs: int = 600
@@ -38,106 +37,127 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class TrainResult:
+class Trained:
     """``weights`` are those after ``best_epoch``, the first epoch of the highest validation accuracy."""
 
-    history: list[Row]
+    history: Sequence[Row]
     weights: dict[str, Tensor]
     best_epoch: int
 
 
+@dataclass(frozen=True)
+class Classification:
+    """Cross-entropy of logits (B, classes) and labels (B,), and the number of right answers."""
+
+    label_smoothing: float = 0.0
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(output, target, label_smoothing=self.label_smoothing)
+
+    def measures(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        return {"accuracy": right_answers(output, target)}
+
+
 @dataclass
-class _Progress:
-    history: list[Row] = field(default_factory=list)
-    best_epoch: int = 0
-    best_accuracy: float = -1.0
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
+class _Best:
+    """The best epoch so far, by validation accuracy."""
+
+    epoch: int = 0
+    accuracy: float = -1.0
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
 
-def train(
-    network: FoundNetwork,
-    stream: BatchStream,
-    valid: Callable[[], Iterable[Batch]],
-    config: TrainConfig,
-    drop_path_generator: torch.Generator,
-    *,
-    device: torch.device = torch.device("cpu"),
-    on_event: Listener = silent,
-    resume: State | None = None,
-) -> TrainResult:
-    """Trains or resumes; on return the network holds the best weights. Raises Diverged when a loss is not finite."""
-    network = network.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-    )
-    forward = parallel(network)
-    progress = _Progress()
+class Retraining:
+    """The training of a found network, which is on its device already, as a program of the training loop.
 
-    def state() -> State:
-        return {
-            "network": network.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "stream": stream.state_dict(),
-            "drop_path": drop_path_generator.get_state(),
-            "history": progress.history,
-            "best": [progress.best_epoch, progress.best_accuracy, progress.best_weights],
-        }
+    When the training has ended, the network holds the best weights.
+    """
 
-    if resume is not None:
-        network.load_state_dict(resume["network"])
-        optimizer.load_state_dict(resume["optimizer"])
-        stream.load_state_dict(resume["stream"])
-        drop_path_generator.set_state(resume["drop_path"])
-        progress = _Progress(resume["history"], *resume["best"])
+    remedy = "lower retrain.learning_rate"
 
-    for epoch in range(len(progress.history), config.epochs):
-        rate = cosine(config.learning_rate, 0.0, epoch, config.epochs)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        drop_path = config.drop_path * epoch / config.epochs
-        tally = Tally()
-        network.train()
-        for step in range(len(stream)):
-            x, labels = next(stream)
-            keep = drop_path_factors(network, len(x), drop_path, drop_path_generator, device)
-            optimizer.zero_grad()
-            logits, auxiliary = forward(x, keep)
-            loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-            tally.add(loss, logits, labels)
-            if auxiliary is not None:
-                extra = F.cross_entropy(auxiliary, labels, label_smoothing=config.label_smoothing)
-                loss = loss + config.auxiliary_weight * extra
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
-            optimizer.step()
-            on_event(StepEnd(epoch + 1, config.epochs, step + 1, len(stream)))
-        score = tally.score()
-        if not math.isfinite(score.loss):
-            raise Diverged(
-                f"the training loss became {score.loss} in epoch {epoch + 1}; lower retrain.learning_rate"
-            )
-        validation = evaluate(network, lambda x: network(x)[0], valid())
-        row = {
-            "epoch": epoch + 1,
-            "train_loss": score.loss,
-            "train_accuracy": score.accuracy,
-            "valid_loss": validation.loss,
-            "valid_accuracy": validation.accuracy,
-            "learning_rate": rate,
-            "drop_path": drop_path,
-        }
-        progress.history.append(row)
-        if validation.accuracy > progress.best_accuracy:
-            progress.best_epoch, progress.best_accuracy = epoch + 1, validation.accuracy
-            progress.best_weights = {
-                name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()
+    def __init__(
+        self,
+        network: FoundNetwork,
+        stream: BatchStream,
+        valid: Callable[[], Iterable[Batch]],
+        config: RetrainConfig,
+        drop_path_generator: torch.Generator,
+    ):
+        self.network, self.stream, self.valid, self.config = network, stream, valid, config
+        self.drop_path_generator = drop_path_generator
+        self.criterion = Classification(config.label_smoothing)
+        self.optimizer = torch.optim.SGD(
+            network.parameters(),
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+        self.forward = parallel(network)
+        self.best = _Best()
+        self.tally = Tally()
+
+    @property
+    def epochs(self) -> int:
+        return self.config.epochs
+
+    def start_epoch(self, epoch: int) -> int:
+        self.rate = cosine(self.config.learning_rate, 0.0, epoch, self.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        self.drop_path = self.config.drop_path * epoch / self.epochs
+        self.tally = Tally()
+        self.network.train()
+        return len(self.stream)
+
+    def step(self) -> None:
+        x, labels = next(self.stream)
+        keep = drop_path_factors(self.network, len(x), self.drop_path, self.drop_path_generator, x.device)
+        self.optimizer.zero_grad()
+        logits, auxiliary = self.forward(x, keep)
+        loss = self.criterion.loss(logits, labels)
+        self.tally.add(loss, self.criterion.measures(logits, labels), len(labels))
+        if auxiliary is not None:
+            loss = loss + self.config.auxiliary_weight * self.criterion.loss(auxiliary, labels)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
+        self.optimizer.step()
+
+    def end_epoch(self, history: Sequence[Row], on_event: Listener) -> Row:
+        valid = evaluate(self.network, lambda x: self.network(x)[0], self.valid(), Classification())
+        if valid["accuracy"] > self.best.accuracy:
+            weights = {
+                name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()
             }
-        on_event(EpochEnd(epoch + 1, config.epochs, row, state))
-    network.load_state_dict(progress.best_weights)
-    return TrainResult(progress.history, progress.best_weights, progress.best_epoch)
+            self.best = _Best(len(history) + 1, valid["accuracy"], weights)
+        return {
+            **self.tally.means("train_"),
+            **{f"valid_{name}": value for name, value in valid.items()},
+            "learning_rate": self.rate,
+            "drop_path": self.drop_path,
+        }
+
+    def stopped(self, history: Sequence[Row]) -> bool:
+        return False
+
+    def state(self) -> State:
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "stream": self.stream.state_dict(),
+            "drop_path": self.drop_path_generator.get_state(),
+            "best": [self.best.epoch, self.best.accuracy, self.best.weights],
+        }
+
+    def restore(self, state: State) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.stream.load_state_dict(state["stream"])
+        self.drop_path_generator.set_state(state["drop_path"])
+        self.best = _Best(*state["best"])
+
+    def result(self, history: Sequence[Row], on_event: Listener) -> Trained:
+        self.network.load_state_dict(self.best.weights)
+        return Trained(history, self.best.weights, self.best.epoch)
 
 
 def drop_path_factors(
@@ -145,7 +165,7 @@ def drop_path_factors(
 ) -> Tensor | None:
     """Factors (cells, edges, B) of drop path: 0 with ``probability``, else 1 / (1 - probability), per image.
 
-    ``batch`` is B, this process's share of the images.
+    ``batch`` is B, this process's part of the images.
     """
     if probability == 0:
         return None

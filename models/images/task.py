@@ -1,22 +1,21 @@
-"""What is learned: image classification. Other tasks offer the same: a space, a supernet, a network and a loss."""
+"""What a search is told of image classification: the space, the supernet, the found network, the loss and the accuracy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from models.images.evaluate import evaluating
+from models.images.batch_statistics import recalibrated
+from models.images.batches import Batch
 from models.images.families import FoundNetwork, network_of, supernet_of
 from models.images.nasbench201 import STAGES
 from models.images.skeleton import check_image_size
 from models.search.genotype import Genotype
-from models.search.objective import Mix, Params
 from models.search.spaces import SearchSpace
-from models.training.distributed import averaging_gradients, mean_loss
 from models.training.seeds import generator, seeded
 
 
@@ -26,6 +25,8 @@ class ImageTask:
     ``image_shape`` is (height, width, channels). Modules are initialized from ``seed``; ``generators`` are the
     random sources that modules draw from while they run. ``stages`` may differ from 3 in NAS-Bench-201 only.
     """
+
+    metric = "accuracy"
 
     def __init__(
         self, space: SearchSpace, image_shape: Sequence[int], classes: int, seed: int, *, stages: int = STAGES
@@ -71,31 +72,17 @@ class ImageTask:
         """Cross-entropy of logits (B, classes) and labels (B,)."""
         return F.cross_entropy(output, target)
 
+    def measures(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """The number of images whose likeliest class is their label."""
+        return {"accuracy": right_answers(output, target)}
 
-class BatchObjective:
-    """The loss of one batch (x, target) under given weights and mix: what strategies see of data and network.
+    def recalibrated(
+        self, supernet: nn.Module, output: Callable[[Tensor], Tensor], batches: Iterable[Batch]
+    ) -> AbstractContextManager[None]:
+        """Takes the running batch statistics anew, over ``batches``."""
+        return recalibrated(supernet, output, batches)
 
-    Where several processes share the batch, (x, target) is this process's part; losses and gradients are those of the whole.
-    """
 
-    def __init__(self, task: ImageTask, module: nn.Module, x: Tensor, target: Tensor):
-        self.task, self.module, self.x, self.target = task, module, x, target
-
-    def output(self, params: Params, mix: Mix) -> Tensor:
-        """The network's output for the batch."""
-        params, mix = averaging_gradients(params, mix)
-        return functional_call(self.module, dict(params), (self.x, mix))
-
-    def __call__(self, params: Params, mix: Mix) -> Tensor:
-        return mean_loss(self.task.loss(self.output(params, mix), self.target))
-
-    def evaluated(self, params: Params, mix: Mix) -> Tensor:
-        with evaluating(self.module):
-            return self(params, mix)
-
-    @torch.no_grad()
-    def probe(self, params: Params, mixes: Sequence[Mix]) -> Tensor:
-        stacked = {group: torch.stack([mix[group] for mix in mixes]) for group in mixes[0]}
-        with evaluating(self.module):
-            outputs = self.output(params, stacked).unflatten(0, (len(mixes), -1))
-        return mean_loss(torch.stack([self.task.loss(output, self.target) for output in outputs]))
+def right_answers(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many of the logits (B, classes) are highest at their label (B,)."""
+    return (logits.detach().argmax(dim=1) == labels).sum()

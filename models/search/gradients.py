@@ -1,20 +1,27 @@
-"""The gradient that moves the architecture (DARTS, arXiv 1806.09055, section 2.3): first order, or one step unrolled.
+"""Where the gradient that moves the architecture comes from.
 
-Both are gradients with respect to the *mix*; whoever holds alpha applies the chain rule through its softmax. That makes
-them pure functions of weights, mix and two losses.
+An ``Estimator`` gives d loss / d alpha for one step. ``Pathwise`` ones differentiate through the mix: ``first_order`` and
+``unrolled`` (DARTS, arXiv 1806.09055, section 2.3) are gradients with respect to the *mix*, pure functions of weights, mix and
+two losses, and ``Pathwise`` adds the chain rule through the relaxation. ``Joint`` takes the gradients of weights and
+alpha from one pass over one batch (single-level search). An estimator that never differentiates through the mix, such as a
+score function, fits the same protocol.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from models.search.objective import Mix, Objective, Params
+from models.search.objective import Mix, Objective, Params, Pass, leaves
+from models.training.distributed import mean_loss
 
 FINITE_DIFFERENCE = 0.01  # DARTS section 2.3: epsilon = 0.01 / ||grad||
+
+Relaxation = Callable[[Tensor], Tensor]  # architecture parameters (E, O) -> weights of the candidates (E, O)
 
 
 @dataclass(frozen=True)
@@ -49,23 +56,80 @@ def descent_of(optimizer: torch.optim.SGD, params: Params) -> Descent:
     return Descent(group["lr"], group["momentum"], group["weight_decay"], velocity)
 
 
-# (mix, params, train, valid, descent) -> the validation loss, and its gradient with respect to the mix
-ArchitectureGradient = Callable[
-    [Mix, Params, Objective, Objective, Descent], tuple[Tensor, dict[str, Tensor]]
-]
+@dataclass(frozen=True)
+class Step:
+    """What one step of a search offers its estimator."""
+
+    params: Params  # the weights
+    train: Objective
+    valid: Objective
+    descent: Callable[[], Descent]  # the step that the weights are about to take; only ``unrolled`` asks
 
 
-def first_order(
-    mix: Mix, params: Params, train: Objective, valid: Objective, descent: Descent
-) -> tuple[Tensor, dict[str, Tensor]]:
+@dataclass(frozen=True)
+class Estimate:
+    """The loss that the architecture descends, and its gradient with respect to alpha."""
+
+    loss: Tensor
+    alphas: Mapping[str, Tensor]
+    weights: Pass | None = None  # the weights' own pass at the mix, where the estimator has made it anyway
+
+
+class Estimator(Protocol):
+    """Where d loss / d alpha comes from."""
+
+    @property
+    def moves_together(self) -> bool:
+        """Whether the weights move from the point that alpha moves from, instead of after it."""
+        ...
+
+    def __call__(self, alphas: Mapping[str, Tensor], relaxation: Relaxation, step: Step) -> Estimate: ...
+
+
+# (mix, step) -> the validation loss, and its gradient with respect to the mix
+MixGradient = Callable[[Mix, Step], tuple[Tensor, dict[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Pathwise:
+    """A gradient with respect to the mix, and from there by the chain rule to alpha."""
+
+    gradient: MixGradient
+    moves_together = False
+
+    def __call__(self, alphas: Mapping[str, Tensor], relaxation: Relaxation, step: Step) -> Estimate:
+        mix = {group: relaxation(alpha) for group, alpha in alphas.items()}
+        loss, of_mix = self.gradient({group: rows.detach() for group, rows in mix.items()}, step)
+        return Estimate(loss, _through(mix, alphas, of_mix))
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Single-level search (Single-DARTS, arXiv 2108.08128): one pass over the train batch moves weights and alpha."""
+
+    moves_together = True
+
+    def __call__(self, alphas: Mapping[str, Tensor], relaxation: Relaxation, step: Step) -> Estimate:
+        mix = {group: relaxation(alpha) for group, alpha in alphas.items()}
+        weights, of_mix = step.train.joint_pass(step.params, mix)
+        return Estimate(mean_loss(weights.loss), _through(mix, alphas, of_mix), weights)
+
+
+def _through(mix: Mix, alphas: Mapping[str, Tensor], of_mix: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The gradient with respect to alpha, from that with respect to the mix."""
+    gradients = torch.autograd.grad(
+        list(mix.values()), list(alphas.values()), [of_mix[group] for group in mix]
+    )
+    return dict(zip(alphas, gradients, strict=True))
+
+
+def first_order(mix: Mix, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
     """L_val(w, a) and its gradient with respect to a, the weights taken as they are (DARTS with xi = 0)."""
-    loss, gradients, _ = _gradients(valid, params, mix, of_weights=False)
+    loss, gradients, _ = _gradients(step.valid, step.params, mix, of_weights=False)
     return loss, gradients
 
 
-def unrolled(
-    mix: Mix, params: Params, train: Objective, valid: Objective, descent: Descent
-) -> tuple[Tensor, dict[str, Tensor]]:
+def unrolled(mix: Mix, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
     """L_val(w', a) and its gradient through w' = w - xi grad_w L_train(w, a), by finite differences (equations 7 and 8).
 
         grad_a L_val(w', a) - xi (grad_a L_train(w+, a) - grad_a L_train(w-, a)) / (2 epsilon)
@@ -74,15 +138,16 @@ def unrolled(
     The virtual step has momentum and weight decay, as in the reference. Every term is a pass in training mode. Not
     covered: operations that draw random numbers (space S4), where the difference of the two passes is mostly noise.
     """
-    _, _, train_gradients = _gradients(train, params, mix, of_weights=True)
+    params, descent = step.params, step.descent()
+    _, _, train_gradients = _gradients(step.train, params, mix, of_weights=True)
     ahead = descent.step(params, train_gradients)
-    loss, direct, direction = _gradients(valid, ahead, mix, of_weights=True)
+    loss, direct, direction = _gradients(step.valid, ahead, mix, of_weights=True)
     norm = torch.linalg.vector_norm(torch.stack([part.norm() for part in direction.values()]))
     epsilon = FINITE_DIFFERENCE / norm.clamp_min(torch.finfo(norm.dtype).eps)
 
     def along(sign: float) -> dict[str, Tensor]:
         moved = {name: weight.detach() + sign * epsilon * direction[name] for name, weight in params.items()}
-        return _gradients(train, moved, mix, of_weights=False)[1]
+        return _gradients(step.train, moved, mix, of_weights=False)[1]
 
     above, below = along(1.0), along(-1.0)
     scale = descent.learning_rate / (2.0 * epsilon)
@@ -93,14 +158,10 @@ def _gradients(
     objective: Objective, params: Params, mix: Mix, *, of_weights: bool
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     """Loss, gradients with respect to the mix and, where asked for, to the weights."""
-    mix = _leaves(mix)
-    params = _leaves(params) if of_weights else {name: weight.detach() for name, weight in params.items()}
+    mix = leaves(mix)
+    params = leaves(params) if of_weights else {name: weight.detach() for name, weight in params.items()}
     loss = objective(params, mix)
     inputs = [*mix.values(), *(params.values() if of_weights else ())]
     gradients = torch.autograd.grad(loss, inputs)
     of_mix = dict(zip(mix, gradients, strict=False))
     return loss.detach(), of_mix, dict(zip(params, gradients[len(mix) :], strict=False))
-
-
-def _leaves(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}

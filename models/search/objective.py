@@ -1,14 +1,60 @@
-"""What strategies see of data and networks: the loss of one batch, as a function of weights and mix."""
+"""What strategies see of data and networks: the loss of one batch, as a function of weights and mix.
+
+``Domain`` is what a search asks of what is learned (images, series, circuits); ``BatchObjective`` makes objectives of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from models.search.spaces import SearchSpace
+from models.training.distributed import averaging_gradients, mean_loss
+from models.training.evaluation import Batch, Criterion, evaluating
 
 Params = Mapping[str, Tensor]  # weight name -> tensor, for torch.func.functional_call
-Mix = Mapping[str, Tensor]  # cell type -> (edges, operations), the weights of the candidate operations
+Mix = Mapping[str, Tensor]  # group -> (edges, operations), the weights of the candidate operations
+
+
+class Domain(Criterion, Protocol):
+    """What a search asks of what is learned. Its supernet is called as ``supernet(x, mix)``."""
+
+    @property
+    def space(self) -> SearchSpace: ...
+
+    @property
+    def metric(self) -> str:
+        """Which of the measures says how good a network is."""
+        ...
+
+    @property
+    def generators(self) -> Mapping[str, torch.Generator]:
+        """The random sources that the supernet draws from while it runs."""
+        ...
+
+    def recalibrated(
+        self, supernet: nn.Module, output: Callable[[Any], Any], batches: Iterable[Batch]
+    ) -> AbstractContextManager[None]:
+        """Adapts what the supernet keeps of its past (running batch statistics) to ``output`` within the block."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward and backward pass over a batch.
+
+    Where several processes share the batch, ``loss`` and ``output`` are this process's own; the gradients are of the whole.
+    """
+
+    loss: Tensor
+    output: Any
+    gradients: Params  # weight name -> gradient of the loss
 
 
 class Objective(Protocol):
@@ -25,3 +71,50 @@ class Objective(Protocol):
     def probe(self, params: Params, mixes: Sequence[Mix]) -> Tensor:
         """Losses (N,) of N mixes: as ``evaluated``, without gradients, in one batched pass."""
         ...
+
+    def joint_pass(self, params: Params, mix: Mix) -> tuple[Pass, dict[str, Tensor]]:
+        """One pass in training mode, with the gradients of the loss with respect to the weights and to the mix."""
+        ...
+
+
+class BatchObjective:
+    """The loss of one batch (x, target) under given weights and mix.
+
+    Where several processes share the batch, (x, target) is this process's part; losses and gradients are those of the whole.
+    """
+
+    def __init__(self, criterion: Criterion, module: nn.Module, x: Any, target: Tensor):
+        self.criterion, self.module, self.x, self.target = criterion, module, x, target
+
+    def output(self, params: Params, mix: Mix) -> Any:
+        """The network's output for the batch."""
+        params, mix = averaging_gradients(params, mix)
+        return functional_call(self.module, dict(params), (self.x, mix))
+
+    def __call__(self, params: Params, mix: Mix) -> Tensor:
+        return mean_loss(self.criterion.loss(self.output(params, mix), self.target))
+
+    def evaluated(self, params: Params, mix: Mix) -> Tensor:
+        with evaluating(self.module):
+            return self(params, mix)
+
+    @torch.no_grad()
+    def probe(self, params: Params, mixes: Sequence[Mix]) -> Tensor:
+        stacked = {group: torch.stack([mix[group] for mix in mixes]) for group in mixes[0]}
+        with evaluating(self.module):
+            outputs = self.output(params, stacked).unflatten(0, (len(mixes), -1))
+        return mean_loss(torch.stack([self.criterion.loss(output, self.target) for output in outputs]))
+
+    def joint_pass(self, params: Params, mix: Mix) -> tuple[Pass, dict[str, Tensor]]:
+        params, mix = leaves(params), leaves(mix)
+        output = self.output(params, mix)
+        loss = self.criterion.loss(output, self.target)
+        gradients = torch.autograd.grad(loss, [*mix.values(), *params.values()])
+        of_mix = dict(zip(mix, gradients, strict=False))
+        of_weights = dict(zip(params, gradients[len(mix) :], strict=True))
+        return Pass(loss.detach(), output, of_weights), of_mix
+
+
+def leaves(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as starting points of gradients, cut off from what they were computed from."""
+    return {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}

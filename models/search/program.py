@@ -1,32 +1,29 @@
-"""The search loop: the mix and the weights take turns, epoch by epoch, and every epoch can be resumed from.
+"""A search as a program of the training loop: the architecture and the weights take turns on every batch.
 
-Per batch: the strategy moves the architecture and hands over the mix, then SGD moves the weights at that mix (DARTS
-algorithm 1; MS-DARTS's smoothing happens inside the strategy). What makes a search fall apart is measured: see ``SearchResult``.
+Per batch: the strategy moves the architecture and hands over the mix, then an optimizer moves the weights at that mix (DARTS
+algorithm 1; MS-DARTS's smoothing happens inside the strategy). What makes a search fall apart is measured: see ``Found``.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from models.errors import Diverged, InvalidInput
-from models.images.batches import Batch, BatchStream
-from models.images.benchmark import Benchmark
-from models.images.evaluate import Score, Tally, evaluate, recalibrated
-from models.images.task import BatchObjective, ImageTask
+from models.errors import InvalidInput
 from models.search.curvature import Eigenvalue, dominant_eigenvalue
 from models.search.discretize import discretize, one_hot
 from models.search.early_stopping import EarlyStopping
 from models.search.genotype import Genotype
-from models.search.gradients import descent_of
-from models.search.objective import Mix
+from models.search.gradients import Step, descent_of
+from models.search.objective import BatchObjective, Domain, Mix, Pass
 from models.search.strategies import Strategy, detached, row_entropy
 from models.training.distributed import agreed, alone
-from models.training.events import EpochEnd, Listener, Notice, Row, State, StepEnd, silent
+from models.training.evaluation import Batch, Tally, evaluate
+from models.training.events import Listener, Notice, Row, State
 from models.training.schedules import cosine
 
 
@@ -34,277 +31,250 @@ from models.training.schedules import cosine
 class SearchConfig:
     """SGD on the weights of the supernet; defaults are the published ones."""
 
-    channels: int = 16
-    cells: int = 8
     epochs: int = 40
     learning_rate: float = 0.025
     learning_rate_end: float = 0.001
     momentum: float = 0.9
     weight_decay: float = 3e-4
     gradient_clip: float = 5.0
-    curvature_images: int = 64  # validation images the Hessian eigenvalue is measured on; 0: it is not
-    compile: bool = (
-        False  # compile the perturbed passes: minutes at the start; no faster on a CPU, not measured on a GPU
-    )
+    curvature_cases: int = 64  # validation cases that the Hessian eigenvalue is measured on; 0: it is not
+
+
+class Stream(Protocol):
+    """An endless stream of batches that can be saved and continued."""
+
+    def __len__(self) -> int:
+        """Batches in one pass."""
+        ...
+
+    def __next__(self) -> Batch: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
 class Loaders:
     """The data of a search: ``train`` moves the weights, ``architecture`` alpha (None: the same batches as the weights).
 
-    ``valid()`` and ``calibration()`` are passes over un-augmented images: for scores, and for batch statistics. The curvature is
-    measured on the first batch of ``valid()``, so its images should not be sorted by class.
+    ``valid()`` and ``calibration()`` are passes over cases as they are: for scores, and for what ``Domain.recalibrated`` adapts.
+    The curvature is measured on the first batch of ``valid()``, so its cases should not be sorted.
     """
 
-    train: BatchStream
-    architecture: BatchStream | None
+    train: Stream
+    architecture: Stream | None
     valid: Callable[[], Iterable[Batch]]
     calibration: Callable[[], Iterable[Batch]]
 
 
 @dataclass(frozen=True)
-class SearchResult:
+class Found:
     """What a search found.
 
     ``epoch``, counted from 1, is the one whose architecture parameters are the result: the last, or the one that early stopping
-    went back to. ``alphas``: cell type -> (epochs, edges, operations), the architecture parameters after each epoch.
-    ``history``, a row an epoch, has per cell type the mean entropy of the mix's rows and the skip connections of the genotype, the
-    edges in which the genotype differs from that of the epoch before, and what the strategy reports. ``summary``: validation
-    accuracy of the supernet, of its discretized mix, their difference (the discretization gap), and the dominant eigenvalue
-    of the Hessian of the validation loss with respect to alpha with its residual, all at the weights of the last epoch.
+    went back to. ``alphas``: the architecture parameters after each epoch, group -> (edges, operations); their shapes may
+    differ from epoch to epoch. ``history``, one row per epoch, has per group the mean entropy of the mix's rows and the skip
+    connections of the genotype, the edges in which the genotype differs from that of the epoch before, and what the strategy
+    reports. ``summary``: the metric of the supernet and of its discretized mix on the validation cases, their difference (the
+    discretization gap), and the dominant eigenvalue of the Hessian of the validation loss with respect to alpha with its
+    residual, all at the weights of the last epoch.
     """
 
-    history: list[Row]
-    alphas: dict[str, Tensor]
+    history: Sequence[Row]
+    alphas: Sequence[Mapping[str, Tensor]]
     weights: dict[str, Tensor]
     summary: dict[str, float]
     genotype: Genotype
     epoch: int
 
 
-@dataclass
-class _Run:
-    """The parts of a search, and what it has behind it."""
+class Search:
+    """The search of a domain with a strategy, on a supernet that is on its device already.
 
-    task: ImageTask
-    strategy: Strategy
-    loaders: Loaders
-    config: SearchConfig
-    supernet: nn.Module
-    optimizer: torch.optim.SGD
-    history: list[Row] = field(default_factory=list)
-    alphas: dict[str, list[Tensor]] = field(default_factory=dict)
-
-
-def search(
-    task: ImageTask,
-    strategy: Strategy,
-    loaders: Loaders,
-    config: SearchConfig,
-    *,
-    early_stopping: EarlyStopping | None = None,
-    benchmark: Benchmark | None = None,
-    device: torch.device = torch.device("cpu"),
-    on_event: Listener = silent,
-    resume: State | None = None,
-) -> SearchResult:
-    """Runs or resumes a search. Raises Diverged when a loss is no longer finite.
-
-    With a ``benchmark`` the history has the tabulated accuracy and rank of each epoch's genotype.
+    ``columns`` adds to each row of the history what is known of the genotype of that epoch, such as its place in a table.
     """
-    measured = early_stopping is not None and early_stopping.needs_eigenvalue
-    if measured and config.curvature_images == 0:
-        raise InvalidInput("early stopping on the eigenvalue needs search.curvature_images of 1 or more")
-    supernet = task.supernet(channels=config.channels, cells=config.cells)
-    supernet = supernet.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    if config.compile:
-        supernet.compile_probes()
-    optimizer = torch.optim.SGD(
-        supernet.parameters(),
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-    )
-    run = _Run(task, strategy, loaders, config, supernet, optimizer)
-    if resume is not None:
-        _load_state(run, resume)
 
-    chosen = early_stopping(run.history) if early_stopping else None
-    while chosen is None and len(run.history) < config.epochs:
-        epoch = len(run.history)
-        rate = cosine(config.learning_rate, config.learning_rate_end, epoch, config.epochs)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        strategy.start_epoch(epoch)
-        tally = Tally()
-        for step in range(len(loaders.train)):
-            _step(run, tally)
-            on_event(StepEnd(epoch + 1, config.epochs, step + 1, len(loaders.train)))
-        row = _row(run, tally.score(), rate, benchmark, on_event, eigenvalue=measured)
-        for message in strategy.notices():
-            on_event(Notice(message))
-        run.history.append(row)
-        for group, alpha in strategy.alphas().items():
-            run.alphas.setdefault(group, []).append(alpha.cpu())
-        on_event(EpochEnd(epoch + 1, config.epochs, row, lambda: _state(run)))
-        chosen = early_stopping(run.history) if early_stopping else None
-    with alone():
-        return _result(run, len(run.history) if chosen is None else chosen, on_event)
+    remedy = "lower search.weights.learning_rate"
 
-
-def _step(run: _Run, tally: Tally) -> None:
-    task, supernet, loaders = run.task, run.supernet, run.loaders
-    x, labels = next(loaders.train)
-    train = BatchObjective(task, supernet, x, labels)
-    valid = train
-    if loaders.architecture is not None and run.strategy.needs_valid():
-        valid = BatchObjective(task, supernet, *next(loaders.architecture))
-    params = dict(supernet.named_parameters())
-    mix = run.strategy.step(params, train, valid, descent_of(run.optimizer, params))
-    run.optimizer.zero_grad()
-    output = train.output(params, mix)
-    loss = task.loss(output, labels)
-    loss.backward()
-    nn.utils.clip_grad_norm_(supernet.parameters(), run.config.gradient_clip)
-    run.optimizer.step()
-    tally.add(loss, output, labels)
-
-
-def _row(
-    run: _Run,
-    train: Score,
-    rate: float,
-    benchmark: Benchmark | None,
-    on_event: Listener,
-    *,
-    eigenvalue: bool,
-) -> Row:
-    task, supernet, epoch = run.task, run.supernet, len(run.history) + 1
-    if not math.isfinite(train.loss):
-        raise Diverged(
-            f"the training loss of the supernet became {train.loss} in epoch {epoch}; lower"
-            " search.weights.learning_rate"
+    def __init__(
+        self,
+        domain: Domain,
+        supernet: nn.Module,
+        strategy: Strategy,
+        loaders: Loaders,
+        config: SearchConfig,
+        *,
+        early_stopping: EarlyStopping | None = None,
+        columns: Callable[[Genotype], Mapping[str, float]] = lambda _: {},
+    ):
+        self.measures_eigenvalue = early_stopping is not None and early_stopping.needs_eigenvalue
+        if self.measures_eigenvalue and config.curvature_cases == 0:
+            raise InvalidInput("early stopping on the eigenvalue needs search.curvature_images of 1 or more")
+        self.domain, self.supernet, self.strategy = domain, supernet, strategy
+        self.loaders, self.config = loaders, config
+        self.early_stopping, self.columns = early_stopping, columns
+        self.optimizer = torch.optim.SGD(
+            supernet.parameters(),
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
         )
-    mix = detached(run.strategy.mix())
-    valid = evaluate(supernet, lambda x: supernet(x, mix), run.loaders.valid())
-    genotype = discretize(task.space, mix)
-    before = discretize(task.space, _mix_after(run, epoch - 1)) if run.history else None
+        self.alphas: list[dict[str, Tensor]] = []
+        self.tally = Tally()
+
+    @property
+    def epochs(self) -> int:
+        return self.config.epochs
+
+    def start_epoch(self, epoch: int) -> int:
+        self.rate = cosine(self.config.learning_rate, self.config.learning_rate_end, epoch, self.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        self.strategy.start_epoch(epoch)
+        self.tally = Tally()
+        return len(self.loaders.train)
+
+    def step(self) -> None:
+        x, target = next(self.loaders.train)
+        train = BatchObjective(self.domain, self.supernet, x, target)
+        valid = train
+        if self.loaders.architecture is not None and self.strategy.needs_valid():
+            valid = BatchObjective(self.domain, self.supernet, *next(self.loaders.architecture))
+        params = dict(self.supernet.named_parameters())
+        update = self.strategy.step(Step(params, train, valid, lambda: descent_of(self.optimizer, params)))
+        self.optimizer.zero_grad()
+        weights = update.weights or self._weights_pass(train, params, update.mix)
+        for name, parameter in params.items():
+            parameter.grad = weights.gradients.get(name, parameter.grad)
+        nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.gradient_clip)
+        self.optimizer.step()
+        self.tally.add(weights.loss, self.domain.measures(weights.output, target), len(target))
+
+    def _weights_pass(self, train: BatchObjective, params: Mapping[str, Tensor], mix: Mix) -> Pass:
+        """The weights' pass at a mix; ``backward`` leaves the gradients where the optimizer looks for them."""
+        output = train.output(params, mix)
+        loss = self.domain.loss(output, train.target)
+        loss.backward()
+        return Pass(loss, output, {})
+
+    def end_epoch(self, history: Sequence[Row], on_event: Listener) -> Row:
+        mix = detached(self.strategy.mix())
+        genotype = discretize(self.domain.space, mix)
+        before = discretize(self.domain.space, self._mix_after(len(history))) if history else None
+        valid = evaluate(self.supernet, lambda x: self.supernet(x, mix), self.loaders.valid(), self.domain)
+        row: dict[str, int | float | None] = {
+            **self.tally.means("train_"),
+            **{f"valid_{name}": value for name, value in valid.items()},
+            "learning_rate": self.rate,
+            **self.strategy.report(),
+            **stability(mix, genotype, before),
+        }
+        if self.measures_eigenvalue:
+            with alone():
+                found = self._hessian_eigenvalue(self.strategy.alphas(), on_event)
+            row["hessian_eigenvalue"] = agreed(found.value)  # early stopping reads it
+        row |= self.columns(genotype)
+        for message in self.strategy.notices():
+            on_event(Notice(message))
+        self.alphas.append({group: alpha.cpu() for group, alpha in self.strategy.alphas().items()})
+        return row
+
+    def stopped(self, history: Sequence[Row]) -> bool:
+        return self.early_stopping is not None and self.early_stopping(history) is not None
+
+    def state(self) -> State:
+        return {
+            "supernet": self.supernet.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "strategy": self.strategy.state_dict(),
+            "streams": {name: stream.state_dict() for name, stream in self._streams().items()},
+            "generators": {name: source.get_state() for name, source in self.domain.generators.items()},
+            "alphas": self.alphas,
+        }
+
+    def restore(self, state: State) -> None:
+        self.supernet.load_state_dict(state["supernet"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.strategy.load_state_dict(state["strategy"])
+        for name, stream in self._streams().items():
+            stream.load_state_dict(state["streams"][name])
+        for name, source in self.domain.generators.items():
+            source.set_state(state["generators"][name])
+        self.alphas = state["alphas"]
+
+    def result(self, history: Sequence[Row], on_event: Listener) -> Found:
+        chosen = self.early_stopping(history) if self.early_stopping else None
+        epoch = len(history) if chosen is None else chosen
+        mix = self._mix_after(epoch)
+        summary = discretization_gap(self.domain, self.supernet, mix, self.loaders)
+        if self.config.curvature_cases > 0:
+            found = self._hessian_eigenvalue(self.alphas[epoch - 1], on_event)
+            summary |= {"hessian_eigenvalue": found.value, "hessian_residual": found.residual}
+        weights = {name: tensor.cpu().contiguous() for name, tensor in self.supernet.state_dict().items()}
+        return Found(history, self.alphas, weights, summary, discretize(self.domain.space, mix), epoch)
+
+    def _streams(self) -> dict[str, Stream]:
+        streams = {"train": self.loaders.train, "architecture": self.loaders.architecture}
+        return {name: stream for name, stream in streams.items() if stream is not None}
+
+    def _mix_after(self, epoch: int) -> dict[str, Tensor]:
+        """The mix after an epoch, counted from 1."""
+        device = next(self.supernet.parameters()).device
+        alphas = {group: rows.to(device) for group, rows in self.alphas[epoch - 1].items()}
+        return detached(self.strategy.mix(alphas))
+
+    def _hessian_eigenvalue(self, alphas: Mapping[str, Tensor], on_event: Listener) -> Eigenvalue:
+        """The dominant Hessian eigenvalue of the validation loss, on the first cases of a pass.
+
+        The loss is taken in evaluation mode: it is the one that the history shows, and nothing random is in it.
+        """
+        x, target = next(iter(self.loaders.valid()))
+        cases = self.config.curvature_cases
+        objective = BatchObjective(self.domain, self.supernet, x[:cases], target[:cases])
+        params = {name: weight.detach() for name, weight in self.supernet.named_parameters()}
+        at = {group: rows.to(target.device) for group, rows in alphas.items()}
+
+        def loss(alphas: Mapping[str, Tensor]) -> Tensor:
+            return objective.evaluated(params, self.strategy.mix(alphas))
+
+        return dominant_eigenvalue(loss, at, on_event=on_event)
+
+
+def stability(mix: Mix, genotype: Genotype, before: Genotype | None) -> dict[str, int | float | None]:
+    """What a search that falls apart shows: entropy, skip connections, and edges that keep changing.
+
+    Entropy and skip connections come over all groups and per group; the changes are those since the genotype ``before``.
+    """
     entropy = {group: row_entropy(rows) for group, rows in mix.items()}
     skip_connects = {group: genotype.count("skip_connect", group) for group in mix}
-    row: dict[str, int | float | None] = {
-        "epoch": epoch,
-        "train_loss": train.loss,
-        "train_accuracy": train.accuracy,
-        "valid_loss": valid.loss,
-        "valid_accuracy": valid.accuracy,
-        "learning_rate": rate,
-        **run.strategy.report(),
-        "entropy": sum(entropy[group] * len(rows) for group, rows in mix.items())
-        / sum(map(len, mix.values())),
+    rows = sum(map(len, mix.values()))
+    return {
+        "entropy": sum(entropy[group] * len(rows_EO) for group, rows_EO in mix.items()) / rows,
         **{f"entropy_{group}": value for group, value in entropy.items()},
         "skip_connects": sum(skip_connects.values()),
         **{f"skip_connects_{group}": count for group, count in skip_connects.items()},
         "genotype_changes": None if before is None else genotype.changes(before),
     }
-    if eigenvalue:
-        with alone():
-            found = _hessian_eigenvalue(run, run.strategy.alphas(), on_event)
-        row["hessian_eigenvalue"] = agreed(found.value)  # early stopping reads it
-    if benchmark is not None:
-        standing = benchmark.standing(genotype)
-        row |= {"tabulated_accuracy": standing.accuracy, "tabulated_rank": standing.rank}
-    return row
 
 
-def _result(run: _Run, epoch: int, on_event: Listener) -> SearchResult:
-    mix = _mix_after(run, epoch)
-    summary = discretization_gap(run.task, run.supernet, mix, run.loaders)
-    if run.config.curvature_images > 0:
-        at = {group: rows[epoch - 1] for group, rows in run.alphas.items()}
-        found = _hessian_eigenvalue(run, at, on_event)
-        summary |= {"hessian_eigenvalue": found.value, "hessian_residual": found.residual}
-    return SearchResult(
-        run.history,
-        {group: torch.stack(rows) for group, rows in run.alphas.items()},
-        {name: tensor.cpu().contiguous() for name, tensor in run.supernet.state_dict().items()},
-        summary,
-        discretize(run.task.space, mix),
-        epoch,
-    )
+def discretization_gap(domain: Domain, supernet: nn.Module, mix: Mix, loaders: Loaders) -> dict[str, float]:
+    """The metric of the supernet at the mix and at the discretized mix on the validation cases, and the difference.
 
-
-def _mix_after(run: _Run, epoch: int) -> dict[str, Tensor]:
-    """The mix after an epoch, counted from 1."""
-    device = next(run.supernet.parameters()).device
-    return detached(
-        run.strategy.mix({group: rows[epoch - 1].to(device) for group, rows in run.alphas.items()})
-    )
-
-
-def _hessian_eigenvalue(run: _Run, alphas: Mapping[str, Tensor], on_event: Listener) -> Eigenvalue:
-    """The dominant Hessian eigenvalue of the validation loss, on the first images of a pass.
-
-    In evaluation mode, so that what is differentiated is the loss that the history shows, and nothing random is in it.
-    """
-    x, labels = next(iter(run.loaders.valid()))
-    images = run.config.curvature_images
-    objective = BatchObjective(run.task, run.supernet, x[:images], labels[:images])
-    params = {name: weight.detach() for name, weight in run.supernet.named_parameters()}
-    at = {group: rows.to(x.device) for group, rows in alphas.items()}
-
-    def loss(alphas: Mapping[str, Tensor]) -> Tensor:
-        return objective.evaluated(params, run.strategy.mix(alphas))
-
-    return dominant_eigenvalue(loss, at, on_event=on_event)
-
-
-def discretization_gap(task: ImageTask, supernet: nn.Module, mix: Mix, loaders: Loaders) -> dict[str, float]:
-    """Validation accuracy of the supernet at the mix, at the discretized mix, and the difference.
-
-    Same weights for both; for each the batch statistics are recalibrated on the calibration images first.
+    Both are taken with the same weights; each after ``Domain.recalibrated`` on the calibration cases.
     """
     mix = detached(mix)
-    chosen = one_hot(task.space, discretize(task.space, mix))
+    chosen = one_hot(domain.space, discretize(domain.space, mix))
     discrete = {group: rows.to(mix[group]) for group, rows in chosen.items()}
 
-    def accuracy(at: Mix) -> float:
-        def logits(x: Tensor) -> Tensor:
+    def metric(at: Mix) -> float:
+        def output(x: Any) -> Any:
             return supernet(x, at)
 
-        with recalibrated(supernet, logits, loaders.calibration()):
-            return evaluate(supernet, logits, loaders.valid()).accuracy
+        with domain.recalibrated(supernet, output, loaders.calibration()):
+            return evaluate(supernet, output, loaders.valid(), domain)[domain.metric]
 
-    continuous, discretized = accuracy(mix), accuracy(discrete)
+    continuous, discretized = metric(mix), metric(discrete)
     return {
-        "supernet_accuracy": continuous,
-        "discretized_accuracy": discretized,
+        f"supernet_{domain.metric}": continuous,
+        f"discretized_{domain.metric}": discretized,
         "discretization_gap": continuous - discretized,
     }
-
-
-def _streams(loaders: Loaders) -> dict[str, BatchStream]:
-    streams = {"train": loaders.train, "architecture": loaders.architecture}
-    return {name: stream for name, stream in streams.items() if stream is not None}
-
-
-def _state(run: _Run) -> State:
-    return {
-        "supernet": run.supernet.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
-        "strategy": run.strategy.state_dict(),
-        "streams": {name: stream.state_dict() for name, stream in _streams(run.loaders).items()},
-        "generators": {name: generator.get_state() for name, generator in run.task.generators.items()},
-        "history": run.history,
-        "alphas": run.alphas,
-    }
-
-
-def _load_state(run: _Run, state: State) -> None:
-    run.supernet.load_state_dict(state["supernet"])
-    run.optimizer.load_state_dict(state["optimizer"])
-    run.strategy.load_state_dict(state["strategy"])
-    for name, stream in _streams(run.loaders).items():
-        stream.load_state_dict(state["streams"][name])
-    for name, generator in run.task.generators.items():
-        generator.set_state(state["generators"][name])
-    run.history, run.alphas = state["history"], state["alphas"]

@@ -1,19 +1,19 @@
-"""How the mix moves: a strategy is composed from an architecture gradient, a relaxation and a smoothing of the mix.
+"""How the mix moves: a strategy is a composition of estimator, relaxation and smoothing of the mix.
 
 A strategy sees losses through objectives, never data or networks. Every member of the family is ``Alternating`` with
 other arguments:
 
-    DARTS (arXiv 1806.09055)          nothing more; its second order with gradient=unrolled
+    DARTS (arXiv 1806.09055)           nothing more; its second order with estimator=Pathwise(unrolled)
     SDARTS-RS, -ADV (arXiv 2002.05283) smoothing=Perturbation, with 0 and with 7 steps
-    MS-DARTS (arXiv 2108.09996)       smoothing=MeanShift
-    Single-DARTS (arXiv 2108.08128)   simultaneous=True with the train objective in both places, relaxation=sigmoid
+    MS-DARTS (arXiv 2108.09996)        smoothing=MeanShift
+    Single-DARTS (arXiv 2108.08128)    estimator=Joint, relaxation=sigmoid
 
 Axes: E edges, O operations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,26 +21,37 @@ import torch
 from torch import Tensor
 
 from models.errors import InvalidInput
-from models.search.gradients import ArchitectureGradient, Descent, first_order
-from models.search.objective import Mix, Objective, Params
+from models.search.gradients import Estimator, Pathwise, Relaxation, Step, first_order
+from models.search.objective import Mix, Pass
 from models.search.smoothing import Smoothing
 from models.search.spaces import SearchSpace
 from models.training.averages import Averages
 
 
+@dataclass(frozen=True)
+class Update:
+    """What a strategy hands to the weights: the mix they train at, without gradients.
+
+    ``weights`` is their pass over the train batch at that mix, where moving the architecture has made it anyway.
+    """
+
+    mix: Mix
+    weights: Pass | None = None
+
+
 class Strategy(Protocol):
-    """What the search loop asks of a strategy."""
+    """What a search asks of a strategy."""
 
     def mix(self, alphas: Mapping[str, Tensor] | None = None) -> Mix:
-        """The mix as it stands or at other architecture parameters, differentiable with respect to them."""
+        """The present mix, or the mix at other architecture parameters, differentiable with respect to them."""
         ...
 
     def alphas(self) -> dict[str, Tensor]:
-        """A copy of the architecture parameters, cell type -> (edges, operations)."""
+        """A copy of the architecture parameters, group -> (edges, operations)."""
         ...
 
-    def step(self, params: Params, train: Objective, valid: Objective, descent: Descent) -> Mix:
-        """Moves the architecture and returns the mix for the weight step (``descent``), without gradients."""
+    def step(self, step: Step) -> Update:
+        """Moves the architecture and returns what the weights train at."""
         ...
 
     def needs_valid(self) -> bool:
@@ -59,9 +70,6 @@ class Strategy(Protocol):
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-Relaxation = Callable[[Tensor], Tensor]  # architecture parameters (E, O) -> weights of the candidates (E, O)
 
 
 def softmax(alpha_EO: Tensor) -> Tensor:
@@ -84,11 +92,14 @@ class AlphaConfig:
     warmup_epochs: int = 5  # epochs at the start in which alpha stays as initialized
 
 
-class Alternating:
-    """Adam on alpha with the validation loss at the mix, then the weights' turn, at the mix or what ``smoothing`` makes of it.
+FIRST_ORDER = Pathwise(first_order)
 
-    ``gradient`` is how the validation loss tells where to go, ``relaxation`` how alpha becomes a mix. ``simultaneous``: the
-    weights do not wait for alpha; both move from the same point, as in single-level search.
+
+class Alternating:
+    """Adam on alpha, then the weights' turn, at the mix or at what ``smoothing`` makes of the mix.
+
+    ``estimator`` says where to move alpha, ``relaxation`` how alpha becomes a mix. Raises InvalidInput for parts that do not
+    go together.
     """
 
     def __init__(
@@ -99,14 +110,17 @@ class Alternating:
         smoothing: Smoothing | None = None,
         device: torch.device | None = None,
         *,
-        gradient: ArchitectureGradient = first_order,
+        estimator: Estimator = FIRST_ORDER,
         relaxation: Relaxation = softmax,
-        simultaneous: bool = False,
     ):
         if smoothing is not None and relaxation is not softmax:
             raise InvalidInput("smoothing projects the mix onto the simplex: it needs softmax mixing weights")
-        self.config, self.smoothing, self.gradient = config, smoothing, gradient
-        self.relaxation, self.simultaneous = relaxation, simultaneous
+        if smoothing is not None and estimator.moves_together:
+            raise InvalidInput(
+                "smoothing moves the weights at another mix than alpha: it needs a pass of its own"
+            )
+        self.config, self.smoothing = config, smoothing
+        self.estimator, self.relaxation = estimator, relaxation
         self.alpha = {
             group: (1e-3 * torch.randn(shape, generator=generator)).to(device).requires_grad_()
             for group, shape in space.shapes().items()
@@ -127,27 +141,27 @@ class Alternating:
         return {group: alpha.detach().clone() for group, alpha in self.alpha.items()}
 
     def needs_valid(self) -> bool:
-        return not self.frozen
+        return not (self.frozen or self.estimator.moves_together)
 
-    def step(self, params: Params, train: Objective, valid: Objective, descent: Descent) -> Mix:
-        before = self.mix()
-        if not self.frozen:
-            self._move(before, params, train, valid, descent)
-        mix = detached(before if self.simultaneous else self.mix())
+    def step(self, step: Step) -> Update:
+        before = detached(self.mix())
+        weights = None if self.frozen else self._move(step)
+        if self.estimator.moves_together:
+            return Update(before, weights)
+        mix = detached(self.mix())
         if self.smoothing is None:
-            return mix
-        smoothed = self.smoothing(mix, params, train)
+            return Update(mix)
+        smoothed = self.smoothing(mix, step.params, step.train)
         self.averages.add({"movement": distance(mix, smoothed)})
-        return smoothed
+        return Update(smoothed)
 
-    def _move(self, mix: Mix, params: Params, train: Objective, valid: Objective, descent: Descent) -> None:
-        loss, of_mix = self.gradient(detached(mix), params, train, valid, descent)
-        alphas = list(self.alpha.values())
-        gradients = torch.autograd.grad(list(mix.values()), alphas, [of_mix[group] for group in mix])
-        for alpha, gradient in zip(alphas, gradients, strict=True):
-            alpha.grad = gradient
+    def _move(self, step: Step) -> Pass | None:
+        estimate = self.estimator(self.alpha, self.relaxation, step)
+        for group, alpha in self.alpha.items():
+            alpha.grad = estimate.alphas[group]
         self.optimizer.step()
-        self.averages.add({"architecture_loss": loss})
+        self.averages.add({"architecture_loss": estimate.loss})
+        return estimate.weights
 
     def start_epoch(self, epoch: int) -> None:
         self.frozen = epoch < self.config.warmup_epochs
@@ -176,9 +190,8 @@ class Alternating:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        with torch.no_grad():
-            for group, alpha in self.alpha.items():
-                alpha.copy_(state["alpha"][group])
+        for group, alpha in self.alpha.items():  # their shapes may have grown since the strategy was built
+            alpha.data = state["alpha"][group].to(alpha).clone()
         self.optimizer.load_state_dict(state["optimizer"])
         if self.smoothing:
             self.smoothing.load_state_dict(state["smoothing"])

@@ -19,24 +19,23 @@ import torch.distributed as dist
 from models.errors import InvalidInput
 from models.images.batches import Preprocess, Split, batches
 from models.images.genotype import from_json
-from models.images.retrain import TrainConfig, train
+from models.images.retrain import RetrainConfig, Retraining
 from models.images.spaces import search_space
 from models.images.task import ImageTask
 from models.search.early_stopping import EigenvalueRise
 from models.search.genotype import Genotype
-from models.search.program import search
 from models.training.events import EpochEnd, Event, State
+from models.training.loop import run
 from models.training.seeds import generator
 from tests.models.tiny import (
     CLASSES,
     PREPROCESS,
-    STRATEGIES,
     DefaultTypeStream,
     config,
     in_default_type,
-    loaders,
+    search,
     split,
-    task,
+    stacked,
 )
 
 Found = dict[str, Any]  # history, weights and the like, as JSON holds them
@@ -62,15 +61,12 @@ def resumed(run: Callable[..., Found]) -> Found:
 
 def searched(space: str, name: str, **arguments: Any) -> Found:
     """Two epochs of a search."""
-    strategy = STRATEGIES[name](search_space(space), 2)
-    data = loaders(single=name.startswith("single"))
-    size = config(space, curvature_images=4)
-    found = search(task(space), strategy, data, size, **arguments)
+    found = search(name, space, config(curvature_cases=4), **arguments)
     return {
         "history": found.history,
         "summary": found.summary,
         "weights": {name: weight.tolist() for name, weight in found.weights.items()},
-        "alphas": {name: alphas.tolist() for name, alphas in found.alphas.items()},
+        "alphas": {name: alphas.tolist() for name, alphas in stacked(found).items()},
     }
 
 
@@ -82,14 +78,14 @@ def trained(genotype: Genotype, side: int, *, auxiliary: bool, **arguments: Any)
     network = tiny.network(genotype, channels=2, cells=3, auxiliary=auxiliary).to(torch.get_default_dtype())
     preprocess = Preprocess((0.5,) * 3, (0.25,) * 3, padding=1, mirror=True, cutout=3)
     data, held_out = enlarged(split(13, 1), side), enlarged(split(5, 2), side)
-    found = train(
+    program = Retraining(
         network,
         DefaultTypeStream(data, 4, preprocess, generator(0, "train")),
         lambda: map(in_default_type, batches(held_out, 2, preprocess)),
-        TrainConfig(epochs=2, learning_rate=0.1, drop_path=0.5, label_smoothing=0.1),
+        RetrainConfig(epochs=2, learning_rate=0.1, drop_path=0.5, label_smoothing=0.1),
         generator(0, "drop path"),
-        **arguments,
     )
+    found = run(program, **arguments)
     weights = {name: weight.tolist() for name, weight in found.weights.items()}
     return {"history": found.history, "weights": weights, "best_epoch": found.best_epoch}
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.images.task import BatchObjective
 from models.search.curvature import dominant_eigenvalue
+from models.search.objective import BatchObjective
 from models.training.events import Event, Measuring
-from tests.models.tiny import CLASSES, SIDE, config, task
+from tests.models.tiny import CLASSES, SIDE, size, task
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -43,7 +43,7 @@ def test_a_loss_without_curvature_has_eigenvalue_zero() -> None:
 @pytest.mark.parametrize("space", ["s2", "nasbench201"])
 def test_it_is_that_of_the_full_hessian_of_the_validation_loss(space: str) -> None:
     tiny = task(space)
-    supernet = tiny.supernet(channels=2, cells=config(space).cells)
+    supernet = tiny.supernet(channels=2, cells=size(space).cells)
     x = torch.randn((6, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(0))
     objective = BatchObjective(tiny, supernet, x, torch.arange(6) % CLASSES)
     params = {name: weight.detach() for name, weight in supernet.named_parameters()}

@@ -72,7 +72,5 @@ def test_two_processes_resume_bit_identically(two: Two, case: str) -> None:
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused(two: Two) -> None:
-    message = (
-        "a batch of 3 images cannot be shared equally by 2 devices; set a batch size that is a multiple of"
-    )
+    message = "a batch of 3 cases cannot be divided equally between 2 devices; set a batch size that is a multiple of"
     assert two[0]["uneven"].startswith(message)

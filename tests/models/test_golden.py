@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.images.spaces import SPACES, search_space
-from models.search.program import search
-from tests.models.tiny import STRATEGIES, config, loaders, task
+from models.images.spaces import SPACES
+from tests.models.tiny import STRATEGIES, search
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "search.json"
 CASES = [f"{space}/{name}" for space in SPACES for name in STRATEGIES]
@@ -22,11 +21,10 @@ CASES = [f"{space}/{name}" for space in SPACES for name in STRATEGIES]
 def trace(case: str) -> dict[str, list[float]]:
     """Two epochs of two steps in float64, and what alpha came to."""
     space, _, name = case.partition("/")
-    strategy = STRATEGIES[name](search_space(space), 2)
-    found = search(task(space), strategy, loaders(single=name.startswith("single")), config(space))
+    found = search(name, space)
     numbers = ("train_loss", "valid_loss", "movement")
     traces = {number: [float(row[number] or 0.0) for row in found.history] for number in numbers}
-    alphas = [torch.cat([rows[epoch].flatten() for rows in found.alphas.values()]) for epoch in range(2)]
+    alphas = [torch.cat([rows.flatten() for rows in of_epoch.values()]) for of_epoch in found.alphas]
     return traces | {"alpha_norm": [float(alpha.norm()) for alpha in alphas]}
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from models.search import gradients
-from models.search.gradients import Descent, descent_of, first_order, unrolled
+from models.search.gradients import Descent, Step, descent_of, first_order, unrolled
 from models.search.objective import Objective, Params
 from tests.models.tiny import objectives
 from tests.models.toy import ToyObjective, toy_mix, weights
@@ -35,7 +35,7 @@ def exactly_unrolled(
 
 def test_first_order_is_the_gradient_of_the_validation_loss() -> None:
     params, mix, valid = weights(), toy_mix(), ToyObjective(2)
-    loss, found = first_order(mix, params, ToyObjective(1), valid, Descent(0.1, 0.9, 3e-4, {}))
+    loss, found = first_order(mix, Step(params, ToyObjective(1), valid, lambda: Descent(0.1, 0.9, 3e-4, {})))
     leaves = {group: rows.clone().requires_grad_() for group, rows in mix.items()}
     expected = valid(params, leaves)
     expected.backward()
@@ -47,9 +47,9 @@ def test_first_order_is_the_gradient_of_the_validation_loss() -> None:
 def test_unrolled_is_the_gradient_through_the_step_of_the_weights() -> None:
     params, mix, train, valid = weights(), toy_mix(), ToyObjective(1), ToyObjective(2)
     descent = Descent(0.1, 0.9, 3e-4, velocity(params))
-    _, found = unrolled(mix, params, train, valid, descent)
+    _, found = unrolled(mix, Step(params, train, valid, lambda: descent))
     expected = exactly_unrolled(mix, params, train, valid, descent)
-    _, first = first_order(mix, params, train, valid, descent)
+    _, first = first_order(mix, Step(params, train, valid, lambda: descent))
     for group, exact in zip(mix, expected, strict=True):
         torch.testing.assert_close(found[group], exact, rtol=1e-4, atol=1e-4)
         assert (first[group] - exact).abs().max() > 0.1, "the second-order term is too small to test"
@@ -64,9 +64,9 @@ def test_unrolled_on_a_supernet_is_the_gradient_through_the_step_of_the_weights(
     tiny, train, valid, params = objectives(space)
     descent = Descent(0.025, 0.9, 3e-4, velocity(params))
     mix = {group: torch.full(shape, 1 / shape[1]) for group, shape in tiny.space.shapes().items()}
-    _, found = unrolled(mix, params, train, valid, descent)
+    _, found = unrolled(mix, Step(params, train, valid, lambda: descent))
     exact = exactly_unrolled(mix, params, train, valid, descent)
-    _, first = first_order(mix, params, train, valid, descent)
+    _, first = first_order(mix, Step(params, train, valid, lambda: descent))
     for group, expected in zip(mix, exact, strict=True):
         torch.testing.assert_close(found[group], expected, rtol=1e-7, atol=1e-7)
         assert (first[group] - expected).abs().max() > 1e-3, "the second-order term is too small to test"

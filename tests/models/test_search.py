@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -9,20 +10,21 @@ import torch
 from torch import Tensor
 
 from models.errors import Diverged, InvalidInput
+from models.images.batches import BatchStream
 from models.images.benchmark import Benchmark
-from models.images.evaluate import evaluate
 from models.images.genotype import arch_str
 from models.images.spaces import search_space
-from models.images.task import BatchObjective, ImageTask
+from models.images.task import ImageTask
 from models.search.discretize import discretize
 from models.search.early_stopping import EigenvalueRise, SkipConnections
-from models.search.gradients import Descent
-from models.search.objective import Mix, Objective, Params
-from models.search.program import SearchResult, search
-from models.search.strategies import AlphaConfig, Alternating
+from models.search.gradients import Descent, Estimate, Pathwise, Relaxation, Step, first_order
+from models.search.objective import BatchObjective
+from models.search.program import Found
+from models.search.strategies import AlphaConfig, Alternating, Update, sigmoid
+from models.training.evaluation import evaluate
 from models.training.events import EpochEnd, Event, Notice, State, StepEnd
 from models.training.seeds import generator
-from tests.models.tiny import STRATEGIES, config, loaders, objectives, task
+from tests.models.tiny import STRATEGIES, alternating, config, loaders, objectives, search, task
 
 pytestmark = pytest.mark.usefixtures("double")
 SPACE = "nasbench201"  # the smallest
@@ -32,11 +34,8 @@ class Interrupted(Exception):
     pass
 
 
-def run(name: str, space: str = SPACE, **arguments: object) -> SearchResult:
-    strategy = STRATEGIES[name](search_space(space), 2)
-    data = loaders(single=name.startswith("single"))
-    arguments = {"config": config(space), **arguments}
-    return search(task(space), strategy, data, **arguments)  # pyright: ignore[reportArgumentType]
+def run(name: str, space: str = SPACE, **arguments: Any) -> Found:
+    return search(name, space, **arguments)
 
 
 def copied(state: State) -> State:
@@ -52,12 +51,12 @@ def copied(state: State) -> State:
     return copy(state)  # pyright: ignore[reportReturnType]
 
 
-def assert_identical(found: SearchResult, expected: SearchResult) -> None:
+def assert_identical(found: Found, expected: Found) -> None:
     assert found.history == expected.history
     assert found.summary == expected.summary
     assert (found.genotype, found.epoch) == (expected.genotype, expected.epoch)
-    for group, rows in expected.alphas.items():
-        assert torch.equal(found.alphas[group], rows)
+    for mine, others in zip(found.alphas, expected.alphas, strict=True):
+        assert all(torch.equal(mine[group], rows) for group, rows in others.items())
     for name, weight in expected.weights.items():
         assert torch.equal(found.weights[name], weight), name
 
@@ -79,9 +78,9 @@ def test_a_resumed_search_is_the_uninterrupted_one_bit_for_bit(name: str, space:
 
 def test_each_row_scores_the_alpha_and_genotype_of_its_own_epoch() -> None:
     """Defect 2: the published code prints the accuracy of one genotype next to another, and never the last one."""
-    found = run("darts", config=config(SPACE, epochs=3))
+    found = run("darts", config=config(epochs=3))
     strategy, data = STRATEGIES["darts"](search_space(SPACE), 3), loaders()
-    mixes = [strategy.mix({"cell": rows}) for rows in found.alphas["cell"]]
+    mixes = [strategy.mix(alphas) for alphas in found.alphas]
     genotypes = [discretize(search_space(SPACE), mix) for mix in mixes]
     for row, genotype in zip(found.history, genotypes, strict=True):
         assert row["skip_connects_cell"] == arch_str(genotype).count("skip_connect")
@@ -94,9 +93,9 @@ def test_each_row_scores_the_alpha_and_genotype_of_its_own_epoch() -> None:
     supernet = task(SPACE).supernet(channels=2, cells=1)
     supernet.load_state_dict(found.weights)
     last = {group: rows.detach() for group, rows in mixes[-1].items()}
-    score = evaluate(supernet, lambda x: supernet(x, last), data.valid())
-    assert found.history[-1]["valid_loss"] == pytest.approx(score.loss, abs=1e-12)
-    assert found.history[-1]["valid_accuracy"] == score.accuracy
+    score = evaluate(supernet, lambda x: supernet(x, last), data.valid(), task(SPACE))
+    assert found.history[-1]["valid_loss"] == pytest.approx(score["loss"], abs=1e-12)
+    assert found.history[-1]["valid_accuracy"] == score["accuracy"]
 
 
 class Watched(Alternating):
@@ -106,15 +105,15 @@ class Watched(Alternating):
         super().__init__(*arguments, **named)
         self.rates: list[float] = []
 
-    def step(self, params: Params, train: Objective, valid: Objective, descent: Descent) -> Mix:
-        self.rates.append(descent.learning_rate)
-        return super().step(params, train, valid, descent)
+    def step(self, step: Step) -> Update:
+        self.rates.append(step.descent().learning_rate)
+        return super().step(step)
 
 
 def test_the_rate_reported_is_the_rate_used() -> None:
     """Defect 4: the published scheduler steps before the optimizer."""
     strategy = Watched(search_space(SPACE), AlphaConfig(), generator(0, "alpha"))
-    found = search(task(SPACE), strategy, loaders(), config(SPACE, epochs=3))
+    found = search("darts", SPACE, config(epochs=3), strategy=strategy)
     reported = [row["learning_rate"] for row in found.history]
     assert strategy.rates == [rate for rate in reported for _ in range(2)]
     assert reported[0] == 0.025, "the first epoch has the full rate"
@@ -123,20 +122,53 @@ def test_the_rate_reported_is_the_rate_used() -> None:
 def test_frozen_alpha_takes_no_validation_batches_and_later_they_go_on() -> None:
     """Defect 7: the published code starts a new pass over the validation half for every step, also while alpha is frozen."""
     data, positions = loaders(images=16), []
-    assert data.architecture is not None
     stream = data.architecture
+    assert isinstance(stream, BatchStream)
 
     def watch(event: Event) -> None:
         if isinstance(event, StepEnd):
-            positions.append((event.epoch, stream.position))
+            positions.append((event.epoch, stream.shuffled.position))
 
     strategy = Alternating(search_space(SPACE), AlphaConfig(warmup_epochs=1), generator(0, "alpha"))
-    search(task(SPACE), strategy, data, config(SPACE), on_event=watch)
+    search("darts", SPACE, strategy=strategy, data=data, on_event=watch)
     assert positions == [(1, 0)] * 4 + [(2, 4), (2, 8), (2, 12), (2, 16)]
 
 
-def test_single_level_takes_one_stream_only() -> None:
-    assert len(run("single-level").history) == 2
+@dataclass(frozen=True)
+class TwoPasses:
+    """Single-level search with a pass for alpha and another for the weights, as it was done before ``Joint``."""
+
+    moves_together = True
+
+    def __call__(self, alphas: Mapping[str, Tensor], relaxation: Relaxation, step: Step) -> Estimate:
+        return Pathwise(first_order)(alphas, relaxation, replace(step, valid=step.train))
+
+
+@pytest.mark.parametrize("space", ["s5", SPACE])
+def test_single_level_needs_one_pass_and_finds_what_two_passes_find(
+    space: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[int] = []
+    output = BatchObjective.output
+
+    def counted(self: BatchObjective, *arguments: Any) -> Any:
+        trained.append(1)
+        return output(self, *arguments)
+
+    monkeypatch.setattr(BatchObjective, "output", counted)
+    one = run("single-level-sigmoid", space)
+    assert len(trained) == 4, "two epochs of two steps"
+    two = run(
+        "single-level-sigmoid",
+        space,
+        strategy=alternating(search_space(space), 2, estimator=TwoPasses(), relaxation=sigmoid),
+    )
+    assert len(trained) == 4 + 8
+    for mine, others in zip(one.alphas, two.alphas, strict=True):
+        assert all(torch.equal(mine[group], rows) for group, rows in others.items())
+    # Running batch statistics see each batch once instead of twice.
+    learned = [name for name in two.weights if "running" not in name]
+    assert learned and all(torch.equal(one.weights[name], two.weights[name]) for name in learned)
 
 
 @pytest.mark.parametrize("space", ["s1", "s5", SPACE])
@@ -151,7 +183,7 @@ def test_columns_that_every_space_has_are_of_all_cells(space: str) -> None:
 
 
 def test_summary_tells_gap_and_eigenvalue() -> None:
-    found = run("ms-darts", config=config(SPACE, curvature_images=4))
+    found = run("ms-darts", config=config(curvature_cases=4))
     summary = found.summary
     gap = summary["supernet_accuracy"] - summary["discretized_accuracy"]
     assert summary["discretization_gap"] == pytest.approx(gap)
@@ -170,7 +202,7 @@ def test_summary_tells_gap_and_eigenvalue() -> None:
 
 
 def test_measuring_the_curvature_changes_nothing_else() -> None:
-    plain, measured = run("ms-darts", "s4"), run("ms-darts", "s4", config=config("s4", curvature_images=4))
+    plain, measured = run("ms-darts", "s4"), run("ms-darts", "s4", config=config(curvature_cases=4))
     assert plain.history == measured.history
     assert plain.summary.items() <= measured.summary.items()
 
@@ -178,10 +210,10 @@ def test_measuring_the_curvature_changes_nothing_else() -> None:
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_any_strategy_stops_early_and_goes_back_to_an_earlier_alpha(name: str) -> None:
     rule = EigenvalueRise(window=1, threshold=1e-6, minimum_epochs=0)
-    found = run(name, config=config(SPACE, epochs=9, curvature_images=4), early_stopping=rule)
+    found = run(name, config=config(epochs=9, curvature_cases=4), early_stopping=rule)
     assert (len(found.history), found.epoch) == (2, 1)
     assert all("hessian_eigenvalue" in row for row in found.history)
-    mix = STRATEGIES[name](search_space(SPACE), 2).mix({"cell": found.alphas["cell"][0]})
+    mix = STRATEGIES[name](search_space(SPACE), 2).mix(found.alphas[0])
     assert found.genotype == discretize(search_space(SPACE), mix)
 
 
@@ -214,8 +246,8 @@ def test_a_table_adds_accuracy_and_rank_of_every_genotype() -> None:
 
     table = Benchmark(Table({f"cell {count}": float(count) for count in range(7)}))
     found = run("darts", benchmark=table)
-    for row, rows in zip(found.history, found.alphas["cell"], strict=True):
-        convolutions = sum(ops[column] == "nor_conv_3x3" for column in rows.argmax(dim=1).tolist())
+    for row, alphas in zip(found.history, found.alphas, strict=True):
+        convolutions = sum(ops[column] == "nor_conv_3x3" for column in alphas["cell"].argmax(dim=1).tolist())
         assert row["tabulated_accuracy"] == convolutions
         assert row["tabulated_rank"] == 7 - convolutions
 
@@ -229,7 +261,7 @@ def test_a_flat_kernel_is_told_to_the_listener_once() -> None:
 
 def test_a_loss_that_is_not_finite_ends_the_search() -> None:
     with pytest.raises(Diverged, match="epoch 1"):
-        run("darts", config=config(SPACE, learning_rate=1e300))
+        run("darts", config=config(learning_rate=1e300))
 
 
 @pytest.mark.parametrize("space", ["s1", "s5", "nasbench201"])
@@ -244,7 +276,7 @@ def test_the_network_holds_no_architecture_parameters_and_takes_any_size(space: 
     objective = BatchObjective(free, supernet, torch.randn(4, 1, 9, 11), torch.arange(4))
     params, before = dict(supernet.named_parameters()), strategy.alphas()
     strategy.start_epoch(0)
-    strategy.step(params, objective, objective, Descent(0.1, 0.9, 0.0, {}))
+    strategy.step(Step(params, objective, objective, lambda: Descent(0.1, 0.9, 0.0, {})))
     assert all((strategy.alphas()[group] != rows).any() for group, rows in before.items())
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.errors import InvalidInput
-from models.search.gradients import Descent, unrolled
+from models.search.gradients import Descent, Joint, Pathwise, Step, unrolled
 from models.search.smoothing import MeanShift, MeanShiftConfig, Perturbation, PerturbationConfig
 from models.search.strategies import AlphaConfig, Alternating, row_entropy, sigmoid
 from models.training.seeds import generator
@@ -71,7 +71,7 @@ def test_darts_moves_alpha_by_adam_then_hands_over_its_softmax() -> None:
     alpha = found.alphas()
     adam = Adam(alpha)
     for _ in range(3):
-        mix = found.step(params, train, valid, DESCENT)
+        mix = found.step(Step(params, train, valid, lambda: DESCENT)).mix
         alpha = adam.step(alpha, gradient_at(alpha, lambda at: valid(params, softmax(at))))
         assert_same(found.alphas(), alpha)
         assert_same(dict(mix), softmax(alpha))
@@ -80,7 +80,7 @@ def test_darts_moves_alpha_by_adam_then_hands_over_its_softmax() -> None:
 
 def test_second_order_moves_alpha_by_the_gradient_through_the_step_of_the_weights() -> None:
     params, train, valid = weights(), ToyObjective(1), ToyObjective(2)
-    found = strategy(gradient=unrolled)
+    found = strategy(estimator=Pathwise(unrolled))
     alpha = found.alphas()
 
     def ahead(at: dict[str, Tensor]) -> Tensor:
@@ -88,7 +88,7 @@ def test_second_order_moves_alpha_by_the_gradient_through_the_step_of_the_weight
         moved = [w - 0.1 * (g + 3e-4 * w) for w, g in zip(params.values(), gradients, strict=True)]
         return valid(dict(zip(params, moved, strict=True)), softmax(at))
 
-    found.step(params, train, valid, DESCENT)
+    found.step(Step(params, train, valid, lambda: DESCENT))
     exact = gradient_at(alpha, ahead)
     for group, rows in found.alpha.items():
         torch.testing.assert_close(rows.grad, exact[group], rtol=1e-4, atol=1e-4)
@@ -97,10 +97,17 @@ def test_second_order_moves_alpha_by_the_gradient_through_the_step_of_the_weight
 
 def test_single_level_moves_both_from_the_same_point_on_the_same_batch() -> None:
     params, train = weights(), ToyObjective(1)
-    found = strategy(simultaneous=True, relaxation=sigmoid)
+    found = strategy(estimator=Joint(), relaxation=sigmoid)
     alpha = found.alphas()
-    mix = found.step(params, train, train, DESCENT)
-    assert_same(dict(mix), strengths(alpha))
+    update = found.step(Step(params, train, train, lambda: DESCENT))
+    assert_same(dict(update.mix), strengths(alpha))
+    assert update.weights is not None
+    train(params, strengths(alpha)).backward()
+    assert_same(
+        dict(update.weights.gradients),
+        {name: weight.grad for name, weight in params.items() if weight.grad is not None},
+    )
+    assert train.passes == 2, "one pass of the strategy, one of this test"
     expected = Adam(alpha).step(alpha, gradient_at(alpha, lambda at: train(params, strengths(at))))
     assert_same(found.alphas(), expected)
 
@@ -182,7 +189,7 @@ def test_alpha_stays_during_warm_up_while_smoothing_works() -> None:
     for epoch in range(3):
         found.start_epoch(epoch)
         assert found.needs_valid() == (epoch == 2)
-        mix = found.step(params, ToyObjective(1), ToyObjective(2), DESCENT)
+        mix = found.step(Step(params, ToyObjective(1), ToyObjective(2), lambda: DESCENT)).mix
         assert (found.report()["architecture_loss"] is None) == (epoch < 2)
         moved = sum(float((mix[group] - found.mix()[group]).detach().square().sum()) for group in mix) ** 0.5
         assert found.report()["movement"] == pytest.approx(moved)
@@ -212,6 +219,12 @@ def test_smoothing_refuses_sigmoid_weights() -> None:
     smoothing = Perturbation(PerturbationConfig(), 3, generator(0, "smoothing"))
     with pytest.raises(InvalidInput, match="needs softmax"):
         strategy(smoothing=smoothing, relaxation=sigmoid)
+
+
+def test_smoothing_refuses_to_share_a_pass_with_alpha() -> None:
+    smoothing = Perturbation(PerturbationConfig(), 3, generator(0, "smoothing"))
+    with pytest.raises(InvalidInput, match="a pass of its own"):
+        strategy(smoothing=smoothing, estimator=Joint())
 
 
 @pytest.mark.parametrize(

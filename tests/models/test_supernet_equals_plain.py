@@ -13,8 +13,9 @@ from torch import Tensor
 from benchmarks.plain import PlainSupernet, copy_weights, pairs, probe, project
 from models.images.spaces import SPACES
 from models.images.supernet import Supernet
-from models.images.task import BatchObjective, ImageTask
+from models.images.task import ImageTask
 from models.search import mean_shift
+from models.search.objective import BatchObjective
 
 SIZE = {"channels": 4, "cells": 3}
 IMAGES, CLASSES = 4, 5

@@ -3,32 +3,33 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.images.batches import batches
-from models.images.evaluate import evaluate
-from models.images.retrain import TrainConfig, TrainResult, train
+from models.images.batches import BatchStream, batches
+from models.images.retrain import Classification, RetrainConfig, Retraining, Trained
 from models.search.discretize import discretize
 from models.search.strategies import AlphaConfig, Alternating
+from models.training.evaluation import evaluate
 from models.training.events import EpochEnd, Event, State
+from models.training.loop import run
 from models.training.seeds import generator
 from tests.models.test_search import Interrupted, copied
 from tests.models.tiny import PREPROCESS, loaders, split, task
 
 
-def trained(space: str, **arguments: object) -> tuple[TrainResult, torch.nn.Module]:
+def trained(space: str, **arguments: object) -> tuple[Trained, torch.nn.Module]:
     free = task(space)
     alphas = Alternating(free.space, AlphaConfig(), generator(0, "alpha"))
     network = free.network(discretize(free.space, alphas.mix()), channels=4, cells=3)
     stream = loaders(images=12).train
+    assert isinstance(stream, BatchStream)
     held_out = split(12, 3)
-    found = train(
+    program = Retraining(
         network,
         stream,
         lambda: batches(held_out, 5, PREPROCESS),
-        TrainConfig(epochs=4, learning_rate=0.1),
+        RetrainConfig(epochs=4, learning_rate=0.1),
         generator(0, "drop path"),
-        **arguments,  # pyright: ignore[reportArgumentType]
     )
-    return found, network
+    return run(program, **arguments), network  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("space", ["s2", "nasbench201"])
@@ -37,8 +38,8 @@ def test_the_weights_kept_are_those_of_the_best_validation_accuracy(space: str) 
     found, network = trained(space)
     accuracies = [row["valid_accuracy"] for row in found.history]
     assert found.best_epoch == 1 + accuracies.index(max(accuracies))  # pyright: ignore[reportArgumentType]
-    score = evaluate(network, lambda x: network(x)[0], batches(split(12, 3), 5, PREPROCESS))
-    assert score.accuracy == max(accuracies)  # pyright: ignore[reportArgumentType]
+    score = evaluate(network, lambda x: network(x)[0], batches(split(12, 3), 5, PREPROCESS), Classification())
+    assert score["accuracy"] == max(accuracies)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("space", ["s2", "nasbench201"])

@@ -9,13 +9,19 @@ import torch
 from torch import Tensor
 
 from models.images.batches import Batch, BatchStream, Preprocess, Split, batches
+from models.images.benchmark import Benchmark
+from models.images.search import SupernetConfig, image_search
 from models.images.spaces import search_space
-from models.images.task import BatchObjective, ImageTask
-from models.search.gradients import unrolled
-from models.search.program import Loaders, SearchConfig
+from models.images.task import ImageTask
+from models.search.early_stopping import EarlyStopping
+from models.search.gradients import Joint, Pathwise, unrolled
+from models.search.objective import BatchObjective
+from models.search.program import Found, Loaders, SearchConfig
 from models.search.smoothing import MeanShift, MeanShiftConfig, Perturbation, PerturbationConfig
 from models.search.spaces import SearchSpace
-from models.search.strategies import AlphaConfig, Alternating, sigmoid
+from models.search.strategies import AlphaConfig, Alternating, Strategy, sigmoid
+from models.training.events import Listener, State, silent
+from models.training.loop import run
 from models.training.seeds import generator
 
 CLASSES, SIDE, BATCH = 3, 8, 4
@@ -39,16 +45,16 @@ def _shifted(space: SearchSpace, epochs: int, config: MeanShiftConfig, **argumen
 
 STRATEGIES: Mapping[str, Callable[[SearchSpace, int], Alternating]] = {
     "darts": alternating,
-    "darts-2nd": lambda space, epochs: alternating(space, epochs, gradient=unrolled),
+    "darts-2nd": lambda space, epochs: alternating(space, epochs, estimator=Pathwise(unrolled)),
     "sdarts-rs": lambda space, epochs: _perturbed(space, epochs, steps=0),
     "sdarts-adv": lambda space, epochs: _perturbed(space, epochs, steps=7),
     "ms-darts": lambda space, epochs: _shifted(space, epochs, MeanShiftConfig()),
     "ms-darts-auto": lambda space, epochs: _shifted(
         space, epochs, MeanShiftConfig(bandwidth="auto", sign=-1, temperature=0.1)
     ),
-    "single-level": lambda space, epochs: alternating(space, epochs, simultaneous=True),
+    "single-level": lambda space, epochs: alternating(space, epochs, estimator=Joint()),
     "single-level-sigmoid": lambda space, epochs: alternating(
-        space, epochs, simultaneous=True, relaxation=sigmoid
+        space, epochs, estimator=Joint(), relaxation=sigmoid
     ),
 }
 
@@ -95,17 +101,53 @@ def task(space: str) -> ImageTask:
     return ImageTask(search_space(space), (SIDE, SIDE, 3), CLASSES, seed=0, stages=stages)
 
 
-def config(space: str, **changes: Any) -> SearchConfig:
-    cells = 1 if space == "nasbench201" else 3
-    return SearchConfig(**{"channels": 2, "cells": cells, "epochs": 2, "curvature_images": 0, **changes})
+def config(**changes: Any) -> SearchConfig:
+    return SearchConfig(**{"epochs": 2, "curvature_cases": 0, **changes})
+
+
+SMALLEST = config()
+
+
+def size(space: str, channels: int = 2) -> SupernetConfig:
+    return SupernetConfig(channels, cells=1 if space == "nasbench201" else 3)
+
+
+def search(
+    name: str,
+    space: str,
+    config: SearchConfig = SMALLEST,
+    *,
+    strategy: Strategy | None = None,
+    data: Loaders | None = None,
+    early_stopping: EarlyStopping | None = None,
+    benchmark: Benchmark | None = None,
+    on_event: Listener = silent,
+    resume: State | None = None,
+) -> Found:
+    """A whole search with a named strategy, or with one of the caller's own."""
+    program = image_search(
+        task(space),
+        strategy or STRATEGIES[name](search_space(space), 2),
+        data or loaders(single=name.startswith("single")),
+        config,
+        size(space),
+        early_stopping=early_stopping,
+        benchmark=benchmark,
+    )
+    return run(program, on_event=on_event, resume=resume)
+
+
+def stacked(found: Found) -> dict[str, Tensor]:
+    """Group -> the architecture parameters of all epochs (epochs, edges, operations)."""
+    return {group: torch.stack([alphas[group] for alphas in found.alphas]) for group in found.alphas[0]}
 
 
 def objectives(
     space: str, channels: int = 2
 ) -> tuple[ImageTask, BatchObjective, BatchObjective, dict[str, Tensor]]:
     """Task, train and validation objective of one batch each on one supernet, and its weights."""
-    tiny, size = task(space), config(space)
-    supernet = tiny.supernet(channels=channels, cells=size.cells)
+    tiny = task(space)
+    supernet = tiny.supernet(channels=channels, cells=size(space).cells)
     data = loaders()
     assert data.architecture is not None
     train = BatchObjective(tiny, supernet, *next(data.train))

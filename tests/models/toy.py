@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from models.search.objective import Mix, Params
+from models.search.objective import Mix, Params, Pass, leaves
 from models.search.spaces import Edge, SearchSpace
 
 SPACE = SearchSpace(
@@ -30,9 +30,10 @@ class ToyObjective:
         self.a, self.b, self.c = (
             torch.randn(shape, generator=source, dtype=torch.float64) for shape in ((6, 5), (6, 10), (3, 10))
         )
-        self.probes = 0
+        self.probes = self.passes = 0
 
     def __call__(self, params: Params, mix: Mix) -> Tensor:
+        self.passes += 1
         flat = torch.cat([mix["one"].flatten(), mix["two"].flatten()])
         return torch.sin(self.a @ params["w"] + self.b @ flat).sum() + (params["v"] @ self.c @ flat) ** 2
 
@@ -43,6 +44,16 @@ class ToyObjective:
         self.probes += 1
         with torch.no_grad():
             return torch.stack([self.evaluated(params, mix) for mix in mixes])
+
+    def joint_pass(self, params: Params, mix: Mix) -> tuple[Pass, dict[str, Tensor]]:
+        params, mix = leaves(params), leaves(mix)
+        loss = self(params, mix)
+        loss.backward()
+
+        def gradients(of: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tensor.grad for name, tensor in of.items() if tensor.grad is not None}
+
+        return Pass(loss.detach(), None, gradients(params)), gradients(mix)
 
 
 def weights(seed: int = 7) -> dict[str, Tensor]:

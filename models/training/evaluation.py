@@ -1,0 +1,70 @@
+"""Measuring a network on many batches: mean loss, and the means of whatever else the task measures per case."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from models.training.distributed import dealt, sums
+
+Batch = tuple[Any, Tensor]  # the network's input, and the targets (cases, ...)
+
+
+class Criterion(Protocol):
+    """What is minimized, and what is measured beside it."""
+
+    def loss(self, output: Any, target: Tensor) -> Tensor:
+        """The mean loss of a batch, a scalar with gradients."""
+        ...
+
+    def measures(self, output: Any, target: Tensor) -> Mapping[str, Tensor]:
+        """Name -> the sum over the cases of a batch, such as "accuracy" -> the number of right answers."""
+        ...
+
+
+class Tally:
+    """Sums of the loss and the measures of many batches, kept on the device: nothing waits for them before ``means``."""
+
+    def __init__(self) -> None:
+        self.totals: dict[str, Tensor | float] = {}
+        self.cases = 0
+
+    def add(self, loss: Tensor, measures: Mapping[str, Tensor], cases: int) -> None:
+        """Adds one batch: its mean loss, the sums of its measures, and its number of cases."""
+        values = {"loss": loss.detach() * cases, **{name: value.detach() for name, value in measures.items()}}
+        for name, value in values.items():
+            self.totals[name] = self.totals.get(name, 0.0) + value
+        self.cases += cases
+
+    def means(self, prefix: str = "") -> dict[str, float]:
+        """Name -> mean per case, over all processes; ``prefix`` goes in front of each name."""
+        *totals, cases = sums(*self.totals.values(), self.cases)
+        return {f"{prefix}{name}": total / cases for name, total in zip(self.totals, totals, strict=True)}
+
+
+@torch.no_grad()
+def evaluate(
+    module: nn.Module, output: Callable[[Any], Any], batches: Iterable[Batch], criterion: Criterion
+) -> dict[str, float]:
+    """Mean loss and measures in evaluation mode; ``output`` maps a batch's input to the output of ``module``."""
+    tally = Tally()
+    with evaluating(module):
+        for x, target in dealt(batches):
+            answer = output(x)
+            tally.add(criterion.loss(answer, target), criterion.measures(answer, target), len(target))
+    return tally.means()
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Puts the module into evaluation mode within the block."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
