@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from stages.images.sources import SPLITS, read_source
 
 from benchmarks import _machine
 from models.images.batches import BatchStream, Preprocess, Split, batches
@@ -22,7 +23,6 @@ from models.training.events import Event, Notice
 from models.training.seeds import generator
 from stages import prepare, retrain
 from stages.images.data import EVALUATION_BATCH, Data, device
-from stages.images.sources import SPLITS, read_source
 from stages.params import DataParams, Params
 from stages.plumbing.checkpoint import key
 from stages.plumbing.files import sha256_of

@@ -30,7 +30,8 @@ from benchmarks._stability_report import picture, ratio, report
 from benchmarks._trial import Job, Run, carry_out, read
 from stages.errors import UserError
 from stages.images.data import device
-from stages.params import Params, load
+from stages.params import Params
+from stages.plumbing.settings import load
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

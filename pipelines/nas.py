@@ -34,7 +34,7 @@ from pipelines.process import run_stage
 from pipelines.summary import publish
 from pipelines.workspace import save_experiment, workspace
 from stages.errors import UserError
-from stages.params import PARAMS_FILE, load
+from stages.plumbing.settings import PARAMS_FILE, load
 
 GPU_LIMIT = "MSDARTS_GPU_LIMIT"  # name of the global concurrency limit that guards this worker's GPU
 LEASE = 60.0  # seconds after which the GPU of a flow run that died is free again

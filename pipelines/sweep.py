@@ -46,7 +46,7 @@ from pipelines.trials import (
 )
 from pipelines.workspace import WORKSPACES, save_experiment, workspace
 from stages.errors import MachineError, UserError
-from stages.params import PARAMS_FILE, load
+from stages.plumbing.settings import PARAMS_FILE, load
 
 WORKERS = 2  # trials at once, where nobody says otherwise
 SHORT = 10  # a short retraining has this part of the epochs of a full one

@@ -20,9 +20,9 @@ from prefect.artifacts import create_markdown_artifact
 
 from pipelines.summary import embedded, mlflow_page
 from pipelines.trials import SEED, RankBy, Result, Trial
-from stages.params import PARAMS_FILE, load
 from stages.plumbing.files import REGISTRY, RETRAIN, read_json, write_rows
 from stages.plumbing.runtime import PIPELINE
+from stages.plumbing.settings import PARAMS_FILE, load
 from stages.plumbing.tracking import client, ending, experiment_id, git_commit, reported, tracking_uri
 
 matplotlib.use("Agg")

@@ -22,8 +22,8 @@ from pipelines.graph import Stage, up_to_date
 from pipelines.nas import execute_all
 from pipelines.workspace import experiment_name, workspace
 from stages.errors import UserError
-from stages.params import load
 from stages.plumbing.files import RETRAIN, SEARCH, read_json
+from stages.plumbing.settings import load
 
 SEED = "search.seed"
 EPOCHS = "retrain.epochs"

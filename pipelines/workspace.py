@@ -24,8 +24,8 @@ from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
 from stages.errors import UserError
-from stages.params import PARAMS_FILE, load, read, replace
 from stages.plumbing.runtime import STATE
+from stages.plumbing.settings import PARAMS_FILE, load, read, replace
 
 WORKSPACES = Path(".dvc/tmp/exps/flows")  # where stages know that results belong to the project around it
 _LOCK_FILE = "dvc.lock"

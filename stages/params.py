@@ -1,20 +1,14 @@
-"""params.yaml, validated as a whole before any stage works: a typing error costs a second, not a night."""
+"""The sections of params.yaml that tasks share; a task's schema (stages/NAME/params.py) narrows and extends them.
+
+``Section.active`` leaves out what the other settings make meaningless. Checkpoints, tracking and sweeps see active settings only.
+"""
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
-from stages.errors import UserError
-
-PARAMS_FILE = Path("params.yaml")
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
@@ -25,23 +19,38 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
-class Section(BaseModel):
+class Section(BaseModel, frozen=True):
     """A section of params.yaml: no unknown keys, no silent conversions, immutable."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    def inactive(self) -> Collection[str]:
+        """The keys (dotted, below this section) that have no effect under the section's other settings."""
+        return ()
+
+    def active(self) -> dict[str, Any]:
+        """The section without its inactive keys; subsections that are left empty go too."""
+        content = self.model_dump(mode="json")
+        for key in self.inactive():
+            *path, name = key.split(".")
+            node = content
+            for part in path:
+                node = node[part]
+            node.pop(name)
+        return {name: value for name, value in content.items() if value != {}}
 
 
-class DataParams(Section):
-    name: Literal["digits", "cifar10", "cifar100", "svhn", "fashion_mnist", "npz", "imagefolder"]
+class DataParams(Section, frozen=True):
+    name: str
     root: str
-    image_size: Count | None
-    mirror: bool | Literal["auto"]
-    valid_fraction: Fraction
-    test_fraction: Fraction
     seed: Seed
 
 
-class WeightsParams(Section):
+class TrainParams(Section, frozen=True):
+    devices: Count
+
+
+class WeightsParams(Section, frozen=True):
     learning_rate: Positive
     learning_rate_end: NotNegative
     momentum: Share
@@ -49,13 +58,13 @@ class WeightsParams(Section):
     gradient_clip: Positive
 
 
-class AlphaParams(Section):
+class AlphaParams(Section, frozen=True):
     learning_rate: Positive
     weight_decay: NotNegative
     warmup_epochs: Natural
 
 
-class MeanShiftParams(Section):
+class MeanShiftParams(Section, frozen=True):
     samples: Count
     iterations: Count
     bandwidth: Positive | Literal["auto"]
@@ -65,81 +74,77 @@ class MeanShiftParams(Section):
     temperature: Positive
 
 
-class PerturbationParams(Section):
+class PerturbationParams(Section, frozen=True):
     radius_start: NotNegative
     radius_end: NotNegative
     steps: Count
 
 
-class SingleLevelParams(Section):
+class SingleLevelParams(Section, frozen=True):
     relaxation: Literal["softmax", "sigmoid"]
 
 
-class EarlyStoppingParams(Section):
+class EarlyStoppingParams(Section, frozen=True):
     watch: Literal["none", "eigenvalue", "skip_connections"]
     window: Count
     threshold: Positive
     limit: Natural
 
+    def inactive(self) -> Collection[str]:
+        keys = {"eigenvalue": ("limit",), "skip_connections": ("window", "threshold")}
+        return keys.get(self.watch, ("window", "threshold", "limit"))
 
-class TrainParams(Section):
-    devices: Count
 
+class SearchParams(Section, frozen=True):
+    """The search of any task: the family's strategies and their settings. Tasks add spaces and sizes."""
 
-class SearchParams(Section):
     strategy: Literal["ms-darts", "darts", "darts-2nd", "sdarts-rs", "sdarts-adv", "single-level"]
-    space: Literal["s1", "s2", "s3", "s4", "s5", "nasbench201"]
+    space: str
     seed: Seed
     epochs: Count
-    images: Annotated[int, Field(ge=4)] | None
     batch_size: Annotated[int, Field(ge=2)]
-    channels: Count
-    cells: Count
-    stages: Annotated[int, Field(ge=1, le=4)]
-    exclude_none: bool
-    cutout: Natural | Literal["auto"]
     weights: WeightsParams
     alpha: AlphaParams
     mean_shift: MeanShiftParams
     perturbation: PerturbationParams
     single_level: SingleLevelParams
     early_stopping: EarlyStoppingParams
-    curvature_images: Natural
-    compile: bool
-    benchmark_table: str | None
+
+    def inactive(self) -> Collection[str]:
+        used = {
+            "ms-darts": "mean_shift",
+            "sdarts-rs": "perturbation",
+            "sdarts-adv": "perturbation",
+            "single-level": "single_level",
+        }.get(self.strategy)
+        keys = [
+            f"{name}.{key}"
+            for name in ("mean_shift", "perturbation", "single_level")
+            if name != used
+            for key in type(getattr(self, name)).model_fields
+        ]
+        if self.strategy == "sdarts-rs":
+            keys.append("perturbation.steps")
+        return [*keys, *(f"early_stopping.{key}" for key in self.early_stopping.inactive())]
 
 
-class DiscretizeParams(Section):
+class DiscretizeParams(Section, frozen=True):
     epoch: Literal["last", "best"]
 
 
-class RetrainParams(Section):
+class RetrainParams(Section, frozen=True):
     seed: Seed
     epochs: Count
     batch_size: Annotated[int, Field(ge=2)]
-    channels: Count
-    cells: Count
-    stages: Annotated[int, Field(ge=1, le=4)]
-    learning_rate: Positive
-    momentum: Share
-    weight_decay: NotNegative
-    gradient_clip: Positive
-    drop_path: Share
-    cutout: Natural
-    label_smoothing: Share
-    auxiliary_weight: NotNegative
 
 
-class ExportParams(Section):
-    opset: Annotated[int, Field(ge=18, le=23)]  # below 18 the exporter silently converts nothing
-    latency_repeats: Count
-    int8_images: Natural
+class ExportParams(Section, frozen=True):
     seed: Seed
 
 
-class RegistryParams(Section):
+class RegistryParams(Section, frozen=True):
     name: Annotated[str, Field(min_length=1, pattern=r"^[^/:'\"]+$")]
-    min_gain: Share
+    min_gain: NotNegative
     significance: Fraction | None
     max_difference: Positive
     max_latency_ms: Positive | None
@@ -147,13 +152,14 @@ class RegistryParams(Section):
     max_int8_drop: Share
 
 
-class ReportParams(Section):
+class ReportParams(Section, frozen=True):
     examples: Natural
 
 
-class Params(Section):
+class Params(Section, frozen=True):
     """All of params.yaml."""
 
+    task: str
     data: DataParams
     train: TrainParams
     search: SearchParams
@@ -164,8 +170,22 @@ class Params(Section):
     report: ReportParams
     serve: dict[str, Any] | None = None  # the server's, which checks it
 
+    def section(self, name: str) -> Section:
+        """One of the sections by its name."""
+        section = getattr(self, name)
+        assert isinstance(section, Section), name
+        return section
+
+    def active_keys(self) -> set[str]:
+        """The dotted keys of all active settings."""
+        found: set[str] = set()
+        for name in type(self).model_fields:
+            if isinstance(section := getattr(self, name), Section):
+                found |= set(_keys(section.active(), f"{name}."))
+        return found
+
     @model_validator(mode="after")
-    def _across_keys(self) -> Params:
+    def _across_keys_of_all_tasks(self) -> Params:
         if self.search.alpha.warmup_epochs >= self.search.epochs and self.search.epochs > 1:
             raise ValueError(
                 f"search.alpha.warmup_epochs is {self.search.alpha.warmup_epochs}; it must be less than"
@@ -175,131 +195,13 @@ class Params(Section):
             if size.batch_size % self.train.devices:
                 raise ValueError(
                     f"{section}.batch_size is {size.batch_size}; it should be a multiple of train.devices"
-                    f" ({self.train.devices}), each of which takes an equal share of every batch"
+                    f" ({self.train.devices}), each of which takes an equal part of every batch"
                 )
-            if self.search.space != "nasbench201" and size.cells < 3:
-                raise ValueError(
-                    f"{section}.cells is {size.cells}; it should be 3 or more, or no cell is a normal one"
-                )
-            if self.search.space != "nasbench201" and size.stages != 3:
-                raise ValueError(
-                    f"{section}.stages is {size.stages}; it should be 3 in all spaces but nasbench201"
-                )
-        if self.search.benchmark_table is not None and self.search.space != "nasbench201":
-            raise ValueError(
-                f"search.benchmark_table is set, but search.space is {self.search.space}; it should be null, for the"
-                " table is of nasbench201"
-            )
-        if self.data.valid_fraction + self.data.test_fraction >= 1:
-            raise ValueError(
-                f"data.valid_fraction and data.test_fraction are {self.data.valid_fraction} and"
-                f" {self.data.test_fraction}; together they must leave images to train on (be less than 1)"
-            )
         return self
 
 
-def load(path: Path = PARAMS_FILE, changes: Mapping[str, Any] | None = None) -> Params:
-    """Reads the file, with the values of some keys (``search.seed``) replaced, and validates all of it.
-
-    Raises UserError with one line for every mistake in it.
-    """
-    content = read(path)
-    for key, value in (changes or {}).items():
-        replace(content, key, value)
-    try:
-        return Params.model_validate(content)
-    except ValidationError as error:
-        where = f"{path}, with the changes asked for" if changes else path
-        raise UserError(f"{where}: {'; '.join(_messages(error))}") from None
-
-
-def read(path: Path, typ: Literal["safe", "rt"] = "safe") -> dict[str, Any]:
-    """The file's sections, not validated; "rt" keeps comments for writing it again. Raises UserError."""
-    try:
-        content = YAML(typ=typ).load(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} is not in {Path.cwd()}; run stages from the project's folder") from None
-    except MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path}{line} is not valid YAML: {error.problem}") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise UserError(
-            f"{path} must hold the sections {', '.join(Params.model_fields)}; it holds {content!r}"
-        )
-    return content
-
-
-def replace(content: dict[str, Any], key: str, value: Any) -> None:
-    """Sets a dotted key. Raises UserError when what holds it is no section."""
-    *sections, name = key.split(".")
-    node: Any = content
-    for section in sections:
-        node = node.setdefault(section, {}) if isinstance(node, dict) else None
-    if not isinstance(node, dict):
-        raise UserError(f"{key} is unknown; {'.'.join(sections)} is a value, not a section")
-    node[name] = value
-
-
-def _messages(error: ValidationError) -> list[str]:
-    """One message a key: what a key of several types should be is joined by "or"."""
-    expected: dict[str, list[str]] = {}
-    messages, suggested = [], set()
-    for detail in sorted(error.errors(), key=lambda detail: detail["type"] == "missing"):
-        location = _without_union_branches(detail["loc"])
-        key = ".".join(map(str, location))
-        match detail["type"]:
-            case "extra_forbidden":
-                meant, hint = _suggestion(location)
-                suggested.add(meant)
-                messages.append(f"{key} is unknown; {hint}")
-            case "missing" if key not in suggested:
-                messages.append(f"{key} is missing; add it, as in the params.yaml that came with the project")
-            case "missing":
-                pass  # written with a typing error, which has its message
-            case "value_error":
-                messages.append(detail["msg"].removeprefix("Value error, "))
-            case _:
-                wish = re.sub(r"^\w+ should ", "", detail["msg"])
-                expected.setdefault(f"{key} is {detail['input']!r}", []).append(wish)
-    return messages + [f"{what}; it should {' or '.join(wishes)}" for what, wishes in expected.items()]
-
-
-def _without_union_branches(location: Sequence[str | int]) -> list[str | int]:
-    """The location without the union branches pydantic adds below a key that is no section."""
-    kept: list[str | int] = []
-    section: Any = Params
-    for part in location:
-        kept.append(part)
-        field = section.model_fields.get(part)
-        if field is None or not (
-            isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-        ):
-            break
-        section = field.annotation
-    return kept
-
-
-def _suggestion(location: Sequence[str | int]) -> tuple[str | None, str]:
-    """The key that was meant, if there is one near, and the hint: in the same section, else anywhere."""
-    section: Any = Params
-    for part in location[:-1]:
-        section = section.model_fields[part].annotation
-    wrong, prefix = str(location[-1]), "".join(f"{part}." for part in location[:-1])
-    if close := difflib.get_close_matches(wrong, section.model_fields, n=1, cutoff=0.5):
-        return f"{prefix}{close[0]}", f"did you mean {prefix}{close[0]}?"
-    everywhere = {key.rsplit(".", 1)[-1]: key for key in _keys(Params)}
-    if wrong in everywhere:
-        return everywhere[wrong], f"did you mean {everywhere[wrong]}?"
-    return None, f"{prefix.rstrip('.') or 'the file'} has {', '.join(section.model_fields)}"
-
-
-def _keys(section: Any, prefix: str = "") -> list[str]:
-    keys = []
-    for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            keys += _keys(field.annotation, f"{prefix}{name}.")
-        else:
-            keys.append(f"{prefix}{name}")
-    return keys
+def _keys(content: dict[str, Any], prefix: str) -> list[str]:
+    found: list[str] = []
+    for name, value in content.items():
+        found += _keys(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
+    return found

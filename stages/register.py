@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from stages.errors import UserError
 from stages.images.scores import Scores, TestSet, answers, calibration, read_test_set, score
-from stages.params import PARAMS_FILE, Params, RegistryParams
+from stages.params import Params, RegistryParams
 from stages.plumbing.files import (
     CARD,
     DATA,
@@ -44,6 +44,7 @@ from stages.plumbing.files import (
     write_text,
 )
 from stages.plumbing.runtime import run
+from stages.plumbing.settings import PARAMS_FILE
 from stages.plumbing.tracking import (
     StageRun,
     client,

@@ -20,6 +20,7 @@ from models.training.distributed import parallel, share, whole
 from models.training.evaluation import Tally, evaluate
 from models.training.events import Listener, Row, State
 from models.training.schedules import cosine
+from models.training.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,6 @@ class RetrainConfig:
     drop_path: float = 0.2  # probability in the last epoch; rises linearly from 0
     label_smoothing: float = 0.0
     auxiliary_weight: float = 0.4
-
-
-@dataclass(frozen=True)
-class Trained:
-    """``weights`` are those after ``best_epoch``, the first epoch of the highest validation accuracy."""
-
-    history: Sequence[Row]
-    weights: dict[str, Tensor]
-    best_epoch: int
 
 
 @dataclass(frozen=True)
@@ -70,7 +62,7 @@ class _Best:
 class Retraining:
     """The training of a found network, which is on its device already, as a program of the training loop.
 
-    When the training has ended, the network holds the best weights.
+    The result is the first epoch of the highest validation accuracy; the network holds its weights when the training has ended.
     """
 
     remedy = "lower retrain.learning_rate"
@@ -157,7 +149,13 @@ class Retraining:
 
     def result(self, history: Sequence[Row], on_event: Listener) -> Trained:
         self.network.load_state_dict(self.best.weights)
-        return Trained(history, self.best.weights, self.best.epoch)
+        weights = {name: weight for name, weight in self.best.weights.items() if not _is_auxiliary(name)}
+        return Trained(history, weights, self.best.epoch)
+
+
+def _is_auxiliary(name: str) -> bool:
+    """Whether a weight is the auxiliary head's, which has a part in training only."""
+    return name.startswith("auxiliary.")
 
 
 def drop_path_factors(

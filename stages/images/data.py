@@ -1,73 +1,52 @@
-"""The prepared data set, as the later stages read it."""
+"""What prepare has written, as later stages read it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
-from models.images.batches import Preprocess, Split
 from stages.errors import UserError
-from stages.plumbing.files import DATA, read_json
-
-EVALUATION_BATCH = 256  # images at once where there are no gradients
-
-
-@dataclass(frozen=True)
-class Data:
-    """Memory-mapped splits and what data.json says of them."""
-
-    train: Split
-    val: Split
-    test: Split
-    about: dict[str, Any]
-
-    @property
-    def classes(self) -> list[str]:
-        return self.about["classes"]
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels)"""
-        height, width, channels = self.about["image_shape"]
-        return height, width, channels
-
-    def preprocess(self, *, cutout: int, device: torch.device) -> Preprocess:
-        """Random crop by an eighth of the side (4 pixels of 32), mirroring where the data allow it, and cutout."""
-        return Preprocess(
-            mean=tuple(self.about["mean"]),
-            std=tuple(self.about["std"]),
-            padding=min(self.image_shape[:2]) // 8,
-            mirror=self.about["mirror"],
-            cutout=cutout,
-            device=device,
-        )
+from stages.images.params import METRIC
+from stages.plumbing.files import DATA
+from stages.records import DataCard
 
 
-def read_data() -> Data:
-    """The artifacts of the stage prepare. Raises UserError when they are absent or damaged."""
-    about = read_json(DATA / "data.json")
-    return Data(_split("train"), _split("val"), _split("test"), about)
+class ImageCard(DataCard):
+    """data.json: what later stages need to know of the images."""
+
+    classes: list[str]
+    image_shape: tuple[int, int, int]  # height, width, channels
+    mean: list[float]  # per channel, of the training images in [0, 1]
+    std: list[float]
+    mirror: bool  # an image may be mirrored left to right
+
+    def schema_of_a_case(self) -> dict[str, Any]:
+        return {"image_shape": list(self.image_shape), "classes": self.classes}
+
+    def in_words(self) -> str:
+        return f" of {len(self.classes)} classes, {list(self.image_shape)}"
 
 
-def _split(name: str) -> Split:
-    def array(kind: str) -> torch.Tensor:
-        path = DATA / f"{name}_{kind}.npy"
-        try:
-            # Copy on write: the file cannot be changed through the tensor.
-            return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
-        except FileNotFoundError:
-            raise UserError(f"{path} is missing; `dvc repro prepare` makes it") from None
-        except (ValueError, EOFError) as error:
-            raise UserError(
-                f"{path} is damaged ({error}); delete artifacts/data and run `dvc repro`"
-            ) from None
-
-    return Split(array("images"), array("labels"))
+def read_card() -> ImageCard:
+    """data.json. Raises UserError when it is absent or damaged."""
+    return ImageCard.read(DATA / "data.json", METRIC)
 
 
-def device() -> torch.device:
-    """CUDA where there is any (CUDA_VISIBLE_DEVICES chooses), else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def read_split(name: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images (N, height, width, channels) and labels (N,) of a split, memory-mapped.
+
+    The arrays can be written to, which changes no file. Raises UserError when a file is absent or damaged.
+    """
+    return _array(f"{name}_images"), _array(f"{name}_labels")
+
+
+def _array(name: str) -> NDArray[Any]:
+    path = DATA / f"{name}.npy"
+    try:
+        return np.load(path, mmap_mode="c", allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; `dvc repro prepare` makes it") from None
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete {DATA} and run `dvc repro`") from None

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +21,20 @@ from torch import Tensor
 
 from models.training.events import State
 from stages.errors import UserError
+from stages.plumbing.code import code_of, packages_of
 from stages.plumbing.files import sha256_of
 from stages.plumbing.runtime import STATE
 
-_CODE = Path(__file__).parents[2]
 
-
-def key(stage: str, params: dict[str, Any], inputs: dict[str, str]) -> str:
-    """The hash of all that a stage's result depends on: parameters, hashes of inputs, code, PyTorch and its device."""
+def key(stage: str, task: str, params: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """The hash of all that a stage's result depends on: active settings, hashes of inputs, code, packages, kind of device."""
     content = {
+        "task": task,
         "params": params,
         "inputs": inputs,
-        "code": sha256_of(
-            *sorted((_CODE / "models").rglob("*.py")),
-            _CODE / "stages" / f"{stage}.py",
-            _CODE / "stages" / "images" / "data.py",
-        ),
-        "torch": [torch.__version__, torch.cuda.is_available()],
+        "code": sha256_of(*code_of(stage, task)),
+        "packages": packages_of(stage, task),
+        "cuda": torch.cuda.is_available(),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -26,8 +26,9 @@ import psutil
 import torch
 import torch.distributed as dist
 
-from stages.params import Params, load
+from stages.params import Params
 from stages.plumbing.runtime import Interrupted, interruptible, outcome
+from stages.plumbing.settings import load
 
 FAILURE = "failure.json"  # where the first rank that fails says why
 

@@ -12,24 +12,24 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from models.training.events import EpochEnd, Event, Listener, Measuring, Notice, State, StepEnd
+from stages.evaluation import Metric
 from stages.plumbing.checkpoint import Checkpoint
 from stages.plumbing.runtime import Watch
 from stages.plumbing.tracking import StageRun
 
-COLUMNS = ("train_loss", "valid_accuracy")  # of the history, in the line of an epoch
 QUIET = 20.0  # seconds without a line after which a measurement says how far it is
 
 
 @contextlib.contextmanager
 def reporting(
-    stage: str, checkpoint: Checkpoint, tracked: StageRun, resume: State | None
+    stage: str, checkpoint: Checkpoint, tracked: StageRun, resume: State | None, metric: Metric
 ) -> Iterator[Listener]:
     """The listener of a long stage: after each epoch a checkpoint, then metrics, then the line that people see."""
     checkpoint.note(run_id=tracked.id)
     if resume is not None:
         print(f"{stage}: resumes after epoch {len(resume['history'])}", flush=True)
         tracked.rows_missing(resume["history"], "train_loss")
-    with EpochProgress(stage, COLUMNS) as progress:
+    with EpochProgress(stage, ("train_loss", f"valid_{metric.name}")) as progress:
 
         def on_event(event: Event) -> None:
             match event:

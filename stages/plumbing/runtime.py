@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from models.errors import Diverged, InvalidInput
 from stages.errors import MachineError, UserError
-from stages.params import load
+from stages.plumbing.settings import load
 
 STATE = Path(".checkpoints")  # what stages keep between attempts; undeclared, so that DVC leaves it alone
 PIPELINE = STATE / "pipeline.json"  # the MLflow run that the stages of one execution have in common

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import time
 import urllib.error
@@ -26,8 +27,10 @@ from models.training.events import Row
 from stages.errors import MachineError, UserError
 from stages.plumbing.files import sha256_of, write_json
 from stages.plumbing.runtime import PIPELINE, pipeline_process
+from stages.records import DataCard
 
 DEFAULT_EXPERIMENT = "msdarts"
+_NOT_IN_NAMES = r"[^a-zA-Z0-9_. -]"  # of metrics in MLflow
 
 
 def project_folder() -> Path:
@@ -113,15 +116,15 @@ class StageRun:
         with reported():
             self.mlflow.log_batch(self.id, params=flat)
 
-    def dataset(self, about: Mapping[str, Any], source: str) -> None:
-        """Logs the data set: name, hash, where from, counts and classes."""
+    def dataset(self, card: DataCard, source: str) -> None:
+        """Logs the data set: name, hash, where from, counts, and what a case looks like."""
         dataset = Dataset(
-            name=about["name"],
-            digest=about["sha256"][:36],
+            name=card.name,
+            digest=card.sha256[:36],
             source_type="local",
             source=json.dumps({"uri": source}),
-            schema=json.dumps({"image_shape": about["image_shape"], "classes": about["classes"]}),
-            profile=json.dumps(about["counts"]),
+            schema=json.dumps(card.schema_of_a_case()),
+            profile=json.dumps(card.counts),
         )
         with reported():
             self.mlflow.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "all")])])
@@ -145,12 +148,12 @@ class StageRun:
             if row["epoch"] not in steps:
                 self.row(row)
 
-    def metrics(self, values: Mapping[str, float]) -> None:
-        """Logs single numbers."""
+    def metrics(self, values: Mapping[str, Any]) -> None:
+        """Logs single numbers, those in nested mappings under names joined with slashes; whatever is no number is left out."""
         now = int(time.time() * 1000)
         with reported():
             self.mlflow.log_batch(
-                self.id, metrics=[Metric(name, float(value), now, 0) for name, value in values.items()]
+                self.id, metrics=[Metric(name, value, now, 0) for name, value in _numbers(values).items()]
             )
 
     def artifacts(self, *paths: Path, pictures: Sequence[Path] = ()) -> None:
@@ -164,6 +167,17 @@ class StageRun:
     def tags(self, **tags: str) -> None:
         with reported():
             self.mlflow.log_batch(self.id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+
+def _numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        key = f"{prefix}{re.sub(_NOT_IN_NAMES, '_', name)}"
+        if isinstance(value, Mapping):
+            found |= _numbers(value, f"{key}/")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[key] = float(value)
+    return found
 
 
 def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

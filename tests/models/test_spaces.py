@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from models.describe import count_parameters, describe
 from models.errors import InvalidInput
+from models.images.describe import count_parameters, describe
 from models.images.families import network_of, supernet_of
 from models.images.genotype import from_json
 from models.images.spaces import SPACES, search_space

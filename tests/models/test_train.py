@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from models.images.batches import BatchStream, batches
-from models.images.retrain import Classification, RetrainConfig, Retraining, Trained
+from models.images.retrain import Classification, RetrainConfig, Retraining
 from models.search.discretize import discretize
 from models.search.strategies import AlphaConfig, Alternating
 from models.training.evaluation import evaluate
 from models.training.events import EpochEnd, Event, State
 from models.training.loop import run
 from models.training.seeds import generator
+from models.training.trained import Trained
 from tests.models.test_search import Interrupted, copied
 from tests.models.tiny import PREPROCESS, loaders, split, task
 

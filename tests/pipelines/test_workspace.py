@@ -13,7 +13,7 @@ import pytest
 from pipelines.nas import main
 from pipelines.workspace import experiment_name, save_experiment, workspace
 from stages.errors import UserError
-from stages.params import load
+from stages.plumbing.settings import load
 from tests.pipelines.conftest import git_project
 
 CHANGES = {"search.seed": 3}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stages.images.scores import Scores
-from stages.params import load
+from stages.plumbing.settings import load
 from stages.register import outcome
 from stages.registry import card as cards
 from stages.registry.gate import Champion, Evidence, decide

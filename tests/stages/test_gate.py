@@ -14,7 +14,8 @@ from sklearn.metrics import confusion_matrix
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from stages.images.scores import Scores, calibration, confusion
-from stages.params import RegistryParams, load
+from stages.params import RegistryParams
+from stages.plumbing.settings import load
 from stages.registry.gate import Champion, Evidence, comparison, decide, mcnemar
 from tests.stages.conftest import ROOT
 

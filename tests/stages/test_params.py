@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from stages.errors import UserError
-from stages.params import Params, load
+from stages.params import Params
+from stages.plumbing.settings import load
 from tests.stages.conftest import ROOT, write_params
 
 

@@ -21,8 +21,8 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
 
 from stages import register
-from stages.params import load
 from stages.plumbing.files import sha256_of
+from stages.plumbing.settings import load
 from stages.registry.gate import mcnemar
 from tests.stages.conftest import ROOT, TINY, write_params
 from tests.stages.networks import EXPORT, export, linear, right

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import onnx
 import onnx.helper
+import torch
 from numpy.typing import NDArray
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -25,6 +26,10 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from models.training.seeds import generator
+from stages.images.data import read_split
+from stages.images.params import ExportParams
 
 _BATCH = 64  # calibration images at once
 # Whatever lies between two convolutions, so that nothing is converted there and back. Not softmax: its 8 bits would
@@ -66,6 +71,13 @@ def quantize(source: Path, images: NDArray, target: Path) -> None:
     onnx.helper.set_model_props(model, {**about, "precision": "int8"})
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, target)
+
+
+def calibration_images(config: ExportParams) -> NDArray:
+    """Training images (N, H, W, C) drawn at random, in their order."""
+    images, _ = read_split("train")
+    order = torch.randperm(len(images), generator=generator(config.seed, "calibration"))
+    return images[order[: config.int8_images].sort().values.numpy()]
 
 
 class _Calibration(CalibrationDataReader):

@@ -1,4 +1,4 @@
-"""Pictures that a person can read without having been there: cells, learning curves, mixes, confusion matrices.
+"""Pictures that a person can read without having been there: cells, learning curves, mixes.
 
 Every function draws into a file: a path, whose suffix says the format, or an open file; ``svg`` gives the drawing as text
 that takes its colours from the page around it.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Concatenate, ParamSpec
 
@@ -19,12 +19,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from torch import Tensor
 
-from models.images.spaces import NASBENCH201_NODES, NODES
 from models.search.genotype import Genotype
 from models.search.spaces import SearchSpace
 from models.training.events import Row
+from stages.contracts import Layout
+from stages.evaluation import Metric
 
 matplotlib.use("Agg")
 matplotlib.rcParams["text.parse_math"] = False  # a class may be called $a$
@@ -47,11 +47,11 @@ _COLOURS = {
 }
 _LINE_COLOURS = {"training": "#2b6cb0", "validation": "#c05621"}
 _NAMES = {"skip_connect": "skip"}
-_INK, _PAPER = "#1a202c", "white"
+INK, PAPER = "#1a202c", "white"
 _INPUT, _NODE, _OUTPUT, _LINE = "#edf2f7", "#bee3f8", "#fefcbf", "#cbd5e0"
 # Colours that a page may want otherwise in the dark -> the page's names for them.
 _THEME = {
-    _INK: "--ink",
+    INK: "--ink",
     _INPUT: "--input",
     _NODE: "--node",
     _OUTPUT: "--output",
@@ -74,7 +74,7 @@ def svg(
         "svg.fonttype": "none",  # text stays text
         "svg.hashsalt": "msdarts",  # else the names within differ from run to run
         **dict.fromkeys(
-            ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK
+            ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
         ),
     }
     file = io.BytesIO()
@@ -91,13 +91,13 @@ def svg(
     return text
 
 
-def cell(file: File, genotype: Genotype, group: str) -> None:
+def cell(file: File, genotype: Genotype, group: str, layout: Layout) -> None:
     """One cell as columns, a node each, in the order they are computed; every edge has a line to itself.
 
     An arrow leaves the node whose output it takes and ends at the node that sums it; no arrow can hide another.
     """
     edges = genotype.groups[group]
-    nodes, inputs, output = _layout(genotype)
+    nodes, inputs, output = layout.nodes, layout.inputs, layout.outputs
     figure = Figure(figsize=(1.35 * len(nodes) + 0.4, 0.52 * len(edges) + 2.2), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     bottom = len(edges) + 1
@@ -107,18 +107,18 @@ def cell(file: File, genotype: Genotype, group: str) -> None:
         end = bottom if node in output else max(used, default=-1) + 1.0
         axes.plot([node, node], [0, end], color=_LINE, linewidth=1.5, zorder=1)
     for row, (src, dst, op) in enumerate(edges):
-        y, colour = row + 0.75, _COLOURS.get(op, _INK)
+        y, colour = row + 0.75, _COLOURS.get(op, INK)
         axes.plot(src, y, marker="o", color=colour, markersize=6, zorder=3)
         arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2, "mutation_scale": 16}
         axes.annotate(
             "", xy=(dst, y), xytext=(src, y), zorder=2, arrowprops={**arrow, "shrinkA": 0, "shrinkB": 0}
         )
-        label = {"boxstyle": "round,pad=0.25", "facecolor": colour, "edgecolor": _PAPER}
+        label = {"boxstyle": "round,pad=0.25", "facecolor": colour, "edgecolor": PAPER}
         axes.text(
             (src + dst) / 2,
             y,
             _name(op),
-            color=_PAPER,
+            color=PAPER,
             fontsize=8.5,
             ha="center",
             va="center",
@@ -127,7 +127,7 @@ def cell(file: File, genotype: Genotype, group: str) -> None:
         )
     text = "output of the cell" if len(output) == 1 else "output of the cell: nodes 0 to 3, concatenated"
     _box(axes, (output[0] + output[-1]) / 2, bottom, text, _OUTPUT, width=max(len(output) - 0.32, 1.2))
-    axes.set_title({"reduce": "reduce cell: inputs to half their side"}.get(group, f"{group} cell".replace("cell cell", "cell")), color=_INK, fontsize=11)  # fmt: skip
+    axes.set_title(layout.titles.get(group, f"{group} cell"), color=INK, fontsize=11)
     axes.set_xlim(-0.6, len(nodes) - 0.4)
     axes.set_ylim(bottom + 0.5, -0.8)
     axes.axis("off")
@@ -138,97 +138,95 @@ def _name(op: str) -> str:
     return _NAMES.get(op, op.replace("_", " "))
 
 
-def _layout(genotype: Genotype) -> tuple[list[str], int, list[int]]:
-    """Titles of the nodes, how many of them are inputs, and which make the output."""
-    if genotype.space == "nasbench201":
-        return (
-            ["input", *(f"node {node}" for node in range(1, NASBENCH201_NODES))],
-            1,
-            [NASBENCH201_NODES - 1],
-        )
-    titles = ["cell k\u22122", "cell k\u22121", *(f"node {node}" for node in range(NODES))]
-    return titles, 2, list(range(2, 2 + NODES))
-
-
 def _box(axes: Axes, x: float, y: float, text: str, colour: str, width: float = 0.68) -> None:
     place = (x - width / 2, y - 0.22)
     axes.add_patch(
         FancyBboxPatch(
-            place, width, 0.44, boxstyle="round,pad=0.06", facecolor=colour, edgecolor=_INK, zorder=4
+            place, width, 0.44, boxstyle="round,pad=0.06", facecolor=colour, edgecolor=INK, zorder=4
         )
     )
-    axes.text(x, y, text, ha="center", va="center", fontsize=9, color=_INK, zorder=6)
+    axes.text(x, y, text, ha="center", va="center", fontsize=9, color=INK, zorder=6)
 
 
-# Title of a panel -> its lines: label -> column of the history.
-Panels = Mapping[str, Mapping[str, str]]
+@dataclass(frozen=True)
+class Panel:
+    """A small picture of columns of the history, by epoch."""
 
-LEARNING: Panels = {
-    "loss (nats)": {"training": "train_loss", "validation": "valid_loss"},
-    "accuracy": {"training": "train_accuracy", "validation": "valid_accuracy"},
-}
+    title: str
+    lines: Mapping[str, str]  # label -> column
+    percent: bool = False  # the values are shares
+    from_zero: bool = False
 
 
-def instability_panels(history: Sequence[Row]) -> Panels:
+def learning_panels(metric: Metric) -> list[Panel]:
+    """Loss and metric, training and validation."""
+
+    def lines(column: str) -> dict[str, str]:
+        return {"training": f"train_{column}", "validation": f"valid_{column}"}
+
+    percent = metric.outcomes == "right or wrong"
+    return [Panel("loss", lines("loss"), from_zero=True), Panel(metric.name, lines(metric.name), percent)]
+
+
+def instability_panels(history: Sequence[Row]) -> list[Panel]:
     """What tells a search that falls apart: entropy, skip connections, changes, movement of the mix."""
-    groups = [name.removeprefix("entropy_") for name in history[0] if name.startswith("entropy_")]
-    panels = {
-        "row entropy of the mix (nats)": {group: f"entropy_{group}" for group in groups},
-        "skip connections in the genotype": {group: f"skip_connects_{group}" for group in groups},
-        "edges changed since the epoch before": {"edges": "genotype_changes"},
-        "movement of the mix by smoothing": {"movement": "movement"},
-    }
-    if "hessian_eigenvalue" in history[0]:
-        panels["dominant Hessian eigenvalue"] = {"eigenvalue": "hessian_eigenvalue"}
-    if "tabulated_accuracy" in history[0]:
-        panels["tabulated accuracy (%)"] = {"accuracy": "tabulated_accuracy"}
-    return panels
+    columns = history[0]
+    groups = [name.removeprefix("entropy_") for name in columns if name.startswith("entropy_")]
+    panels = [
+        Panel("row entropy of the mix (nats)", {group: f"entropy_{group}" for group in groups}),
+        Panel("skip connections in the genotype", {group: f"skip_connects_{group}" for group in groups}),
+        Panel("edges changed since the epoch before", {"edges": "genotype_changes"}),
+        Panel("movement of the mix by smoothing", {"movement": "movement"}),
+        Panel("dominant Hessian eigenvalue", {"eigenvalue": "hessian_eigenvalue"}),
+        Panel("tabulated accuracy (%)", {"accuracy": "tabulated_accuracy"}),
+    ]
+    return [panel for panel in panels if all(column in columns for column in panel.lines.values())]
 
 
 def instability(file: File, history: Sequence[Row]) -> None:
     """The panels of instability, by epoch, side by side."""
     panels = instability_panels(history)
     figure = Figure(figsize=(3.1 * len(panels), 3.0), dpi=120, layout="constrained")
-    for position, (title, lines) in enumerate(panels.items()):
-        _lines(figure.add_subplot(1, len(panels), position + 1), history, title, lines)
+    for position, panel in enumerate(panels):
+        _draw(figure.add_subplot(1, len(panels), position + 1), history, panel)
     figure.savefig(file)
 
 
-def curves(file: File, history: Sequence[Row], title: str) -> None:
-    """Loss and accuracy by epoch, training and validation."""
+def curves(file: File, history: Sequence[Row], title: str, metric: Metric) -> None:
+    """Loss and metric by epoch, training and validation."""
+    panels = learning_panels(metric)
     figure = Figure(figsize=(9, 3.6), dpi=120, layout="constrained")
-    for position, (quantity, lines) in enumerate(LEARNING.items()):
-        _lines(figure.add_subplot(1, len(LEARNING), position + 1), history, f"{title}: {quantity}", lines)
+    for position, panel in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), position + 1)
+        _draw(axes, history, replace(panel, title=f"{title}: {panel.title}"))
     figure.savefig(file)
 
 
-def panel(
-    file: File, history: Sequence[Row], title: str, lines: Mapping[str, str], chosen: int | None = None
-) -> None:
+def small(file: File, history: Sequence[Row], panel: Panel, chosen: int | None = None) -> None:
     """One panel, of a phone's width. ``chosen``: the epoch that the result is of, marked."""
     figure = Figure(figsize=(3.5, 2.3), layout="constrained")
     axes = figure.add_subplot()
-    _lines(axes, history, title, lines)
+    _draw(axes, history, panel)
     if chosen is not None:
-        axes.axvline(chosen, color=_INK, linewidth=0.8, linestyle=":")
+        axes.axvline(chosen, color=INK, linewidth=0.8, linestyle=":")
     figure.savefig(file)
 
 
-def _lines(axes: Axes, history: Sequence[Row], title: str, lines: Mapping[str, str]) -> None:
-    for label, column in lines.items():
+def _draw(axes: Axes, history: Sequence[Row], panel: Panel) -> None:
+    for label, column in panel.lines.items():
         points = [(row["epoch"] or 0, row[column]) for row in history]
         drawn = [(epoch, value) for epoch, value in points if value is not None]
         marker = "." if len(drawn) < 5 else None
         axes.plot([e for e, _ in drawn], [v for _, v in drawn], color=_LINE_COLOURS.get(label), label=label, marker=marker)  # fmt: skip
-    axes.set_title(title, fontsize=9)
+    axes.set_title(panel.title, fontsize=9)
     axes.set_xlabel("epoch", fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, min_n_ticks=1))
-    if title.endswith("accuracy"):
+    if panel.percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    elif "loss" in title:
+    elif panel.from_zero:
         axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    if len(lines) > 1:
+    if len(panel.lines) > 1:
         axes.legend(frameon=False, fontsize=8)
 
 
@@ -239,6 +237,7 @@ def mix(
     group: str,
     mix_TEO: Sequence[Sequence[Sequence[float]]],
     chosen: int,
+    layout: Layout,
 ) -> None:
     """How the weights of the operations on every edge of a cell moved: a panel an edge, the T epochs along it.
 
@@ -246,13 +245,13 @@ def mix(
     """
     edges = space.groups[group]
     kept = {(src, dst): op for src, dst, op in genotype.groups[group]}
-    nodes, _, _ = _layout(genotype)
+    nodes = layout.nodes
     rows = (len(edges) + 1) // 2
     epochs = range(1, len(mix_TEO) + 1)
     top = max(weight for mix_EO in mix_TEO for row in mix_EO for weight in row)
     figure = Figure(figsize=(3.8, 1.25 * rows + 0.7), layout="constrained")
     styles: dict[str, Any] = {
-        op: {"color": _COLOURS.get(op, _INK), "linestyle": {"none": ":", "skip_connect": "--"}.get(op, "-")}
+        op: {"color": _COLOURS.get(op, INK), "linestyle": {"none": ":", "skip_connect": "--"}.get(op, "-")}
         for op in dict.fromkeys(op for edge in edges for op in edge.ops)
     }
     for number, edge in enumerate(edges):
@@ -271,12 +270,12 @@ def mix(
         )
         title = f"{source} \u2192 {target}" + (f": {_name(op)}" if op else "")
         axes.set_title(title, fontsize=7, loc="left", pad=2, weight="bold" if op else "normal")
-        axes.axvline(chosen, color=_INK, linewidth=0.8, linestyle=":")
+        axes.axvline(chosen, color=INK, linewidth=0.8, linestyle=":")
         axes.set_ylim(0, 1.05 * top)
         axes.tick_params(labelsize=6, labelleft=number % 2 == 0, labelbottom=number >= len(edges) - 2)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4, min_n_ticks=1))
         axes.grid(alpha=0.3)
-    figure.supxlabel("epoch", fontsize=7, color=_INK)
+    figure.supxlabel("epoch", fontsize=7, color=INK)
     figure.legend(
         [Line2D([], [], **style) for style in styles.values()],
         map(_name, styles),
@@ -288,27 +287,3 @@ def mix(
         columnspacing=1,
     )
     figure.savefig(file)
-
-
-def confusion(file: File, counts: Tensor, classes: Sequence[str]) -> None:
-    """Counts (actual, predicted): shares of the actual class as shade, counts as numbers where they fit."""
-    size = min(max(0.42 * len(classes) + 2, 4.5), 16)
-    figure = Figure(figsize=(size + 0.8, size), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
-    shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
-    image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, label="share of the actual class", format=PercentFormatter(1.0), shrink=0.8)
-    ticks = range(len(classes))
-    axes.set_xticks(ticks, classes, rotation=90 if max(map(len, classes)) > 2 else 0)
-    axes.set_yticks(ticks, classes)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("actual")
-    if len(classes) <= 25:
-        for actual in ticks:
-            for predicted in ticks:
-                if count := int(counts[actual, predicted]):
-                    dark = shares[actual, predicted] > 0.5
-                    axes.text(predicted, actual, str(count), ha="center", va="center", fontsize=8, color=_PAPER if dark else _INK)  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a class name in a script the font has not
-        figure.savefig(file)

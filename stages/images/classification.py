@@ -1,0 +1,53 @@
+"""What answers of a classifier tell besides their accuracy: by class, confusion, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.evaluation import Evaluation
+
+_BINS = 15  # of confidence, as is usual for the expected calibration error
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far confidence is from accuracy: the expected calibration error (Guo et al. 2017) and its bins."""
+
+    error: float
+    bins: tuple[tuple[float, float, int], ...]  # mean confidence, accuracy, images; empty bins are left out
+
+
+def calibration(evaluation: Evaluation) -> Calibration:
+    """Bins of equal width over the confidence; the error is weighted by the images in them."""
+    confidence, right = evaluation.details["confidence"].astype(np.float64), evaluation.per_case
+    places = np.clip(np.ceil(confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
+    bins = [
+        (float(confidence[inside].mean()), float(right[inside].mean()), int(inside.sum()))
+        for inside in (places == place for place in range(_BINS))
+        if inside.any()
+    ]
+    error = sum(abs(sure - share) * count / len(right) for sure, share, count in bins)
+    return Calibration(error, tuple(bins))
+
+
+def confusion(evaluation: Evaluation, classes: int) -> NDArray[np.int64]:
+    """Counts (actual, predicted)."""
+    from sklearn.metrics import confusion_matrix  # takes a second, which most calls of register do without
+
+    details = evaluation.details
+    return confusion_matrix(details["labels"], details["predicted"], labels=range(classes))
+
+
+def accuracy_by_class(evaluation: Evaluation, classes: Sequence[str]) -> dict[str, float | None]:
+    """The share of each class's images that is recognized; None where it has none."""
+    labels = evaluation.details["labels"]
+    images = np.bincount(labels, minlength=len(classes))
+    right = np.bincount(labels[evaluation.per_case > 0.5], minlength=len(classes))
+    return {
+        name: hit / count if count else None
+        for name, hit, count in zip(classes, right.tolist(), images.tolist(), strict=True)
+    }

@@ -1,0 +1,195 @@
+"""The retrained network as an ONNX file that takes decoded images, beside it the same in 8 bits, and what both cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.errors import MachineError
+from stages.evaluation import Evaluation
+from stages.images.classification import accuracy_by_class
+from stages.images.data import read_card, read_split
+from stages.images.export.answers import Answer, TestSet, evaluation_of, in_batches, read_test_set, with_onnx
+from stages.images.export.latency import BATCH_SIZES, latencies
+from stages.plumbing.files import RETRAIN, sha256_of
+from stages.records import ExportRecord, Int8
+
+if TYPE_CHECKING:
+    from stages.contracts import Exported
+    from stages.images.params import ExportParams, Params
+
+MODEL, INT8 = "model.onnx", "model.int8.onnx"
+_EXAMPLES = 2  # images kept with a registered model to show what it takes
+_PARITY_BATCHES = (1, 7, 64)  # exporters have been right at one batch size and wrong at others
+_TIE = 1e-4  # two probabilities this close may change places
+
+
+def export(params: Params, folder: Path, origin: Mapping[str, str]) -> Exported:
+    from models.images.describe import count_macs, count_parameters
+    from stages.contracts import Exported
+    from stages.images.export.onnx_file import write_onnx
+    from stages.images.export.with_torch import load_deployed, torch_threads, with_torch
+
+    config, card, test = params.export, read_card(), read_test_set()
+    path = folder / MODEL
+    deployed = load_deployed(params.retrain, RETRAIN / "weights.safetensors")
+    write_onnx(deployed, card, config.opset, path, origin)
+    answers = {"torch": with_torch(deployed), "onnxruntime": with_onnx(path, torch_threads())}
+    parity, probabilities = compare(answers["torch"], answers["onnxruntime"], test)
+    if config.int8_images:
+        answers["int8"] = quantized(path, folder / INT8, config)
+    taken = latencies(answers, test.images, config.latency_repeats)
+    costs = {
+        "latency_ms": taken["onnxruntime"]["batch_1"],
+        "size_bytes": path.stat().st_size,
+        "params": count_parameters(deployed),
+        "macs": count_macs(deployed, example_image(card.image_shape)),
+    }
+    evaluation = evaluation_of(probabilities, test, **costs)
+    record = ExportRecord(
+        file=MODEL,
+        test_cases=len(test),
+        test_score=evaluation.score,
+        largest_difference=parity.largest_difference,
+        agreement=parity.agreement,
+        disagreements=parity.disagreements,
+        latency_ms={
+            f"{name}_{size}": milliseconds
+            for name in ("torch", "onnxruntime")
+            for size, milliseconds in taken[name].items()
+        },
+        threads=torch_threads(),
+        size_bytes=path.stat().st_size,
+        params=int(costs["params"]),
+        macs=int(costs["macs"]),
+        opset=config.opset,
+        model_sha256=sha256_of(path),
+        **(
+            {"int8": weigh(folder, answers["int8"], probabilities, test, taken)} if config.int8_images else {}
+        ),
+    )
+    return Exported(record, evaluation, lines(record))
+
+
+def evaluate(exported: Path) -> Evaluation:
+    test = read_test_set()
+    probabilities = in_batches(with_onnx(exported), test.images)
+    return evaluation_of(probabilities, test, size_bytes=exported.stat().st_size)
+
+
+def evaluate_weights(params: Params, weights: Path) -> Evaluation:
+    from models.images.describe import count_parameters
+    from stages.images.export.with_torch import load_deployed, with_torch
+
+    test, deployed = read_test_set(), load_deployed(params.retrain, weights)
+    probabilities = in_batches(with_torch(deployed), test.images)
+    return evaluation_of(probabilities, test, params=count_parameters(deployed))
+
+
+def class_scores(evaluation: Evaluation) -> Mapping[str, float | None]:
+    return accuracy_by_class(evaluation, read_card().classes)
+
+
+def answers(exported: Path, cases: int) -> NDArray[np.float32]:
+    return in_batches(with_onnx(exported), read_split("test")[0][:cases])
+
+
+def call(exported: Path) -> Callable[[], object]:
+    answer, image = with_onnx(exported), np.ascontiguousarray(read_split("test")[0][:1])
+    return lambda: answer(image)
+
+
+def example() -> Mapping[str, NDArray[Any]]:
+    return {"image": np.ascontiguousarray(read_split("test")[0][:_EXAMPLES])}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far ONNX Runtime is from torch."""
+
+    largest_difference: float  # between two probabilities
+    agreement: float  # share of the images in the same class
+    disagreements: int  # images in different classes, ties aside
+
+
+def compare(ours: Answer, theirs: Answer, test: TestSet) -> tuple[Parity, NDArray[np.float32]]:
+    """Torch against ONNX Runtime on every test image, and at several batch sizes; with ONNX Runtime's probabilities.
+
+    Raises MachineError where they choose different classes.
+    """
+    expected, found = in_batches(ours, test.images), in_batches(theirs, test.images)
+    largest = float(np.abs(expected - found).max())
+    few = test.images[: 2 * max(_PARITY_BATCHES)]
+    for size in _PARITY_BATCHES:
+        again = in_batches(theirs, few, size)
+        largest = max(largest, float(np.abs(expected[: len(again)] - again).max()))
+    differ = expected.argmax(1) != found.argmax(1)
+    best_two = np.sort(expected, axis=1)[:, -2:]
+    tied = best_two[:, 1] - best_two[:, 0] < _TIE
+    parity = Parity(largest, float(1 - differ.mean()), int((differ & ~tied).sum()))
+    if parity.disagreements:
+        raise MachineError(
+            f"ONNX Runtime and torch choose different classes for {parity.disagreements} test images"
+            f" (largest difference {largest:.2g}); nothing was exported"
+        )
+    return parity, found
+
+
+def quantized(path: Path, target: Path, config: ExportParams) -> Answer:
+    """Writes the int8 file, calibrated on training images drawn at random, and returns what answers by it."""
+    from stages.images.export.int8 import calibration_images, quantize
+    from stages.images.export.with_torch import torch_threads
+
+    quantize(path, calibration_images(config), target)
+    return with_onnx(target, torch_threads())
+
+
+def weigh(
+    folder: Path,
+    int8: Answer,
+    expected: NDArray[np.float32],
+    test: TestSet,
+    taken: Mapping[str, Mapping[str, float]],
+) -> Int8:
+    """What 8 bits cost and bring, against the float network's probabilities ``expected``."""
+    found, path = in_batches(int8, test.images), folder / INT8
+    float32 = evaluation_of(expected, test).score
+    accuracy = evaluation_of(found, test).score
+    return Int8(
+        file=INT8,
+        sha256=sha256_of(path),
+        test_accuracy=accuracy,
+        accuracy_drop=float32 - accuracy,
+        agreement=float((expected.argmax(1) == found.argmax(1)).mean()),
+        bytes=path.stat().st_size,
+        size_ratio=path.stat().st_size / (folder / MODEL).stat().st_size,
+        latency_ms=dict(taken["int8"]),
+        speed_up=taken["onnxruntime"]["batch_64"] / taken["int8"]["batch_64"],
+        speed_up_batch_1=taken["onnxruntime"]["batch_1"] / taken["int8"]["batch_1"],
+    )
+
+
+def lines(record: ExportRecord) -> list[str]:
+    """What a person is told of the files."""
+    said = [
+        f"{record.file}, {record.size_bytes / 1e6:.2f} MB, equal to torch on {record.test_cases} test images within"
+        f" {record.largest_difference:.1e}"
+    ]
+    if int8 := record.int8:
+        said.append(
+            f"{int8.file}, {int8.bytes / 1e6:.2f} MB, {int8.speed_up:.2f} times as fast at batch {BATCH_SIZES[-1]},"
+            f" {100 * int8.accuracy_drop:.2f} points less accurate"
+        )
+    return said
+
+
+def example_image(shape: tuple[int, int, int]) -> Any:
+    """One black image for the network, as decoded."""
+    import torch
+
+    return torch.zeros((1, *shape), dtype=torch.uint8)

@@ -1,0 +1,77 @@
+"""What a network answers on the test images, whoever runs it, and what that is worth: one evaluation for all stages."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.evaluation import Evaluation
+from stages.images.data import read_card, read_split
+from stages.plumbing.files import DATA, sha256_of
+
+_BATCH = 256  # images at once
+
+Answer = Callable[
+    [NDArray[np.uint8]], NDArray[np.float32]
+]  # images (N, H, W, C) -> probabilities (N, classes)
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """The images that every network is judged on."""
+
+    images: NDArray[np.uint8]  # (N, height, width, channels), memory-mapped
+    labels: NDArray[np.int64]  # (N,)
+    sha256: str  # of images, labels and the classes' names: equal means comparable
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def read_test_set() -> TestSet:
+    """The test split of the stage prepare. Raises UserError when it is absent or damaged."""
+    images, labels = read_split("test")
+    files = [DATA / "test_images.npy", DATA / "test_labels.npy"]
+    identity = f"{sha256_of(*files)} {json.dumps(read_card().classes)}"
+    return TestSet(images, labels, hashlib.sha256(identity.encode()).hexdigest())
+
+
+def with_onnx(path: Path, threads: int = 0) -> Answer:
+    """ONNX Runtime on the CPU; ``threads`` 0: as many as it likes."""
+    import onnxruntime  # takes a moment, which whoever runs nothing does without
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # what fails is raised and said in one line
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda images: np.asarray(
+        session.run(["probabilities"], {"image": np.ascontiguousarray(images)})[0]
+    )
+
+
+def in_batches(answer: Answer, images: NDArray[np.uint8], batch_size: int = _BATCH) -> NDArray[np.float32]:
+    """Probabilities (N, classes) of images (N, height, width, channels)."""
+    return np.concatenate([answer(images[n : n + batch_size]) for n in range(0, len(images), batch_size)])
+
+
+def evaluation_of(probabilities: NDArray[np.float32], test: TestSet, **costs: float) -> Evaluation:
+    """What the answers are worth: right or wrong for each image, with the answer and its confidence."""
+    predicted = probabilities.argmax(axis=1)
+    right = predicted == test.labels
+    return Evaluation(
+        score=float(right.mean()),
+        per_case=right.astype(np.float64),
+        cases_sha256=test.sha256,
+        costs=costs,
+        details={
+            "labels": np.asarray(test.labels, np.int64),
+            "predicted": predicted.astype(np.int64),
+            "confidence": probabilities.max(axis=1).astype(np.float32),
+        },
+    )

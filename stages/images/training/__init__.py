@@ -1,0 +1,69 @@
+"""The search and the retraining of networks for images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from models.images.batches import BatchStream, batches
+from models.images.retrain import RetrainConfig, Retraining
+from models.images.search import SupernetConfig, image_search
+from models.images.spaces import search_space
+from models.images.task import ImageTask
+from models.search.genotype import Genotype
+from models.search.program import Search, SearchConfig
+from models.training.seeds import generator
+from stages.images.architectures import build_network
+from stages.images.params import Params, RetrainParams
+from stages.images.training.inputs import EVALUATION_BATCH, Images, device, loaders, read_images
+from stages.images.training.table import read_benchmark
+from stages.strategies import early_stopping_of, strategy_of
+
+
+def inputs(params: Params) -> Mapping[str, str]:
+    return {"table": read_benchmark(params.search)[1]}
+
+
+def search(params: Params) -> Search:
+    return search_on(read_images(), params)
+
+
+def retrain(params: Params, genotype: Genotype) -> Retraining:
+    return retrain_on(read_images(), params.retrain, genotype)
+
+
+def search_on(data: Images, params: Params) -> Search:
+    """The search that params.yaml asks for, on these images."""
+    config = params.search
+    space = search_space(config.space, exclude_none=config.exclude_none)
+    card = data.card
+    return image_search(
+        ImageTask(space, card.image_shape, len(card.classes), config.seed, stages=config.stages),
+        strategy_of(config, space, device()),
+        loaders(data, config),
+        SearchConfig(
+            epochs=config.epochs, curvature_cases=config.curvature_images, **config.weights.model_dump()
+        ),
+        SupernetConfig(config.channels, config.cells, config.compile),
+        early_stopping=early_stopping_of(config, "cell" if space.family == "nasbench201" else "normal"),
+        benchmark=read_benchmark(config)[0],
+        device=device(),
+    )
+
+
+def retrain_on(data: Images, config: RetrainParams, genotype: Genotype) -> Retraining:
+    """The training of a found network on these images."""
+    card = data.card
+    network = build_network(
+        card.image_shape, len(card.classes), genotype, config, auxiliary=config.auxiliary_weight > 0
+    )
+    network = network.to(device=device(), memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    preprocess = data.preprocess(cutout=config.cutout, device=device())
+    return Retraining(
+        network,
+        BatchStream(data.train, config.batch_size, preprocess, generator(config.seed, "train batches")),
+        lambda: batches(data.val, EVALUATION_BATCH, preprocess),
+        RetrainConfig(**config.model_dump(include=set(RetrainConfig.__dataclass_fields__))),
+        generator(config.seed, "drop path"),
+    )

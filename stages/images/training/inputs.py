@@ -1,0 +1,86 @@
+"""The prepared images as the training takes them: splits as tensors, the crop rule, and batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from models.images.batches import BatchStream, Preprocess, Split, batches
+from models.search.program import Loaders
+from models.training.seeds import generator
+from stages.errors import UserError
+from stages.images.data import ImageCard, read_card, read_split
+from stages.images.params import SearchParams
+from stages.strategies import needs_architecture_batches
+
+EVALUATION_BATCH = 256  # images at once where there are no gradients
+
+
+@dataclass(frozen=True)
+class Images:
+    """Memory-mapped splits, and what data.json says of them."""
+
+    train: Split
+    val: Split
+    card: ImageCard
+
+    def preprocess(self, *, cutout: int, device: torch.device) -> Preprocess:
+        """Random crop by an eighth of the side (4 pixels of 32), mirroring where the data allow it, and cutout."""
+        return Preprocess(
+            mean=tuple(self.card.mean),
+            std=tuple(self.card.std),
+            padding=min(self.card.image_shape[:2]) // 8,
+            mirror=self.card.mirror,
+            cutout=cutout,
+            device=device,
+        )
+
+
+def read_images() -> Images:
+    """What the stage prepare has written. Raises UserError when it is absent or damaged."""
+    return Images(split_of("train"), split_of("val"), read_card())
+
+
+def split_of(name: str) -> Split:
+    """A split as tensors that share memory with its files."""
+    images, labels = map(torch.from_numpy, read_split(name))
+    return Split(images, labels)
+
+
+def device() -> torch.device:
+    """CUDA where there is any (CUDA_VISIBLE_DEVICES chooses), else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def loaders(data: Images, config: SearchParams) -> Loaders:
+    """One random half of the training images for the weights, the other for the architecture; val for scores.
+
+    ``search.images`` takes a random part of them first. Single-level search has one stream over all training images.
+    """
+    preprocess = data.preprocess(cutout=cutout_size(data.card, config), device=device())
+    order = torch.randperm(len(data.train), generator=generator(config.seed, "halves"))[: config.images]
+    if len(order) < 4:
+        raise UserError(f"{len(order)} training images are too few to search with; add images")
+
+    def stream(name: str, indices: torch.Tensor) -> BatchStream:
+        return BatchStream(data.train, config.batch_size, preprocess, generator(config.seed, name), indices)
+
+    halves = needs_architecture_batches(config)
+    half = len(order) // 2
+    train = stream("train batches", order[:half] if halves else order)
+    # Data sets may come sorted by class, and the curvature is measured on the first of these.
+    val = torch.randperm(len(data.val), generator=generator(config.seed, "validation order"))
+    return Loaders(
+        train,
+        stream("architecture batches", order[half:]) if halves else None,
+        valid=lambda: batches(data.val, EVALUATION_BATCH, preprocess, val),
+        calibration=lambda: train.in_order(config.batch_size),
+    )
+
+
+def cutout_size(card: ImageCard, config: SearchParams) -> int:
+    """Side in pixels; auto is the published rule: used in the reduced spaces, not in the full one."""
+    if config.cutout != "auto":
+        return config.cutout
+    return min(card.image_shape[:2]) // 2 if config.space in ("s1", "s2", "s3", "s4") else 0

@@ -1,0 +1,167 @@
+"""params.yaml, validated as a whole before any stage works: a typing error costs a second, not a night.
+
+Which sections and keys there are is the task's schema (stages/NAME/params.py), built from the sections that all tasks share
+(stages/params.py). Values pass through unchanged: nothing is converted, and nothing has a default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from stages.errors import UserError
+from stages.params import Params, Section
+from stages.tasks import TASKS
+
+PARAMS_FILE = Path("params.yaml")
+
+
+def schema(task: object) -> type[Params]:
+    """The schema of a task by its name in params.yaml. Raises UserError for an unknown one."""
+    if not isinstance(task, str) or task not in TASKS:
+        close = difflib.get_close_matches(str(task), TASKS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"it should be one of {', '.join(TASKS)}"
+        raise UserError(f"task is {task!r}; {hint}")
+    return import_module(f"{TASKS[task]}.params").Params
+
+
+def load(path: Path = PARAMS_FILE, changes: Mapping[str, Any] | None = None) -> Params:
+    """Reads the file, with the values of some keys (``search.seed``) replaced, and validates all of it.
+
+    Raises UserError with one line for every mistake in it.
+    """
+    content = read(path)
+    for key, value in (changes or {}).items():
+        replace(content, key, value)
+    where = f"{path}, with the changes asked for" if changes else path
+    if "task" not in content:
+        raise UserError(f"{where}: task is missing; the first line should be `task: images`, or another task")
+    wanted = schema(content["task"])
+    try:
+        return wanted.model_validate(content)
+    except ValidationError as error:
+        if (other := _written_for(content)) != content["task"]:
+            raise UserError(
+                f"{where}: task is {content['task']}, but the sections are those of the task {other}; write"
+                f" `task: {other}`, or run `make task NAME={content['task']}` for that task's params.yaml"
+            ) from None
+        raise UserError(f"{where}: {'; '.join(_messages(error, wanted))}") from None
+
+
+def _written_for(content: Mapping[str, Any]) -> str:
+    """The task whose keys the file has most nearly; its own task, unless another one's fit better."""
+    held = set(_leaves(content))
+
+    def strangers(task: str) -> tuple[int, bool]:
+        return len(held ^ {"task", *_keys(schema(task))}), task != content["task"]
+
+    return min(TASKS, key=strangers)
+
+
+def _leaves(content: Mapping[str, Any], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for name, value in content.items():
+        if prefix == "" and name == "serve":  # the server's, and the same for all tasks
+            continue
+        keys += _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
+    return keys
+
+
+def read(path: Path, typ: Literal["safe", "rt"] = "safe") -> dict[str, Any]:
+    """The file's sections, not validated; "rt" keeps comments for writing it again. Raises UserError."""
+    try:
+        content = YAML(typ=typ).load(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not in {Path.cwd()}; run stages from the project's folder") from None
+    except MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}{line} is not valid YAML: {error.problem}") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{path} must hold the sections {', '.join(Params.model_fields)}; it holds {content!r}"
+        )
+    return content
+
+
+def replace(content: dict[str, Any], key: str, value: Any) -> None:
+    """Sets a dotted key. Raises UserError when what holds it is no section."""
+    *sections, name = key.split(".")
+    node: Any = content
+    for section in sections:
+        node = node.setdefault(section, {}) if isinstance(node, dict) else None
+    if not isinstance(node, dict):
+        raise UserError(f"{key} is unknown; {'.'.join(sections)} is a value, not a section")
+    node[name] = value
+
+
+def _messages(error: ValidationError, schema: type[Params]) -> list[str]:
+    """One message per key: what a key of several types should be is joined by "or"."""
+    expected: dict[str, list[str]] = {}
+    messages, suggested = [], set()
+    for detail in sorted(error.errors(), key=lambda detail: detail["type"] == "missing"):
+        location = _without_union_branches(detail["loc"], schema)
+        key = ".".join(map(str, location))
+        match detail["type"]:
+            case "extra_forbidden":
+                meant, hint = _suggestion(location, schema)
+                suggested.add(meant)
+                messages.append(f"{key} is unknown; {hint}")
+            case "missing" if key not in suggested:
+                messages.append(f"{key} is missing; add it, as in the params.yaml that came with the project")
+            case "missing":
+                pass  # written with a typing error, which has its message
+            case "value_error":
+                messages.append(detail["msg"].removeprefix("Value error, "))
+            case _:
+                wish = re.sub(r"^\w+ should ", "", detail["msg"])
+                expected.setdefault(f"{key} is {detail['input']!r}", []).append(wish)
+    return messages + [f"{what}; it should {' or '.join(wishes)}" for what, wishes in expected.items()]
+
+
+def _without_union_branches(location: Sequence[str | int], schema: type[Params]) -> list[str | int]:
+    """The location without the union branches that pydantic adds below a key that is no section."""
+    kept: list[str | int] = []
+    section: Any = schema
+    for part in location:
+        kept.append(part)
+        field = section.model_fields.get(part)
+        if field is None or not (
+            isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        ):
+            break
+        section = field.annotation
+    return kept
+
+
+def _suggestion(location: Sequence[str | int], schema: type[Params]) -> tuple[str | None, str]:
+    """The key that was meant, if there is one near, and the hint: in the same section, else anywhere."""
+    section: Any = schema
+    for part in location[:-1]:
+        section = section.model_fields[part].annotation
+    wrong, prefix = str(location[-1]), "".join(f"{part}." for part in location[:-1])
+    if close := difflib.get_close_matches(wrong, section.model_fields, n=1, cutoff=0.5):
+        return f"{prefix}{close[0]}", f"did you mean {prefix}{close[0]}?"
+    everywhere = {key.rsplit(".", 1)[-1]: key for key in _keys(schema)}
+    if wrong in everywhere:
+        return everywhere[wrong], f"did you mean {everywhere[wrong]}?"
+    return None, f"{prefix.rstrip('.') or 'the file'} has {', '.join(section.model_fields)}"
+
+
+def _keys(section: Any, prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            keys += _keys(field.annotation, f"{prefix}{name}.")
+        else:
+            keys.append(f"{prefix}{name}")
+    return keys

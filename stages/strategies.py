@@ -1,0 +1,73 @@
+"""From the settings of a search to its strategy and its early stopping: every name in params.yaml becomes an object here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from models.search.early_stopping import EarlyStopping, EigenvalueRise, SkipConnections
+from models.search.gradients import Joint, Pathwise, Relaxation, unrolled
+from models.search.smoothing import MeanShift, MeanShiftConfig, Perturbation, PerturbationConfig
+from models.search.spaces import SearchSpace
+from models.search.strategies import AlphaConfig, Alternating, sigmoid, softmax
+from models.training.seeds import generator
+from stages.params import SearchParams
+
+RELAXATIONS: Mapping[str, Relaxation] = {"softmax": softmax, "sigmoid": sigmoid}
+
+
+def relaxation_name(config: SearchParams) -> str:
+    """How the strategy's alpha becomes a mix."""
+    return config.single_level.relaxation if config.strategy == "single-level" else "softmax"
+
+
+def strategy_of(config: SearchParams, space: SearchSpace, device: torch.device) -> Alternating:
+    """The strategy that the settings ask for, with freshly drawn architecture parameters."""
+    return _STRATEGIES[config.strategy](config, space, device)
+
+
+def needs_architecture_batches(config: SearchParams) -> bool:
+    """Whether alpha moves on batches of its own, instead of those of the weights."""
+    return config.strategy != "single-level"
+
+
+def early_stopping_of(config: SearchParams, watched_group: str) -> EarlyStopping | None:
+    """The rule that the settings ask for; skip connections are counted in the cells of ``watched_group``."""
+    rule, warmup = config.early_stopping, config.alpha.warmup_epochs
+    match rule.watch:
+        case "eigenvalue":
+            return EigenvalueRise(rule.window, rule.threshold, warmup)
+        case "skip_connections":
+            return SkipConnections(rule.limit, watched_group, warmup)
+        case "none":
+            return None
+
+
+def _alternating(config: SearchParams, space: SearchSpace, device: torch.device, **arguments) -> Alternating:
+    alpha = AlphaConfig(**config.alpha.model_dump())
+    return Alternating(space, alpha, generator(config.seed, "alpha"), device=device, **arguments)
+
+
+def _perturbation(config: SearchParams, steps: int) -> Perturbation:
+    settings = PerturbationConfig(config.perturbation.radius_start, config.perturbation.radius_end, steps)
+    return Perturbation(settings, config.epochs, generator(config.seed, "smoothing"))
+
+
+def _mean_shift(config: SearchParams) -> MeanShift:
+    settings = MeanShiftConfig(**config.mean_shift.model_dump())
+    return MeanShift(settings, config.epochs, generator(config.seed, "smoothing"))
+
+
+_STRATEGIES: Mapping[str, Callable[[SearchParams, SearchSpace, torch.device], Alternating]] = {
+    "darts": _alternating,
+    "darts-2nd": lambda config, *rest: _alternating(config, *rest, estimator=Pathwise(unrolled)),
+    "sdarts-rs": lambda config, *rest: _alternating(config, *rest, smoothing=_perturbation(config, 0)),
+    "sdarts-adv": lambda config, *rest: _alternating(
+        config, *rest, smoothing=_perturbation(config, config.perturbation.steps)
+    ),
+    "ms-darts": lambda config, *rest: _alternating(config, *rest, smoothing=_mean_shift(config)),
+    "single-level": lambda config, *rest: _alternating(
+        config, *rest, estimator=Joint(), relaxation=RELAXATIONS[relaxation_name(config)]
+    ),
+}
