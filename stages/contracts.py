@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stages.evaluation import Evaluation
     from stages.params import Params
     from stages.records import DataCard, ExportRecord
+    from stages.registry.card import TaskCard
 
 
 class Data(Protocol):
@@ -85,8 +86,24 @@ class Training(Protocol):
         ...
 
 
+class Testing(Protocol):
+    """NAME.testing"""
+
+    def evaluate_weights(self, params: Any, weights: Path) -> Evaluation:
+        """Runs the network of artifacts/genotype with these weights on the test cases; ``costs`` has ``params``."""
+        ...
+
+    def class_scores(self, evaluation: Evaluation) -> Mapping[str, float | None] | None:
+        """The score of each class or series; None where the task has none."""
+        ...
+
+    def write_results(self, folder: Path, evaluation: Evaluation) -> None:
+        """Writes files that show the results, where the task has any, beside metrics.json."""
+        ...
+
+
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """What an export came to. ``lines`` are for people; ``evaluation`` is of the exported file."""
 
     record: ExportRecord
@@ -94,51 +111,47 @@ class Exported:
     lines: Sequence[str]
 
 
-class Exports(Protocol):
+class Export(Protocol):
     """NAME.export"""
 
-    def export(self, params: Any, folder: Path, origin: Mapping[str, str]) -> Exported:
+    def export(self, params: Any, folder: Path, origin: Mapping[str, str]) -> ExportResult:
         """Writes the exported file and what belongs to it into an empty folder, and proves it equal to torch.
 
         ``origin`` goes into the file's metadata. Raises MachineError when the file does not compute what torch computes.
         """
         ...
 
+
+class Exported(Protocol):
+    """NAME.exported"""
+
     def evaluate(self, exported: Path) -> Evaluation:
-        """Runs an exported file on the test cases of artifacts/data."""
-        ...
-
-    def evaluate_weights(self, params: Any, weights: Path) -> Evaluation:
-        """Runs the network of artifacts/genotype with these weights on the test cases, by torch."""
-        ...
-
-    def class_scores(self, evaluation: Evaluation) -> Mapping[str, float | None] | None:
-        """The score of each class or series; None where the task has none."""
+        """Runs an exported file on the test cases; ``costs`` has ``size_bytes``."""
         ...
 
     def answers(self, exported: Path, cases: int) -> NDArray:
-        """What an exported file answers on the first test cases."""
+        """What an exported file answers to the first test cases."""
         ...
 
-    def call(self, exported: Path) -> Callable[[], object]:
-        """One call of an exported file with one case, for a clock."""
+    def one_call(self, exported: Path) -> Callable[[], object]:
+        """A call of an exported file with one case, for a clock."""
         ...
 
-    def example(self) -> Mapping[str, NDArray] | None:
-        """Inputs of an ONNX file, by their names, from the test cases; None where the exported file is no ONNX file."""
+    def example(self) -> Mapping[str, NDArray]:
+        """Input name -> array of a few test cases; empty where the exported file is no ONNX file."""
+        ...
+
+    def measures(self, evaluation: Evaluation) -> Mapping[str, float]:
+        """Further numbers of a version, for registry.json and its tags."""
+        ...
+
+    def version_tags(self) -> Mapping[str, str]:
+        """Further tags of a version."""
         ...
 
 
 class Views(Protocol):
     """NAME.views"""
-
-    def draw_retrained(self, folder: Path, evaluation: Evaluation) -> None:
-        """Files beside metrics.json that show the test results, where the task has any."""
-        ...
-
-    def headline(self, evaluation: Evaluation) -> str:
-        """What the network does and how well, in one sentence."""
-        ...
 
     def test_panel(self, params: Params, evaluation: Evaluation) -> str:
         """The report's section on the test cases, as HTML."""
@@ -148,6 +161,6 @@ class Views(Protocol):
         """The data in one sentence, for the report."""
         ...
 
-    def card_sections(self, params: Any, evaluation: Evaluation) -> Mapping[str, str]:
-        """What only the task knows, for the model card: title -> Markdown."""
+    def card(self, evaluation: Evaluation, params: Any) -> TaskCard:
+        """The parts of the model card that only the task can write."""
         ...

@@ -19,7 +19,7 @@ def main(params: Params) -> None:
     with stage_run("export", params.export.active()) as tracked:
         with replacing(EXPORT) as folder:
             origin = {"git_commit": git_commit(), "run_id": tracked.id}
-            exported = tasks.exports(params.task).export(params, folder, origin)
+            exported = tasks.export(params.task).export(params, folder, origin)
             exported.record.write(folder / "export.json", metric)
             exported.evaluation.save(folder / "evaluation.safetensors")
         tracked.metrics(exported.record.content(metric))

@@ -61,21 +61,21 @@ def main(params: Params) -> None:
 
 def write(folder: Path, trained: Trained, params: Params) -> RetrainMetrics:
     """The artifacts: weights, history, metrics, and pictures of the training and of the test."""
-    metric, exports = tasks.metric(params.task), tasks.exports(params.task)
+    metric, testing = tasks.metric(params.task), tasks.testing(params.task)
     weights = folder / "weights.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in trained.weights.items()}, weights)
-    evaluation = exports.evaluate_weights(params, weights)
+    evaluation = testing.evaluate_weights(params, weights)
     metrics = RetrainMetrics(
         test_score=evaluation.score,
         valid_score=trained.history[trained.best_epoch - 1][f"valid_{metric.name}"] or 0.0,
         best_epoch=trained.best_epoch,
         params=int(evaluation.costs["params"]),
-        **({} if (scores := exports.class_scores(evaluation)) is None else {"class_score": dict(scores)}),
+        **({} if (scores := testing.class_scores(evaluation)) is None else {"class_score": dict(scores)}),
     )
     metrics.write(folder / "metrics.json", metric)
     write_rows(folder / "history.csv", with_scores(trained.history, metric))
     pictures.curves(folder / "curves.png", trained.history, "Retraining", metric)
-    tasks.views(params.task).draw_retrained(folder, evaluation)
+    testing.write_results(folder, evaluation)
     return metrics
 
 

@@ -11,8 +11,10 @@ Packages:
 
     NAME.prepare         the user's data as arrays
     NAME.training        what is searched and retrained
-    NAME.export          the exported file, and its answers on the test cases
-    NAME.views           drawings and words about results
+    NAME.testing         how retrained weights do on the test cases
+    NAME.export          the retrained network as a file
+    NAME.exported        what that file answers to the test cases
+    NAME.views           words and drawings about results
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from stages.contracts import Architectures, Data, Exports, Preparation, Training, Views
+    from stages.contracts import Architectures, Data, Export, Exported, Preparation, Testing, Training, Views
     from stages.evaluation import Metric
 
 TASKS: Mapping[str, str] = {
@@ -55,9 +57,19 @@ def training(task: str) -> Training:
     return cast("Training", import_module(f"{TASKS[task]}.training"))
 
 
-def exports(task: str) -> Exports:
-    """The part of the task that exports networks and tests what was exported."""
-    return cast("Exports", import_module(f"{TASKS[task]}.export"))
+def testing(task: str) -> Testing:
+    """The part of the task that tests weights."""
+    return cast("Testing", import_module(f"{TASKS[task]}.testing"))
+
+
+def export(task: str) -> Export:
+    """The part of the task that exports networks."""
+    return cast("Export", import_module(f"{TASKS[task]}.export"))
+
+
+def exported(task: str) -> Exported:
+    """The part of the task that runs what was exported."""
+    return cast("Exported", import_module(f"{TASKS[task]}.exported"))
 
 
 def views(task: str) -> Views:

@@ -14,6 +14,7 @@ from models.images.batches import Batch
 from models.images.families import FoundNetwork, network_of, supernet_of
 from models.images.nasbench201 import STAGES
 from models.images.skeleton import check_image_size
+from models.images.spaces import search_space
 from models.search.genotype import Genotype
 from models.search.spaces import SearchSpace
 from models.training.seeds import generator, seeded
@@ -81,6 +82,23 @@ class ImageTask:
     ) -> AbstractContextManager[None]:
         """Takes the running batch statistics anew, over ``batches``."""
         return recalibrated(supernet, output, batches)
+
+
+def found_network(
+    genotype: Genotype,
+    image_shape: Sequence[int],
+    classes: int,
+    *,
+    seed: int,
+    channels: int,
+    cells: int,
+    stages: int,
+    auxiliary: bool,
+) -> FoundNetwork:
+    """The network of a genotype for images of that shape (height, width, channels), freshly initialized."""
+    space = search_space("nasbench201" if genotype.space == "nasbench201" else "s5")
+    task = ImageTask(space, image_shape, classes, seed, stages=stages)
+    return task.network(genotype, channels=channels, cells=cells, auxiliary=auxiliary)
 
 
 def right_answers(logits: Tensor, labels: Tensor) -> Tensor:

@@ -23,7 +23,9 @@ PARTS = {  # function of stages/tasks.py -> part of a task's package
     "architectures": "architectures",
     "preparation": "prepare",
     "training": "training",
-    "exports": "export",
+    "testing": "testing",
+    "export": "export",
+    "exported": "exported",
     "views": "views",
 }
 # Packages whose version changes numbers or files, by the name they are imported by. The others pass results on, draw, or talk
@@ -41,7 +43,9 @@ COMPUTING = {
 
 def code_of(stage: str, task: str) -> list[Path]:
     """The files, sorted, that the result of a stage depends on when it works for a task."""
-    return sorted(path for path in _closure(stage, task) if PLUMBING not in path.parents)
+    return sorted(
+        path for path in _closure(stage, task) if PLUMBING not in path.parents and not _is_empty(path)
+    )
 
 
 def packages_of(stage: str, task: str) -> dict[str, str]:
@@ -129,6 +133,11 @@ def _running(tree: ast.AST) -> Iterator[ast.AST]:
             continue
         yield node
         yield from _running(node)
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a file of a package holds nothing but a docstring."""
+    return path.name == "__init__.py" and all(isinstance(node, ast.Expr) for node in _tree(path).body)
 
 
 @cache

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from models.images.describe import count_macs, count_parameters
+from stages.contracts import ExportResult
 from stages.errors import MachineError
-from stages.evaluation import Evaluation
-from stages.images.classification import accuracy_by_class
-from stages.images.data import read_card, read_split
-from stages.images.export.answers import Answer, TestSet, evaluation_of, in_batches, read_test_set, with_onnx
+from stages.images.data import read_card
+from stages.images.export.int8 import calibration_images, quantize
 from stages.images.export.latency import BATCH_SIZES, latencies
+from stages.images.export.onnx_file import write_onnx
+from stages.images.exported import with_onnx
+from stages.images.params import ExportParams, Params
+from stages.images.testing.cases import Answer, TestSet, evaluation_of, in_batches, read_test_set
+from stages.images.testing.with_torch import load_deployed, torch_threads, with_torch
 from stages.plumbing.files import RETRAIN, sha256_of
 from stages.records import ExportRecord, Int8
 
-if TYPE_CHECKING:
-    from stages.contracts import Exported
-    from stages.images.params import ExportParams, Params
-
 MODEL, INT8 = "model.onnx", "model.int8.onnx"
-_EXAMPLES = 2  # images kept with a registered model to show what it takes
 _PARITY_BATCHES = (1, 7, 64)  # exporters have been right at one batch size and wrong at others
 _TIE = 1e-4  # two probabilities this close may change places
 
 
-def export(params: Params, folder: Path, origin: Mapping[str, str]) -> Exported:
-    from models.images.describe import count_macs, count_parameters
-    from stages.contracts import Exported
-    from stages.images.export.onnx_file import write_onnx
-    from stages.images.export.with_torch import load_deployed, torch_threads, with_torch
-
+def export(params: Params, folder: Path, origin: Mapping[str, str]) -> ExportResult:
     config, card, test = params.export, read_card(), read_test_set()
     path = folder / MODEL
     deployed = load_deployed(params.retrain, RETRAIN / "weights.safetensors")
@@ -73,39 +68,7 @@ def export(params: Params, folder: Path, origin: Mapping[str, str]) -> Exported:
             {"int8": weigh(folder, answers["int8"], probabilities, test, taken)} if config.int8_images else {}
         ),
     )
-    return Exported(record, evaluation, lines(record))
-
-
-def evaluate(exported: Path) -> Evaluation:
-    test = read_test_set()
-    probabilities = in_batches(with_onnx(exported), test.images)
-    return evaluation_of(probabilities, test, size_bytes=exported.stat().st_size)
-
-
-def evaluate_weights(params: Params, weights: Path) -> Evaluation:
-    from models.images.describe import count_parameters
-    from stages.images.export.with_torch import load_deployed, with_torch
-
-    test, deployed = read_test_set(), load_deployed(params.retrain, weights)
-    probabilities = in_batches(with_torch(deployed), test.images)
-    return evaluation_of(probabilities, test, params=count_parameters(deployed))
-
-
-def class_scores(evaluation: Evaluation) -> Mapping[str, float | None]:
-    return accuracy_by_class(evaluation, read_card().classes)
-
-
-def answers(exported: Path, cases: int) -> NDArray[np.float32]:
-    return in_batches(with_onnx(exported), read_split("test")[0][:cases])
-
-
-def call(exported: Path) -> Callable[[], object]:
-    answer, image = with_onnx(exported), np.ascontiguousarray(read_split("test")[0][:1])
-    return lambda: answer(image)
-
-
-def example() -> Mapping[str, NDArray[Any]]:
-    return {"image": np.ascontiguousarray(read_split("test")[0][:_EXAMPLES])}
+    return ExportResult(record, evaluation, lines(record))
 
 
 @dataclass(frozen=True)
@@ -142,9 +105,6 @@ def compare(ours: Answer, theirs: Answer, test: TestSet) -> tuple[Parity, NDArra
 
 def quantized(path: Path, target: Path, config: ExportParams) -> Answer:
     """Writes the int8 file, calibrated on training images drawn at random, and returns what answers by it."""
-    from stages.images.export.int8 import calibration_images, quantize
-    from stages.images.export.with_torch import torch_threads
-
     quantize(path, calibration_images(config), target)
     return with_onnx(target, torch_threads())
 
@@ -188,8 +148,6 @@ def lines(record: ExportRecord) -> list[str]:
     return said
 
 
-def example_image(shape: tuple[int, int, int]) -> Any:
+def example_image(shape: tuple[int, int, int]) -> torch.Tensor:
     """One black image for the network, as decoded."""
-    import torch
-
     return torch.zeros((1, *shape), dtype=torch.uint8)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.images.export.answers import Answer
+from stages.images.testing.cases import Answer
 
 BATCH_SIZES = (1, 64)  # images at once where latency is measured
 _WARM_UP = 3  # calls

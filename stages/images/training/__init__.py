@@ -10,11 +10,10 @@ from models.images.batches import BatchStream, batches
 from models.images.retrain import RetrainConfig, Retraining
 from models.images.search import SupernetConfig, image_search
 from models.images.spaces import search_space
-from models.images.task import ImageTask
+from models.images.task import ImageTask, found_network
 from models.search.genotype import Genotype
 from models.search.program import Search, SearchConfig
 from models.training.seeds import generator
-from stages.images.architectures import build_network
 from stages.images.params import Params, RetrainParams
 from stages.images.training.inputs import EVALUATION_BATCH, Images, device, loaders, read_images
 from stages.images.training.table import read_benchmark
@@ -55,8 +54,15 @@ def search_on(data: Images, params: Params) -> Search:
 def retrain_on(data: Images, config: RetrainParams, genotype: Genotype) -> Retraining:
     """The training of a found network on these images."""
     card = data.card
-    network = build_network(
-        card.image_shape, len(card.classes), genotype, config, auxiliary=config.auxiliary_weight > 0
+    network = found_network(
+        genotype,
+        card.image_shape,
+        len(card.classes),
+        seed=config.seed,
+        channels=config.channels,
+        cells=config.cells,
+        stages=config.stages,
+        auxiliary=config.auxiliary_weight > 0,
     )
     network = network.to(device=device(), memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     preprocess = data.preprocess(cutout=config.cutout, device=device())

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stages.evaluation import Evaluation
-from stages.images.classification import accuracy_by_class, confusion
 from stages.images.data import read_card, read_split
+from stages.images.testing.classification import accuracy_by_class, confusion
 from stages.page import environment
 from stages.plumbing.files import RETRAIN
 

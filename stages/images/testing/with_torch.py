@@ -11,19 +11,26 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from models.images.deploy import Deployed
+from models.images.task import found_network
 from stages.errors import UserError
 from stages.genotypes import read_genotype
-from stages.images.architectures import build_network
 from stages.images.data import read_card
-from stages.images.export.answers import Answer
 from stages.images.params import RetrainParams
+from stages.images.testing.cases import Answer
 
 
 def load_deployed(config: RetrainParams, weights: Path) -> Deployed:
     """The retrained network in evaluation mode on the CPU, with normalization and softmax inside."""
     card = read_card()
-    network = build_network(
-        card.image_shape, len(card.classes), read_genotype("images"), config, auxiliary=False
+    network = found_network(
+        read_genotype("images"),
+        card.image_shape,
+        len(card.classes),
+        seed=config.seed,
+        channels=config.channels,
+        cells=config.cells,
+        stages=config.stages,
+        auxiliary=False,
     )
     try:
         network.load_state_dict(load_file(weights))

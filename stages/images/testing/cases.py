@@ -1,4 +1,4 @@
-"""What a network answers on the test images, whoever runs it, and what that is worth: one evaluation for all stages."""
+"""The test images, and what answers to them are worth, whoever gives them: one evaluation for all stages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,19 +39,6 @@ def read_test_set() -> TestSet:
     files = [DATA / "test_images.npy", DATA / "test_labels.npy"]
     identity = f"{sha256_of(*files)} {json.dumps(read_card().classes)}"
     return TestSet(images, labels, hashlib.sha256(identity.encode()).hexdigest())
-
-
-def with_onnx(path: Path, threads: int = 0) -> Answer:
-    """ONNX Runtime on the CPU; ``threads`` 0: as many as it likes."""
-    import onnxruntime  # takes a moment, which whoever runs nothing does without
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # what fails is raised and said in one line
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda images: np.asarray(
-        session.run(["probabilities"], {"image": np.ascontiguousarray(images)})[0]
-    )
 
 
 def in_batches(answer: Answer, images: NDArray[np.uint8], batch_size: int = _BATCH) -> NDArray[np.float32]:
