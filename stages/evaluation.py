@@ -1,0 +1,172 @@
+"""One evaluation for all tasks: how well an exported file does on the test cases, and what decides between two of them.
+
+A task measures an ``Evaluation`` once. The gate, promotions, sweeps, comparisons, the model card and the report read
+nothing else, and a task's ``Metric`` tells them what the numbers mean.
+
+Paired tests, both two-sided, on the same cases answered by both:
+
+    right or wrong    McNemar's exact test (McNemar 1947): if both are equally good, each is equally likely to be the
+                      right one on a case that only one of them got right; a binomial distribution with p = 1/2
+    numbers           permutation test (Fisher 1935): if both are equally good, every difference is equally likely with
+                      either sign. All signs are tried for up to 12 cases, otherwise 4,999 seeded random draws
+
+Neither test knows of cases that depend on each other, such as overlapping windows of one series. Their p-values are
+too small then.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stages.errors import UserError
+
+_RESAMPLES, _SEED = 4999, 0
+_SIGNS_AT_ONCE = 2**20  # of the permutation test: bounds its memory
+_CALLS, _SECONDS = 50, 3.0  # latency: this many calls, or as many as fit into the time
+_DETAIL = "details."
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a score means."""
+
+    name: str  # "accuracy"; other names are made from it, such as test_accuracy
+    case: str  # what one test case is called; its plural ends in s
+    higher_is_better: bool
+    outcomes: Literal[
+        "right or wrong", "numbers"
+    ]  # what a case's value is; decides which paired test is used
+
+    def gain(self, ours: float, theirs: float) -> float:
+        """By how much ``ours`` is better; negative when it is worse."""
+        return ours - theirs if self.higher_is_better else theirs - ours
+
+    def better(self, ours: float, theirs: float) -> bool:
+        """Whether ``ours`` is better. Not a number is never better."""
+        return self.gain(ours, theirs) > 0
+
+    def p_value(self, ours_N: NDArray[np.float64], theirs_N: NDArray[np.float64]) -> float:
+        """How often chance alone would make a difference at least this large, in either direction."""
+        if self.outcomes == "right or wrong":
+            return _mcnemar(ours_N > 0.5, theirs_N > 0.5)
+        return _sign_flips(ours_N - theirs_N)
+
+    @property
+    def test(self) -> str:
+        """The name of the paired test, as in "X gives p = 0.03"."""
+        return "McNemar's exact test" if self.outcomes == "right or wrong" else "a paired permutation test"
+
+    def text(self, score: float) -> str:
+        """A score for people: a percentage of right cases, or a number."""
+        return f"{score:.2%}" if self.outcomes == "right or wrong" else f"{score:.4g}"
+
+    def digits(self, score: float) -> str:
+        """A score as logs and reasons give it: the bare number."""
+        return f"{score:.4f}" if self.outcomes == "right or wrong" else f"{score:.4g}"
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How one exported file does on the test cases, and what it costs."""
+
+    score: float
+    per_case: NDArray[np.float64]  # (N,): 1 or 0 for right or wrong, otherwise the metric's value
+    cases_sha256: str  # of the test cases: evaluations with the same hash can be compared
+    costs: Mapping[str, float] = field(
+        default_factory=dict
+    )  # latency_ms, size_bytes, params, macs, where known
+    details: Mapping[str, NDArray] = field(default_factory=dict)  # arrays for the task's own pages
+
+    def save(self, path: Path) -> None:
+        """Writes one safetensors file: the arrays, and the rest as JSON in its metadata."""
+        from safetensors.numpy import save_file
+
+        header = _Header(score=self.score, cases_sha256=self.cases_sha256, costs=dict(self.costs))
+        details = {f"{_DETAIL}{name}": np.ascontiguousarray(array) for name, array in self.details.items()}
+        arrays = {"per_case": np.ascontiguousarray(self.per_case, dtype=np.float64), **details}
+        save_file(arrays, path, {"evaluation": header.model_dump_json()})
+
+    @staticmethod
+    def load(path: Path) -> Evaluation:
+        """Reads what ``save`` wrote. Raises UserError when the file is missing or damaged."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="numpy") as file:
+                header = _Header.model_validate_json((file.metadata() or {})["evaluation"])
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - is no mapping
+            per_case = arrays.pop("per_case")
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing; run `dvc repro export`") from None
+        except KeyError as error:
+            raise UserError(f"{path} is damaged (it lacks {error}); run `dvc repro -f export`") from None
+        except (SafetensorError, ValidationError, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{path} is damaged ({reason}); run `dvc repro -f export`") from None
+        details = {name.removeprefix(_DETAIL): array for name, array in arrays.items()}
+        return Evaluation(header.score, per_case, header.cases_sha256, header.costs, details)
+
+
+class _Header(BaseModel):
+    """The part of a saved evaluation that is no array."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="constants")
+
+    score: float
+    cases_sha256: str
+    costs: dict[str, float]
+
+
+def latency_ms(call: Callable[[], object]) -> float:
+    """Median milliseconds of one call: 50 calls, or as many as fit into 3 seconds, after one that warms up."""
+    call()
+    times: list[float] = []
+    end = time.perf_counter() + _SECONDS
+    while not times or (len(times) < _CALLS and time.perf_counter() < end):
+        started = time.perf_counter()
+        call()
+        times.append(1e3 * (time.perf_counter() - started))
+    return statistics.median(times)
+
+
+def _mcnemar(ours_N: NDArray[np.bool_], theirs_N: NDArray[np.bool_]) -> float:
+    """McNemar's exact test; 1 when no case was answered rightly by one of the two only."""
+    from scipy.stats import binomtest  # takes most of a second, which only comparisons need
+
+    only_ours, only_theirs = int((ours_N & ~theirs_N).sum()), int((theirs_N & ~ours_N).sum())
+    if only_ours + only_theirs == 0:
+        return 1.0
+    return float(binomtest(only_ours, only_ours + only_theirs).pvalue)
+
+
+def _sign_flips(differences_N: NDArray[np.float64]) -> float:
+    """Paired permutation test of the mean difference."""
+    from scipy.stats import permutation_test
+
+    if len(differences_N) < 2 or not differences_N.any():
+        return 1.0  # there is nothing that another sign could change
+
+    def size_of_mean(ours: NDArray, theirs: NDArray, axis: int = -1) -> NDArray:
+        return np.abs((ours - theirs).mean(axis=axis))
+
+    # The size of the mean makes the test two-sided, and exchanging the two files leaves the p-value as it is.
+    found = permutation_test(
+        (differences_N, np.zeros_like(differences_N)),
+        size_of_mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=_RESAMPLES,
+        batch=max(1, _SIGNS_AT_ONCE // len(differences_N)),
+        alternative="greater",
+        rng=_SEED,
+    )
+    return float(found.pvalue)
