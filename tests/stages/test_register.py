@@ -21,9 +21,10 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
 
 from stages import register
+from stages.images.classification import ACCURACY
 from stages.params import load
 from stages.plumbing.files import sha256_of
-from stages.registry.gate import mcnemar
+from stages.registry import lineage, verdict, versions
 from tests.stages.conftest import ROOT, TINY, write_params
 from tests.stages.networks import EXPORT, export, linear, right
 
@@ -126,7 +127,7 @@ def test_better_worse_equal_and_back(
     assert run_stage("register") == 0
     good, report = right(), registry()
     assert (number(store, named), number(store, named, "previous_champion")) == (2, 1)
-    p_value = mcnemar(good, bad)
+    p_value = ACCURACY.p_value(good.astype(float), bad.astype(float))
     assert report["reason"] == (
         f"champion: test accuracy {good.mean():.4f} against {bad.mean():.4f} of version 1"
         f" (p = {p_value:.2g}, more than noise)"
@@ -148,7 +149,7 @@ def test_better_worse_equal_and_back(
 
     capsys.readouterr()
     assert run_champion(run_stage, "back") == 0
-    assert capsys.readouterr().out == f"champion of {named} is version 1 again, no longer version 2\n"
+    assert capsys.readouterr().out == f"champion of {named} is version 1 again, instead of version 2\n"
     assert number(store, named) == 1
     assert run_stage("register") == 0  # version 3 was refused against 2, and is better than 1
     assert registry()["reason"].startswith("champion: ")
@@ -157,7 +158,7 @@ def test_better_worse_equal_and_back(
 
     export(linear(GOOD))  # version 2 again, which a person has put aside: it stays so
     assert run_stage("register") == 0
-    assert "version 2 is this network already (champion is 3)" in capsys.readouterr().out
+    assert "version 2 is this network already (the champion is 3)" in capsys.readouterr().out
     assert (registry()["version"], number(store, named)) == (2, 3)
     assert run_champion(run_stage, "2") == 0
     assert (number(store, named), number(store, named, "previous_champion")) == (2, 3)
@@ -171,7 +172,7 @@ def run_champion(run_stage: RunStage, *arguments: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("move", "message"), [("back", "to roll back to"), ("7", "no version 7"), ("up", "'up' is")]
+    ("move", "message"), [("back", "to roll back to"), ("7", "no version 7"), ("up", "'up' is not a version")]
 )
 def test_a_move_that_cannot_be_made_is_one_line(
     named: str, run_stage: RunStage, store: str, capsys: pytest.CaptureFixture[str], move: str, message: str
@@ -227,19 +228,19 @@ def test_changed_settings_judge_a_refused_version_again(named: str, run_stage: R
 def test_a_registered_file_that_answers_differently_is_refused(
     named: str, run_stage: RunStage, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log_version = register.log_version
+    make = versions.make
 
     def damaged(*arguments: object) -> ModelVersion:
         export(linear(BAD))
-        version = log_version(*arguments)  # type: ignore[arg-type]
+        version = make(*arguments)  # type: ignore[arg-type]
         export(linear(GOOD))
         return version
 
     export(linear(GOOD))
-    monkeypatch.setattr(register, "log_version", damaged)
+    monkeypatch.setattr(versions, "make", damaged)
     assert run_stage("register") == 0
     (reason,) = registry()["refusals"]
-    assert reason.startswith("the registered file, loaded again, does not answer")
+    assert reason.startswith("the registered file does not give the same answers")
     assert alias(store, named, "challenger").tags["gate"] == "refused"
     with pytest.raises(mlflow.MlflowException):
         alias(store, named, "champion")
@@ -281,7 +282,7 @@ def test_int8_is_in_the_version_when_it_costs_little(
         settings(named, max_int8_drop=0.9)
         capsys.readouterr()
         assert run_stage("register") == 0
-        assert "registered without int8 under another" in capsys.readouterr().out
+        assert "was registered without int8 under another limit" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("damage", ["model", "int8"])
@@ -294,7 +295,9 @@ def test_an_export_that_does_not_fit_together_is_one_line(
         export(linear(GOOD), int8={"file": "model.int8.onnx", "sha256": "0" * 64})
     assert run_stage("register") == 2
     error = capsys.readouterr().err
-    assert "`dvc repro -f export`" in error or "run `dvc repro -f export`" in error
+    file = EXPORT / ("export.json is about another" if damage == "model" else "model.int8.onnx is missing or")
+    assert error.startswith(f"error: register: {file}")
+    assert error.endswith("; run `dvc repro -f export`\n")
     assert error.count("\n") == 1
     assert not Path("artifacts/registry.json").exists()
 
@@ -327,15 +330,23 @@ def test_a_restored_clone_registers_in_its_own_store(
     assert registry()["runs"]["search"] is None  # that run is in the other store
 
 
-@pytest.mark.parametrize("step", ["judged", "promote", "verdict_tags", "link"])
+@pytest.mark.parametrize(
+    ("where", "step"),
+    [(register, "judged"), (register, "promote"), (verdict, "tags"), (lineage, "link")],
+)
 def test_a_registration_cut_off_before_its_end_is_completed(
-    named: str, run_stage: RunStage, store: str, monkeypatch: pytest.MonkeyPatch, step: str
+    named: str,
+    run_stage: RunStage,
+    store: str,
+    monkeypatch: pytest.MonkeyPatch,
+    where: object,
+    step: str,
 ) -> None:
     def crash(*_: object) -> None:
         raise OSError("the machine stopped")
 
     with monkeypatch.context() as patched:
-        patched.setattr(register, step, crash)
+        patched.setattr(where, step, crash)
         assert run_stage("register") == 1
     client = MlflowClient(tracking_uri=store)
     assert not Path("artifacts/registry.json").exists()
