@@ -64,7 +64,7 @@ def main(params: Params) -> None:
         version = versions.find(mlflow, name, sha256)
     if version is not None and decision_holds(mlflow, version, params.registry):
         restore(version)
-        tell_state(mlflow, version, params.registry)
+        tell_state(mlflow, version, file.name, params.registry)
         return
     exported = checked_export(file, sha256)
     with stage_run("register", params.registry.model_dump()) as tracked, reported():
@@ -102,7 +102,7 @@ def reported_of(version: ModelVersion) -> RegistryRecord:
 def restore(version: ModelVersion) -> None:
     """Brings back registry.json and the card where this workspace lacks them or has those of another version."""
     record = reported_of(version)
-    if not REGISTRY.exists() or RegistryRecord.read(REGISTRY).version != record.version:
+    if kept_version() != record.version:
         record.write(REGISTRY)
         CARD.unlink(missing_ok=True)
     if not CARD.exists():
@@ -110,13 +110,22 @@ def restore(version: ModelVersion) -> None:
             versions.download(version, CARD.name, CARD.parent)
 
 
-def tell_state(mlflow: MlflowClient, version: ModelVersion, limits: RegistryParams) -> None:
+def kept_version() -> int | None:
+    """The version that this workspace's registry.json is about; None when the file is missing or damaged."""
+    try:
+        return RegistryRecord.read(REGISTRY).version
+    except UserError:
+        return None
+
+
+def tell_state(mlflow: MlflowClient, version: ModelVersion, file: str, limits: RegistryParams) -> None:
     """Says that nothing was done, and why."""
     with reported():
         champion = find_alias(mlflow, version.name, CHAMPION)
     is_champion = champion is not None and champion.version == version.version
-    state = "the champion" if is_champion else f"the champion is {champion.version if champion else 'none'}"
-    print(f"register: {version.name} version {version.version} is this network already ({state})")
+    others = f"the champion is version {champion.version}" if champion else "there is no champion"
+    state = "the champion" if is_champion else others
+    print(f"register: {file} is already registered as {version.name} version {version.version} ({state})")
     int8 = reported_of(version).int8
     if int8 and int8.included != verdict.within(int8.drop, limits.max_int8_drop):
         print(

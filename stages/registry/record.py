@@ -88,7 +88,7 @@ class RegistryRecord(_Record):
     compared: Compared | None
     origin: Origin
     test_sha256: str
-    int8: Int8 | None
+    int8: Int8 | None = None
     gate: dict[str, float | None]  # the settings it was judged by
 
     @model_serializer(mode="wrap")
