@@ -65,6 +65,11 @@ class Metric:
         """The name of the paired test, as in "X gives p = 0.03"."""
         return "McNemar's exact test" if self.outcomes == "right or wrong" else "a paired permutation test"
 
+    @property
+    def words(self) -> str:
+        """The name in a sentence."""
+        return self.name.replace("_", " ")
+
     def text(self, score: float) -> str:
         """A score for people: a percentage of right cases, or a number."""
         return f"{score:.2%}" if self.outcomes == "right or wrong" else f"{score:.4g}"

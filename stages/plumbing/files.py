@@ -27,7 +27,7 @@ GENOTYPE_JSON = GENOTYPE / "genotype.json"
 EVALUATION = EXPORT / "evaluation.safetensors"
 SEARCH_RESULTS = [SEARCH / name for name in ("alphas.safetensors", "history.csv", "summary.json")]
 REGISTRY = ARTIFACTS / "registry.json"
-CARD = ARTIFACTS / "modelcard.md"
+CARD = ARTIFACTS / "model_card.md"
 REPORT = ARTIFACTS / "report.html"
 
 

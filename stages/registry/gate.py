@@ -1,179 +1,197 @@
-"""What a network must show to become champion: pure conditions, each of which gives a reason to refuse it or none."""
+"""What an exported file must show to become champion: pure conditions, each of which gives a reason to refuse it or none.
+
+The conditions read evaluations and the task's metric only, so they are the same for every task.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from stages.images.scores import Scores
+from stages.evaluation import Evaluation, Metric
 from stages.params import RegistryParams
 
-NOISE = 0.05  # a difference is said to exceed the noise when its p-value is below this
+NOISE = 0.05  # a difference with a p-value below this is called more than noise
+_ROUNDING = 1e-12  # scores may be quotients of counts: 0.75 - 0.65 < 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class Champion:
-    """The version to beat, and its scores on the challenger's test images; where there are none, ``trouble`` is why."""
+    """The version to beat and its evaluation on the challenger's test cases, or why there is none."""
 
     version: int
-    scores: Scores | None
+    evaluation: Evaluation | None
     trouble: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """All that is known of a challenger when it is judged."""
+    """All that is known about a challenger when it is judged."""
 
-    challenger: Scores
+    metric: Metric
+    file: str  # the exported file's name
+    challenger: Evaluation
     champion: Champion | None
-    largest_difference: float  # of a probability from torch's, over all test images (export.json)
-    disagreements: (
-        int  # test images that torch and ONNX Runtime see in different classes, ties aside (export.json)
-    )
-    identical: bool  # the registered file, loaded again, answers bit for bit as the exported one
+    largest_difference: float  # between the exported file's and torch's answers, over all test cases
+    disagreements: int  # test cases that the exported file and torch answer differently, ties aside
+    identical: bool  # the registered file answers bit for bit as the exported one
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two networks on the same images."""
+    """Two evaluations of the same test cases."""
 
-    gain: float  # accuracy of the challenger less the champion's
-    only_challenger: int  # images that only the challenger recognized
-    only_champion: int
-    p_value: float  # McNemar's exact test, two-sided
+    gain: float  # how much better the challenger's score is, whatever the metric's direction
+    challenger_better: (
+        int  # cases; where answers are right or wrong: those that only the challenger got right
+    )
+    champion_better: int
+    p_value: float  # of the metric's paired test, two-sided
 
     @property
     def exceeds_noise(self) -> bool:
-        """Whether chance alone would give such a difference less often than one time in twenty."""
+        """Whether chance alone would make such a difference less than once in twenty times."""
         return self.p_value < NOISE
 
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """The gate's decision and what it rests on."""
+    """The gate's decision, and what it rests on."""
 
     evidence: Evidence
-    refusals: tuple[str, ...]  # empty: it may become champion
+    refusals: tuple[str, ...]  # empty: the challenger may become champion
+    compared: Comparison | None  # None where one of the two has no score
 
     @property
     def accepted(self) -> bool:
-        """Whether nothing speaks against the challenger."""
+        """Whether there is no reason to refuse the challenger."""
         return not self.refusals
 
 
-Condition = Callable[[Evidence, RegistryParams], str | None]
+Condition = Callable[[Evidence, Comparison | None, RegistryParams], str | None]
 
 
 def decide(evidence: Evidence, limits: RegistryParams) -> Judgement:
-    """All the reasons why the challenger does not become champion, or none."""
-    found = (condition(evidence, limits) for condition in CONDITIONS)
-    return Judgement(evidence, tuple(reason for reason in found if reason))
+    """Asks every condition, so that all reasons to refuse the challenger are known at once."""
+    compared = comparison(evidence)
+    found = (condition(evidence, compared, limits) for condition in CONDITIONS)
+    return Judgement(evidence, tuple(reason for reason in found if reason), compared)
 
 
-def reload(evidence: Evidence, _: RegistryParams) -> str | None:
-    """What was registered must be what was exported."""
-    if evidence.identical:
+def comparison(evidence: Evidence) -> Comparison | None:
+    """Challenger against champion; None where one of the two has no score."""
+    champion, metric, ours = evidence.champion, evidence.metric, evidence.challenger
+    if champion is None or champion.evaluation is None or not math.isfinite(ours.score):
         return None
-    return (
-        "the registered file, loaded again, does not answer as the exported one; delete the version to have it"
-        " registered anew"
+    theirs = champion.evaluation
+    gains_N = metric.gain(1.0, 0.0) * (ours.per_case - theirs.per_case)
+    return Comparison(
+        gain=metric.gain(ours.score, theirs.score),
+        challenger_better=int(np.count_nonzero(gains_N > 0)),
+        champion_better=int(np.count_nonzero(gains_N < 0)),
+        p_value=metric.p_value(ours.per_case, theirs.per_case),
     )
 
 
-def parity(evidence: Evidence, limits: RegistryParams) -> str | None:
-    """What was exported must be what was trained."""
+def scores(evidence: Evidence) -> str:
+    """Both scores, in words. The champion must have an evaluation."""
+    champion, metric = evidence.champion, evidence.metric
+    assert champion is not None and champion.evaluation is not None
+    ours, theirs = metric.digits(evidence.challenger.score), metric.digits(champion.evaluation.score)
+    return f"test {metric.words} {ours} against {theirs} of version {champion.version}"
+
+
+def reload(evidence: Evidence, _: Comparison | None, __: RegistryParams) -> str | None:
+    """The registered file must be the exported one."""
+    if evidence.identical:
+        return None
+    return (
+        "the registered file does not give the same answers as the exported file; delete the version and run"
+        " `dvc repro` to register it again"
+    )
+
+
+def parity(evidence: Evidence, _: Comparison | None, limits: RegistryParams) -> str | None:
+    """The exported file must be what was trained."""
     if evidence.disagreements:
-        return f"ONNX Runtime and torch see {evidence.disagreements} test images in different classes"
-    if evidence.largest_difference > limits.max_difference:
         return (
-            f"a probability differs from torch's by {evidence.largest_difference:.1e}, more than"
-            f" registry.max_difference ({limits.max_difference:g})"
+            f"{evidence.file} and torch give different answers for {evidence.disagreements} test"
+            f" {evidence.metric.case}s"
+        )
+    if not evidence.largest_difference <= limits.max_difference:
+        return (
+            f"the largest difference between the answers of {evidence.file} and torch is"
+            f" {evidence.largest_difference:.1e}, more than registry.max_difference ({limits.max_difference:g})"
         )
     return None
 
 
-def latency(evidence: Evidence, limits: RegistryParams) -> str | None:
+def latency(evidence: Evidence, _: Comparison | None, limits: RegistryParams) -> str | None:
     """The time budget."""
-    taken, limit = evidence.challenger.latency_ms, limits.max_latency_ms
-    if limit is None or taken <= limit:
+    limit, case = limits.max_latency_ms, evidence.metric.case
+    if limit is None:
         return None
-    return f"an image takes {taken:.2f} ms, more than registry.max_latency_ms ({limit:g})"
+    if (taken := evidence.challenger.costs.get("latency_ms")) is None:
+        return f"registry.max_latency_ms is {limit:g}, but nothing measured the time per {case}"
+    if taken <= limit:
+        return None
+    return f"one {case} takes {taken:.2f} ms, more than registry.max_latency_ms ({limit:g})"
 
 
-def size(evidence: Evidence, limits: RegistryParams) -> str | None:
+def size(evidence: Evidence, _: Comparison | None, limits: RegistryParams) -> str | None:
     """The size budget."""
-    megabytes, limit = evidence.challenger.size_bytes / 1e6, limits.max_size_mb
-    if limit is None or megabytes <= limit:
+    limit = limits.max_size_mb
+    if limit is None:
         return None
-    return f"model.onnx has {megabytes:.2f} MB, more than registry.max_size_mb ({limit:g})"
+    if (bytes_ := evidence.challenger.costs.get("size_bytes")) is None:
+        return f"registry.max_size_mb is {limit:g}, but nothing measured the size of {evidence.file}"
+    if bytes_ / 1e6 <= limit:
+        return None
+    return f"{evidence.file} has {bytes_ / 1e6:.2f} MB, more than registry.max_size_mb ({limit:g})"
 
 
-def comparable(evidence: Evidence, _: RegistryParams) -> str | None:
-    """There must be a champion to compare with, or none at all."""
+def measured(evidence: Evidence, _: Comparison | None, __: RegistryParams) -> str | None:
+    """The score must be a number: a file that answers "not a number" must not become champion, not even the first."""
+    if math.isfinite(evidence.challenger.score):
+        return None
+    return f"its test {evidence.metric.words} is {evidence.challenger.score}, not a number"
+
+
+def comparable(evidence: Evidence, _: Comparison | None, __: RegistryParams) -> str | None:
+    """The champion, where there is one, must have been evaluated on the same test cases."""
     champion = evidence.champion
-    return champion.trouble if champion is not None and champion.scores is None else None
+    return champion.trouble if champion is not None and champion.evaluation is None else None
 
 
-def gain(evidence: Evidence, limits: RegistryParams) -> str | None:
-    """More accurate than the champion, by min_gain at least."""
-    if (found := comparison(evidence)) is None:
+def gain(evidence: Evidence, compared: Comparison | None, limits: RegistryParams) -> str | None:
+    """Better than the champion, by min_gain at least."""
+    if compared is None:
         return None
-    assert evidence.champion is not None
-    sentence = accuracies(evidence)
-    if found.gain <= 0:
-        return sentence
-    if found.gain < limits.min_gain - 1e-12:  # accuracies are quotients of counts: 0.75 - 0.65 < 0.1
-        return f"{sentence}, a gain below registry.min_gain ({limits.min_gain:g})"
+    if compared.gain <= 0:
+        return scores(evidence)
+    if compared.gain < limits.min_gain - _ROUNDING:
+        return f"{scores(evidence)}, a gain below registry.min_gain ({limits.min_gain:g})"
     return None
 
 
-def significance(evidence: Evidence, limits: RegistryParams) -> str | None:
-    """Where it is asked for: the difference must not be one that chance makes."""
-    found, limit = comparison(evidence), limits.significance
-    if found is None or limit is None or found.p_value <= limit:
+def significance(_: Evidence, compared: Comparison | None, limits: RegistryParams) -> str | None:
+    """Where registry.significance is set: chance must be an unlikely cause of the difference."""
+    limit = limits.significance
+    if compared is None or limit is None or compared.p_value <= limit:
         return None
-    return f"the difference may be noise: p = {found.p_value:.2g}, above registry.significance ({limit:g})"
+    return f"the difference may be noise: p = {compared.p_value:.2g}, above registry.significance ({limit:g})"
 
 
-CONDITIONS: tuple[Condition, ...] = (reload, parity, latency, size, comparable, gain, significance)
-
-
-def accuracies(evidence: Evidence) -> str:
-    """Both accuracies, in words. The champion must have scores."""
-    champion = evidence.champion
-    assert champion is not None and champion.scores is not None
-    return (
-        f"test accuracy {evidence.challenger.accuracy:.4f} against {champion.scores.accuracy:.4f}"
-        f" of version {champion.version}"
-    )
-
-
-def comparison(evidence: Evidence) -> Comparison | None:
-    """Challenger against champion, None where there is no champion with scores."""
-    champion = evidence.champion
-    if champion is None or champion.scores is None:
-        return None
-    ours, theirs = evidence.challenger.right, champion.scores.right
-    only_challenger, only_champion = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
-    return Comparison(
-        gain=(only_challenger - only_champion) / len(ours),
-        only_challenger=only_challenger,
-        only_champion=only_champion,
-        p_value=mcnemar(ours, theirs),
-    )
-
-
-def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """Two-sided p-value of McNemar's exact test that two networks are equally accurate; arguments: right answers (N,).
-
-    Of the images that only one of them recognized, each would have half: a binomial with probability 1/2.
-    """
-    fewer, more = sorted((int((first & ~second).sum()), int((second & ~first).sum())))
-    term = tail = 1  # binomial coefficients, in whole numbers
-    for k in range(fewer):
-        term = term * (fewer + more - k) // (k + 1)
-        tail += term
-    return min(1.0, 2 * tail / 2 ** (fewer + more))
+CONDITIONS: tuple[Condition, ...] = (
+    reload,
+    parity,
+    latency,
+    size,
+    measured,
+    comparable,
+    gain,
+    significance,
+)

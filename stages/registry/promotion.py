@@ -1,15 +1,15 @@
-"""Aliases of the registered model: who is champion, and how that changes without ever leaving none or two.
+"""Aliases of the registered model: which version is champion, and how that changes without ever leaving none or two.
 
-``champion`` is one row in the registry's database, so that it always names one version. All else is written around that
-one write such that a process that ends anywhere leaves the old champion or the new one, complete:
+``champion`` is one row in the registry's database, so it always names exactly one version. All other writes are ordered
+around the write to this row, so that a process that ends anywhere leaves the old champion or the new one, complete:
 
-    tag promoted_over    on the new version, which has passed the gate: the version it has beaten
-    previous_champion    alias, to that version
-    champion             alias, to the new version
+    tag promoted_over    on the new version, which has passed the gate: the version that it has beaten
+    previous_champion    alias, moved to the version that was beaten
+    champion             alias, moved to the new version
 
-Two promotions at once: where the registry is a local SQLite file, they take turns (a lock file beside it). On a server
-each looks again after its write. It sees the other's ``promoted_over``, which was written before the other's alias,
-and both then leave the better of the two. The tag ``report`` says that a version's promotion has ended.
+Two promotions at once: where the registry is a local SQLite file, a lock file beside it makes them take turns. On a
+server each looks again after its write. It sees the other's ``promoted_over``, which was written before the other's
+alias, and both then leave the better of the two. The tag ``report`` says that a version's promotion has ended.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.engine import make_url
 
 from stages.errors import MachineError, UserError
+from stages.evaluation import Metric
 from stages.plumbing.tracking import tracking_uri
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous_champion", "challenger"
@@ -34,7 +35,7 @@ _PATIENCE = 600.0  # seconds to wait for another promotion in the same SQLite fi
 
 
 class Verdict(Protocol):
-    """What a judge found: nothing that speaks against the version, or something."""
+    """What a judge decided."""
 
     @property
     def accepted(self) -> bool: ...
@@ -45,7 +46,7 @@ Judgement = TypeVar("Judgement", bound=Verdict)
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Keeps other promotions out while the block runs, where the registry is a local SQLite file."""
+    """Where the registry is a local SQLite file: keeps other promotions out while the block runs."""
     uri = tracking_uri()
     database = make_url(uri).database if uri.startswith("sqlite:") else None
     if not database or database == ":memory:":
@@ -56,7 +57,8 @@ def alone() -> Iterator[None]:
             yield
     except Timeout:
         raise MachineError(
-            f"another promotion holds {database}.promotion.lock for more than {_PATIENCE:.0f} s; wait for it or end it"
+            f"another promotion has held {database}.promotion.lock for more than {_PATIENCE:.0f} s; wait for that"
+            " process or end it"
         ) from None
 
 
@@ -71,13 +73,18 @@ def find_alias(mlflow: MlflowClient, name: str, alias: str) -> ModelVersion | No
 
 
 def promote(
-    mlflow: MlflowClient, name: str, version: str, judge: Callable[[ModelVersion | None], Judgement]
+    mlflow: MlflowClient,
+    name: str,
+    version: str,
+    judge: Callable[[ModelVersion | None], Judgement],
+    metric: Metric,
 ) -> tuple[Judgement, int | None]:
-    """Makes the version champion if ``judge`` accepts it over the present one.
+    """Makes the version champion if ``judge`` accepts it over the present champion.
 
-    Returns the judgement and the champion afterwards, which is another version although this one was accepted where a
-    better one was promoted at the same time. The version's tags test_accuracy and test_sha256 must be there, report
-    must not. May be called again after a crash at any point.
+    Returns the judgement and the champion afterwards. The champion may be another version although this one was
+    accepted: a better one that was promoted at the same time. Before the call the version must have the tags of its
+    score (``score_tag``) and test_sha256, and must not have the tag report. May be called again after a crash at any
+    point.
     """
     while True:
         past = _past(mlflow, name)
@@ -90,19 +97,25 @@ def promote(
         over = str(champion.version) if champion else NONE
         mlflow.set_model_version_tag(name, version, PROMOTED_OVER, over)
         if _number(find_alias(mlflow, name, CHAMPION)) != _number(champion):
-            continue  # there is another one since we looked
+            continue  # the champion has changed since it was read
         if champion is not None:
             mlflow.set_registered_model_alias(name, PREVIOUS, over)
         mlflow.set_registered_model_alias(name, CHAMPION, version)
-        if (best := _settle(mlflow, name, version, over, past)) is None:
+        if (best := _settle(mlflow, name, version, over, past, metric)) is None:
             continue
         return judgement, _number(best)
 
 
-def _past(mlflow: MlflowClient, name: str) -> set[str]:
-    """The versions whose promotion has ended and that no unfinished one can have overwritten.
+def score_tag(metric: Metric) -> str:
+    """The tag that holds a version's score on the test cases, such as test_accuracy."""
+    return f"test_{metric.name}"
 
-    An unfinished one may still write over what was promoted since it looked: over the same version, or over such a one.
+
+def _past(mlflow: MlflowClient, name: str) -> set[str]:
+    """The versions whose promotion has ended and that no unfinished promotion can have overwritten.
+
+    An unfinished promotion may still overwrite what was promoted since it read the champion: versions promoted over the
+    same champion, and versions promoted over one of those.
     """
     versions = {
         str(version.version): version.tags for version in mlflow.search_model_versions(f"name = '{name}'")
@@ -115,22 +128,23 @@ def _past(mlflow: MlflowClient, name: str) -> set[str]:
 
 
 def _settle(
-    mlflow: MlflowClient, name: str, version: str, over: str, past: Collection[str]
+    mlflow: MlflowClient, name: str, version: str, over: str, past: Collection[str], metric: Metric
 ) -> ModelVersion | None:
-    """Leaves as champion the best of the versions that passed the gate on the same test images, and returns it.
+    """Leaves as champion the best of the versions that passed the gate on the same test cases, and returns it.
 
-    Those of the ``past`` take no part. Returns None when the champion is none of these: a person has moved it meanwhile.
+    Versions of the ``past`` take no part. Returns None when the champion is none of these versions, because a person has
+    moved the alias meanwhile.
     """
-    tests = mlflow.get_model_version(name, version).tags["test_sha256"]
+    cases = mlflow.get_model_version(name, version).tags["test_sha256"]
     while True:
         rivals = [
             rival
             for rival in mlflow.search_model_versions(f"name = '{name}'")
             if PROMOTED_OVER in rival.tags
-            and rival.tags.get("test_sha256") == tests
+            and rival.tags.get("test_sha256") == cases
             and str(rival.version) not in past
         ]
-        best = max(rivals, key=lambda rival: (float(rival.tags["test_accuracy"]), -int(rival.version)))
+        best = max(rivals, key=lambda rival: _rank(rival, metric))
         champion = _number(find_alias(mlflow, name, CHAMPION))
         if champion == _number(best):
             return best
@@ -139,37 +153,46 @@ def _settle(
         mlflow.set_registered_model_alias(name, CHAMPION, str(best.version))
 
 
+def _rank(version: ModelVersion, metric: Metric) -> tuple[float, int]:
+    """The better score is higher; among equals, the version that was there first."""
+    return metric.gain(float(version.tags[score_tag(metric)]), 0.0), -int(version.version)
+
+
 def choose(mlflow: MlflowClient, name: str, version: str) -> str:
-    """Makes a version champion because a person says so; returns what was done. Raises UserError if it is not there."""
+    """Makes a version champion because a person says so, and returns a sentence about what was done.
+
+    Raises UserError when there is no such version.
+    """
     try:
         chosen = mlflow.get_model_version(name, version)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-        raise UserError(f"{name} has no version {version}; `make ui` shows those it has") from None
+        raise UserError(f"{name} has no version {version}; `make ui` shows its versions") from None
     champion = find_alias(mlflow, name, CHAMPION)
     if champion is not None and champion.version == chosen.version:
-        return f"version {version} of {name} is champion already"
+        return f"version {version} of {name} is already champion"
     mlflow.set_model_version_tag(name, version, PROMOTED_OVER, str(champion.version) if champion else NONE)
     mlflow.delete_model_version_tag(name, version, WITHDRAWN)
     if champion is not None:
         mlflow.set_registered_model_alias(name, PREVIOUS, str(champion.version))
     mlflow.set_registered_model_alias(name, CHAMPION, version)
-    before = f"version {champion.version}" if champion else "none"
-    return f"version {version} of {name} is champion now; before: {before}"
+    before = f"instead of version {champion.version}" if champion else "and there was none before"
+    return f"version {version} of {name} is now champion, {before}"
 
 
 def roll_back(mlflow: MlflowClient, name: str) -> str:
-    """Moves champion back to previous_champion, and that to the one before; returns what was done.
+    """Moves champion back to previous_champion, and previous_champion to the version before that one.
 
+    Returns a sentence about what was done.
     Raises UserError when there is nothing to go back to.
     """
     champion, previous = find_alias(mlflow, name, CHAMPION), find_alias(mlflow, name, PREVIOUS)
     if champion is None:
-        raise UserError(f"{name} has no champion to roll back; `dvc repro` registers a network")
+        raise UserError(f"{name} has no champion to roll back; `dvc repro` registers one")
     if previous is None or previous.version == champion.version:
         raise UserError(
-            f"{name} has no version before its champion, version {champion.version}, to roll back to;"
+            f"{name} has no version to roll back to: none was champion before version {champion.version};"
             " `python -m stages.champion VERSION` makes any version champion"
         )
     mlflow.set_model_version_tag(name, str(champion.version), WITHDRAWN, f"rolled back to {previous.version}")
@@ -179,11 +202,11 @@ def roll_back(mlflow: MlflowClient, name: str) -> str:
         mlflow.set_registered_model_alias(name, PREVIOUS, str(before.version))
     else:
         mlflow.delete_registered_model_alias(name, PREVIOUS)
-    return f"champion of {name} is version {previous.version} again, no longer version {champion.version}"
+    return f"champion of {name} is version {previous.version} again, instead of version {champion.version}"
 
 
 def _beaten(mlflow: MlflowClient, name: str, version: str) -> ModelVersion | None:
-    """The version that this one was promoted over, if there was one and it is still there."""
+    """The version that this one was promoted over, if there was one and it still exists."""
     over = mlflow.get_model_version(name, version).tags.get(PROMOTED_OVER, NONE)
     if over == NONE:
         return None

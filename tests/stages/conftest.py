@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +12,18 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 ROOT = Path(__file__).parents[2]
+
+
+@event.listens_for(Engine, "connect")
+def not_waiting_for_the_disk(connection: object, _: object) -> None:
+    """MLflow's SQLite commits without a sync, which only a power cut would miss; a registration has a hundred commits."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = OFF")
+
 
 TINY = {
     "search.epochs": 3,
@@ -112,3 +124,11 @@ def finished_copy(project: Path, finished: Path) -> Path:
     """The current folder, with the artifacts of a finished small project."""
     shutil.copytree(finished / "artifacts", project / "artifacts")
     return project
+
+
+@pytest.fixture
+def named(finished_copy: Path, request: pytest.FixtureRequest) -> str:
+    """A finished project, and the name of its registered model, which no other test has."""
+    name = f"model-{hashlib.sha256(request.node.name.encode()).hexdigest()[:8]}"
+    write_params(finished_copy / "params.yaml", {**TINY, "registry.name": name})
+    return name

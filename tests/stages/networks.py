@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+from stages.images.classification import evaluate
 
 from stages.plumbing.files import sha256_of
 
@@ -43,8 +44,9 @@ def linear(pixels: int, note: str = "", sharpness: float = 30.0) -> onnx.ModelPr
 
 
 def export(model: onnx.ModelProto, **report: object) -> None:
-    """Puts a network in the place of the exported one, and its hash (or more) into export.json."""
+    """Puts a network and its evaluation in the place of the exported ones, and its hash (or more) into export.json."""
     onnx.save(model, EXPORT / "model.onnx")
+    evaluate(EXPORT / "model.onnx", DATA).save(EXPORT / "evaluation.safetensors")
     path = EXPORT / "export.json"
     content = {**json.loads(path.read_text()), "model_sha256": sha256_of(EXPORT / "model.onnx"), **report}
     path.write_text(json.dumps(content))

@@ -8,12 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stages.images.card import card as task_card
+from stages.images.params import METRIC as ACCURACY
+from stages.records import ExportRecord
 
-from stages.images.scores import Scores
-from stages.plumbing.settings import load
-from stages.register import outcome
+from stages.evaluation import Evaluation, Metric
+from stages.params import load
 from stages.registry import card as cards
+from stages.registry import verdict
+from stages.registry.card import TaskCard
 from stages.registry.gate import Champion, Evidence, decide
+from stages.registry.record import Origin
+from tests.stages.conftest import ROOT
 
 ODD = ["cat (wild)", "a|b", "50%", "*x*", "", "new\nline", "猫", "[link](x)", "`code`", "<b>bold</b>"]
 
@@ -31,38 +37,64 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def card(classes: list[str], champion: Champion | None = None) -> dict[str, str]:
-    """The sections for a network that recognizes two of three images."""
+PARAMS = load(ROOT / "params.yaml")
+ORIGIN = Origin(
+    model_sha256="f" * 64,
+    data_sha256="d" * 64,
+    dvc_lock_sha256=None,
+    git_commit="c" * 40,
+    prefect_flow_run=None,
+    runs={"search": None, "retrain": "r" * 32},
+)
+
+
+def document(
+    classes: list[str], champion: Champion | None = None, *, images: int = 3, right: float = 2 / 3
+) -> str:
+    """The card of a network that recognizes this share of so many images per class."""
     data = {"name": "imagefolder", "classes": classes, "image_shape": [32, 32, 3], "sha256": "d" * 64}
-    Path("artifacts/data/data.json").write_text(json.dumps({**data, "counts": {"train": 9, "test": 3}}))
-    evidence = Evidence(scores(len(classes), 2 / 3), champion, 1e-6, 0, True)
-    params = load(Path(__file__).parents[2] / "params.yaml")
-    params = params.model_copy(update={"data": params.data.model_copy(update={"name": "imagefolder"})})
-    keys = ("git_commit", "data_sha256", "test_sha256", "dvc_lock_sha256", "model_sha256", "prefect_flow_run")
-    report = {
-        **outcome(decide(evidence, params.registry), 2, 2),
-        **dict.fromkeys(keys, "f" * 64),
-        "model": "m",
-        "version": 2,
-        "runs": {"search": None},
-        "int8": None,
-    }
-    exported = {
-        "params": 1000,
-        "macs": 2000,
-        "latency_ms": {"onnxruntime_batch_64": 1.0},
-        "disagreements": 0,
-        "test_images": 3 * len(classes),
-        "largest_difference": 1e-6,
-    }
-    return cards.sections(report, evidence, params, exported)
+    Path("artifacts/data/data.json").write_text(json.dumps({**data, "counts": {"train": 9000, "test": 3}}))
+    params = PARAMS.model_copy(update={"data": PARAMS.data.model_copy(update={"name": "imagefolder"})})
+    evaluation = answered(len(classes), right, images)
+    return rendered(evaluation, ACCURACY, champion, task_card(evaluation, params), images * len(classes))
 
 
-def scores(classes: int, right: float) -> Scores:
-    """Three images a class, of which this share is recognized, the others as the next class."""
-    labels = np.arange(3 * classes) % classes
-    given = np.where(np.arange(3 * classes) < right * 3 * classes, labels, (labels + 1) % classes)
-    return Scores(0.9 * np.eye(classes, dtype=np.float32)[given], labels, 10**6, 1.0)
+def rendered(
+    evaluation: Evaluation, metric: Metric, champion: Champion | None, task: TaskCard, cases: int
+) -> str:
+    evidence = Evidence(metric, "model.onnx", evaluation, champion, 1e-6, 0, True)
+    judgement = decide(evidence, PARAMS.registry)
+    record = verdict.record(
+        judgement, "m", 2, 2, origin=ORIGIN, measures={}, int8=None, limits=PARAMS.registry
+    )
+    exported = ExportRecord(
+        model_sha256="f" * 64,
+        largest_difference=1e-6,
+        disagreements=0,
+        test_images=cases,
+        params=1000,
+        macs=2000,
+        latency_ms={"onnxruntime_batch_64": 1.0},
+    )
+    return cards.document(record, judgement, task, exported)
+
+
+def card(classes: list[str], champion: Champion | None = None) -> dict[str, str]:
+    return cards.sections(document(classes, champion))
+
+
+def answered(classes: int, right: float, images: int = 3) -> Evaluation:
+    """So many images per class, of which this share is recognized, the others as the next class."""
+    total = images * classes
+    labels = np.arange(total) % classes
+    hits = np.arange(total) < right * total
+    details = {
+        "labels": labels,
+        "predicted": np.where(hits, labels, (labels + 1) % classes),
+        "confidence": np.full(total, 0.9, np.float32),
+    }
+    costs = {"latency_ms": 1.0, "size_bytes": 10**6}
+    return Evaluation(float(hits.mean()), hits.astype(float), "same", costs, details)
 
 
 def rows(text: str) -> list[list[str]]:
@@ -71,10 +103,10 @@ def rows(text: str) -> list[list[str]]:
 
 
 def test_classes_may_be_called_anything(project: Path) -> None:
-    sections = card(ODD)
+    text = document(ODD)
+    sections = cards.sections(text)
     assert {len(row) for row in rows(sections["Test"])} == {4, len(ODD) + 1}
     assert len(rows(sections["Test"])) == 2 + len(ODD) + 2 + len(ODD)
-    text = cards.document(sections)
     assert "not known" in sections["Data"]
     for sign in ("| a|b |", "<b>", "[link](x)"):
         assert sign not in text
@@ -84,21 +116,95 @@ def test_classes_may_be_called_anything(project: Path) -> None:
 
 def test_the_description_fits_and_has_no_pictures(project: Path) -> None:
     for names in (ODD, [f"a class with quite a long name, number {n}" for n in range(300)]):
-        sections = card(names)
-        description = cards.description(sections)
+        text = document(names)
+        description = cards.description(text)
         assert len(description) <= 5000
         assert "![" not in description
         assert description.startswith("# m, version 2\n")
         assert "## Limits" in description
-        assert "![The cell cell](genotype/cell.png)" in cards.document(sections)
+        assert "![Architecture: cell](genotype/cell.png)" in text
+        assert cards.pictures(text) == [Path("artifacts/genotype/cell.png")]
 
 
 def test_the_comparison_says_what_is_noise(project: Path) -> None:
     classes = [str(n) for n in range(10)]
-    better = card(classes, Champion(1, scores(10, 0.6)))["Against the champion"]
+    better = card(classes, Champion(1, answered(10, 0.6)))["Against the champion"]
     assert "| test accuracy | 66.67% | 60.00% |" in better
     assert "The difference may be noise: McNemar's exact test gives p = 0.5." in better  # 2 images of 30
-    much = card(classes, Champion(1, scores(10, 0.2)))["Against the champion"]
-    assert "more than noise" in much
+    assert "| images that only it got right | 2 | 0 |" in better
+    much = card(classes, Champion(1, answered(10, 0.2)))["Against the champion"]
+    assert "The difference is more than noise" in much
     none = card(classes, Champion(1, None, "it was tested on other images"))["Against the champion"]
     assert none == "Not compared: it was tested on other images."
+    assert card(classes)["Against the champion"] == "There was no champion to compare with."
+
+
+def test_every_section_is_there_in_its_order_and_one_blank_line_apart(project: Path) -> None:
+    text = document(["a", "b"])
+    assert list(cards.sections(text)) == [
+        "",
+        "Against the champion",
+        "What it is",
+        "Data",
+        "Test",
+        "Confidence",
+        "Speed and size",
+        "Limits",
+        "Where it comes from",
+        "Architecture",
+    ]
+    assert "\n\n\n" not in text
+    assert text.endswith("```\n") and not text.startswith("\n")
+    for line in text.splitlines():
+        assert line == line.rstrip()
+        assert not re.search(r"[{}]", line) or line.startswith('{"space"'), line
+
+
+def test_the_numbers_of_the_card(project: Path) -> None:
+    text = document(["cat", "dog"], images=200, right=0.75)
+    assert "right for 75.00% of 400 test images" in text
+    assert "- 1,000 parameters, 2,000 multiply-adds per image." in text
+    assert "- `imagefolder`: 9,000 train, 3 test images; SHA-256" in text
+    assert "| cat | 200 | 75.0% | dog (50) |" in text
+    assert "| cat | 150 | 50 |" in text
+    assert "Expected calibration error 0.150 (15 bins). Its mean confidence is 90.0%" in text
+    assert "so it is more confident than it should be" in text
+    assert "the accuracy is 75.0% ± 4.2% (95% confidence)" in text  # 1.96 * sqrt(0.75 * 0.25 / 400)
+    assert "- One image: 1.00 ms (median" in text and "; 64 images at once: 1.0 ms at export." in text
+    assert "the same answer for all 400 test images, numbers within 1.0e-06." in text
+    assert "prove little" not in document(["cat", "dog"], images=500)
+
+
+def test_of_many_classes_the_weakest_are_shown(project: Path) -> None:
+    classes = [f"class {number}" for number in range(30)]
+    evaluation = answered(30, 1.0)
+    evaluation.details["predicted"][[7, 11, 12]] = 0
+    evaluation.per_case[[7, 11, 12]] = 0
+    Path("artifacts/data/data.json").write_text(
+        json.dumps({"classes": classes, "image_shape": [8, 8, 1], "name": "digits"})
+    )
+    found = task_card(evaluation, PARAMS)
+    shown = [row[0].strip() for row in rows(found.results["Test"])[2:]]
+    assert len(shown) == 10
+    assert {"class 7", "class 11", "class 12"} <= set(shown)
+    assert "Weakest class: class 7, 66.7% recognized." in found.limits
+    assert "and 10 more" in found.contract[1]
+    assert found.headline.startswith("Distinguishes 30 classes of grey images of 8 x 8 pixels;")
+
+
+def test_a_task_of_numbers_has_a_card_in_its_own_words(project: Path) -> None:
+    metric = Metric("squared_error", "window", higher_is_better=False, outcomes="numbers")
+    about = {"name": "load", "sha256": "d" * 64, "counts": {"test": 3}}
+    Path("artifacts/data/data.json").write_text(json.dumps(about))
+    ours = Evaluation(0.5, np.array([0.25, 0.5, 0.75]), "same")
+    theirs = Evaluation(1.0, np.array([1.0, 0.25, 1.75]), "same")
+    words = TaskCard(
+        "Forecasts.", "A cell.", ["Input `series`."], "none", {"Errors": "By hour."}, ["Weekends."], ["cell"]
+    )
+    sections = cards.sections(rendered(ours, metric, Champion(1, theirs), words, 3))
+    assert "| test squared error | 0.5 | 1 |" in sections["Against the champion"]
+    assert "| windows that it answers better | 2 | 1 |" in sections["Against the champion"]
+    assert "a paired permutation test gives p = " in sections["Against the champion"]
+    assert "milliseconds" not in sections["Against the champion"], "nothing measured the latency"
+    assert (sections["Errors"], sections["Limits"]) == ("By hour.", "- Weekends.")
+    assert not re.search("image|class|accura", "".join(sections.values()))

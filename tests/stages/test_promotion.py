@@ -17,20 +17,31 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from stages.errors import UserError
+from stages.evaluation import Metric
 from stages.registry.promotion import PROMOTED_OVER, REPORT, WITHDRAWN, choose, promote, roll_back
+
+HIGHER = Metric("accuracy", "image", higher_is_better=True, outcomes="right or wrong")
+LOWER = Metric("squared_error", "window", higher_is_better=False, outcomes="numbers")
 
 
 @dataclass
 class Registry:
     """As much of MlflowClient as promotion uses; ``before_call`` is called before every call."""
 
+    metric: Metric = HIGHER
     tags: dict[int, dict[str, str]] = field(default_factory=dict)
     aliases: dict[str, int] = field(default_factory=dict)
     before_call: Callable[[str], None] = lambda _: None
 
-    def add(self, version: int, accuracy: float, **tags: str) -> None:
-        """A version that has been tested."""
-        self.tags[version] = {"test_accuracy": str(accuracy), "test_sha256": "same", **tags}
+    def add(self, version: int, goodness: float, **tags: str) -> None:
+        """A version that has been tested. More goodness is better in either direction of the metric."""
+        score = goodness if self.metric.higher_is_better else 1 - goodness
+        self.tags[version] = {f"test_{self.metric.name}": str(score), "test_sha256": "same", **tags}
+
+    def goodness(self, version: Any) -> float:
+        """What was given to ``add``."""
+        score = float(self.tags[int(version)][f"test_{self.metric.name}"])
+        return score if self.metric.higher_is_better else 1 - score
 
     def get_model_version(self, _: str, version: str) -> Any:
         self.before_call("get_model_version")
@@ -72,22 +83,30 @@ class Judgement:
 
 
 def register(registry: Registry, version: int) -> int | None:
-    """What the stage does of it: promotes, then marks the version as done; returns the champion."""
-    accuracy = float(registry.tags[version]["test_accuracy"])
+    """What the stage does with it: promotes, then marks the version as done; returns the champion."""
 
     def judge(champion: Any) -> Judgement:
-        return Judgement(champion is None or accuracy > float(champion.tags["test_accuracy"]))
+        return Judgement(
+            champion is None or registry.goodness(version) > registry.goodness(champion.version) + 1e-9
+        )
 
-    _, champion = promote(registry, "model", str(version), judge)  # type: ignore[arg-type]
+    _, champion = promoted(registry, version, judge)
     registry.set_model_version_tag("model", str(version), REPORT, "{}")
     return champion
 
 
-def champion_with(*accuracies: float, champion: int | None = 1) -> Registry:
-    """Versions 1, 2, ... with these accuracies, of which 1 was registered before and is champion."""
-    registry = Registry()
-    for version, accuracy in enumerate(accuracies, start=1):
-        registry.add(version, accuracy)
+def promoted(
+    registry: Registry, version: int, judge: Callable[[Any], Judgement]
+) -> tuple[Judgement, int | None]:
+    """``promote`` on the registry in memory."""
+    return promote(registry, "model", str(version), judge, registry.metric)  # type: ignore[arg-type]
+
+
+def champion_with(*goodness: float, champion: int | None = 1, metric: Metric = HIGHER) -> Registry:
+    """Versions 1, 2, ... that are this good, of which 1 was registered before and is champion."""
+    registry = Registry(metric)
+    for version, good in enumerate(goodness, start=1):
+        registry.add(version, good)
     if champion is not None:
         registry.tags[champion][REPORT] = "{}"
         registry.aliases["champion"] = champion
@@ -142,17 +161,20 @@ def run_in_order(registry: Registry, versions: list[int], draw: random.Random) -
     registry.before_call = lambda _: None
 
 
+@pytest.mark.parametrize("metric", [HIGHER, LOWER], ids=["higher", "lower"])
 @pytest.mark.parametrize("champion", [1, None])
 @pytest.mark.parametrize(
-    "accuracies",
+    "goodness",
     [(0.6, 0.7), (0.7, 0.6), (0.7, 0.7), (0.6, 0.7, 0.65), (0.6, 0.65, 0.75), (0.6, 0.65, 0.7, 0.75)],
 )
-def test_of_several_at_once_the_best_is_champion(accuracies: tuple[float, ...], champion: int | None) -> None:
-    for seed in range(150):
-        registry = champion_with(0.5, *accuracies, champion=champion)
-        run_in_order(registry, list(range(2, 2 + len(accuracies))), random.Random(seed))
+def test_of_several_at_once_the_best_is_champion(
+    goodness: tuple[float, ...], champion: int | None, metric: Metric
+) -> None:
+    for seed in range(75):
+        registry = champion_with(0.5, *goodness, champion=champion, metric=metric)
+        run_in_order(registry, list(range(2, 2 + len(goodness))), random.Random(f"{seed} {metric.name}"))
         winner = registry.aliases["champion"]
-        assert float(registry.tags[winner]["test_accuracy"]) == max(accuracies), f"seed {seed}"
+        assert registry.goodness(winner) == pytest.approx(max(goodness)), f"seed {seed}"
         assert registry.aliases.get("previous_champion") != winner
 
 
@@ -170,11 +192,14 @@ def crash_at(registry: Registry, call: int) -> None:
     registry.before_call = before_call
 
 
+@pytest.mark.parametrize("metric", [HIGHER, LOWER], ids=["higher", "lower"])
 @pytest.mark.parametrize("challenger", [0.4, 0.7])
-def test_wherever_it_ends_there_is_one_champion_and_another_run_completes_it(challenger: float) -> None:
+def test_wherever_it_ends_there_is_one_champion_and_another_run_completes_it(
+    challenger: float, metric: Metric
+) -> None:
     crashes = 0
     for call in range(100):
-        registry = champion_with(0.5, challenger)
+        registry = champion_with(0.5, challenger, metric=metric)
         crash_at(registry, call)
         try:
             register(registry, 2)
@@ -206,12 +231,12 @@ def test_back_and_back_again_to_the_first() -> None:
     register(registry, 2)
     register(registry, 3)
     assert registry.aliases == {"champion": 3, "previous_champion": 2}
-    assert roll_back(registry, "model") == "champion of model is version 2 again, no longer version 3"  # type: ignore[arg-type]
+    assert roll_back(registry, "model") == "champion of model is version 2 again, instead of version 3"  # type: ignore[arg-type]
     assert registry.aliases == {"champion": 2, "previous_champion": 1}
     assert WITHDRAWN in registry.tags[3]
     roll_back(registry, "model")  # type: ignore[arg-type]
     assert registry.aliases == {"champion": 1}
-    with pytest.raises(UserError, match="no version before its champion, version 1"):
+    with pytest.raises(UserError, match="none was champion before version 1;"):
         roll_back(registry, "model")  # type: ignore[arg-type]
     assert registry.aliases == {"champion": 1}
 
@@ -240,13 +265,13 @@ def test_a_person_may_choose_any_version_and_go_back() -> None:
     registry = champion_with(0.5, 0.6, 0.7)
     register(registry, 2)
     register(registry, 3)
-    assert choose(registry, "model", "1") == "version 1 of model is champion now; before: version 3"  # type: ignore[arg-type]
+    assert choose(registry, "model", "1") == "version 1 of model is now champion, instead of version 3"  # type: ignore[arg-type]
     registry.add(4, 0.55)  # better than the champion, worse than former ones, which a person has put aside
     assert register(registry, 4) == registry.aliases["champion"] == 4
     roll_back(registry, "model")  # type: ignore[arg-type]
     roll_back(registry, "model")  # type: ignore[arg-type]
     assert registry.aliases["champion"] == 3
-    assert choose(registry, "model", "3") == "version 3 of model is champion already"  # type: ignore[arg-type]
+    assert choose(registry, "model", "3") == "version 3 of model is already champion"  # type: ignore[arg-type]
     with pytest.raises(UserError, match="model has no version 9"):
         choose(registry, "model", "9")  # type: ignore[arg-type]
 
@@ -262,7 +287,7 @@ def test_a_person_who_moves_champion_while_another_is_judged_has_the_new_one_jud
             roll_back(registry, "model")  # type: ignore[arg-type]
         return Judgement(True)
 
-    assert promote(registry, "model", "3", judge)[1] == 3  # type: ignore[arg-type]
+    assert promoted(registry, 3, judge)[1] == 3
     assert seen == [2, 1]
     assert registry.aliases == {"champion": 3, "previous_champion": 1}
 

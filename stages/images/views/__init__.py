@@ -9,6 +9,7 @@ from stages.images.data import read_card
 if TYPE_CHECKING:
     from stages.evaluation import Evaluation
     from stages.images.params import Params
+    from stages.registry.card import TaskCard
 
 
 def data_words() -> str:
@@ -25,3 +26,9 @@ def test_panel(params: Params, evaluation: Evaluation) -> Any:
     from stages.images.views.page import test_section  # the report only
 
     return test_section(evaluation, params.report.examples)
+
+
+def card(evaluation: Evaluation, params: Params) -> TaskCard:
+    from stages.images.views.card import card  # register only
+
+    return card(evaluation, params)

@@ -1,0 +1,126 @@
+"""The verdict on a version, in words, in registry.json and in tags."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from stages.evaluation import Evaluation
+from stages.params import RegistryParams
+from stages.registry.gate import Judgement, scores
+from stages.registry.promotion import CHALLENGER, CHAMPION
+from stages.registry.record import Compared, Int8, Origin, RegistryRecord
+
+
+def record(
+    judgement: Judgement,
+    model: str,
+    version: int,
+    champion: int | None,
+    *,
+    origin: Origin,
+    measures: Mapping[str, float],
+    int8: Int8 | None,
+    limits: RegistryParams,
+) -> RegistryRecord:
+    """What registry.json will say. ``champion`` is the champion after the judgement."""
+    ours, metric, promoted = judgement.evidence.challenger, judgement.evidence.metric, champion == version
+    reasons, before = _reasons(judgement, version, champion), judgement.evidence.champion
+    return RegistryRecord(
+        model=model,
+        version=version,
+        promoted=promoted,
+        reason=_sentence(judgement, reasons, promoted),
+        refusals=[] if promoted else reasons,
+        aliases=[CHALLENGER, CHAMPION] if promoted else [CHALLENGER],
+        champion_before=before.version if before else None,
+        champion_after=champion,
+        metric=metric.name,
+        score=ours.score if math.isfinite(ours.score) else None,
+        latency_ms=ours.costs.get("latency_ms"),
+        size_bytes=_size(ours),
+        measures={name: value for name, value in measures.items() if math.isfinite(value)},
+        compared=_compared(judgement),
+        origin=origin,
+        test_sha256=ours.cases_sha256,
+        int8=int8,
+        gate=settings(limits),
+    )
+
+
+def settings(limits: RegistryParams) -> dict[str, float | None]:
+    """The settings that decide whether a version is promoted."""
+    return limits.model_dump(exclude={"name", "max_int8_drop"})
+
+
+def tags(record: RegistryRecord) -> dict[str, str]:
+    """The verdict as tags of the version; "refused" is there only when the version was refused."""
+    found = {
+        "gate": "passed" if record.promoted else "refused",
+        **{name: f"{value:.4f}" for name, value in record.measures.items()},
+    }
+    if record.refusals:
+        found["refused"] = "; ".join(record.refusals)
+    if record.compared:
+        found["p_value"] = f"{record.compared.p_value:.3g}"
+    if record.int8:
+        found["int8"] = "included" if record.int8.included else f"refused: {record.int8.reason}"
+    return found
+
+
+def within(drop: float, limit: float) -> bool:
+    """Whether a loss is at most the limit. Scores may be quotients of counts, and 0.8 - 0.7 > 0.1."""
+    return drop <= limit + 1e-12
+
+
+def _reasons(judgement: Judgement, version: int, champion: int | None) -> list[str]:
+    """The gate's refusals, and what else kept the version from becoming champion or could help it."""
+    reasons, before = list(judgement.refusals), judgement.evidence.champion
+    if champion == version:
+        return reasons
+    if not reasons:
+        return [f"version {champion}, promoted at the same time, is at least as good"]
+    if before is not None and before.evaluation is None:
+        reasons.append(f"`python -m stages.champion {version}` makes it champion without comparison")
+    return reasons
+
+
+def _sentence(judgement: Judgement, reasons: list[str], promoted: bool) -> str:
+    """The verdict in one sentence."""
+    found = judgement.compared
+    if not promoted:
+        sentence = f"not promoted: {'; '.join(reasons)}"
+    elif reasons:  # cut off after its promotion, or made champion by a person
+        sentence = f"already champion, although {'; '.join(reasons)}"
+    else:
+        sentence = (
+            f"champion: {scores(judgement.evidence)}" if found else "champion, because there was none before"
+        )
+    if found:
+        noise = "more than noise" if found.exceeds_noise else "within the noise"
+        sentence += f" (p = {found.p_value:.2g}, {noise})"
+    return sentence
+
+
+def _compared(judgement: Judgement) -> Compared | None:
+    """The champion's numbers, and the comparison."""
+    found, before, metric = judgement.compared, judgement.evidence.champion, judgement.evidence.metric
+    if found is None or before is None or before.evaluation is None:
+        return None
+    counts = ("only_challenger_right", "only_champion_right")
+    if metric.outcomes == "numbers":
+        counts = ("challenger_better", "champion_better")
+    return Compared(
+        score=before.evaluation.score,
+        latency_ms=before.evaluation.costs.get("latency_ms"),
+        size_bytes=_size(before.evaluation),
+        gain=found.gain,
+        **dict(zip(counts, (found.challenger_better, found.champion_better), strict=True)),
+        p_value=found.p_value,
+        exceeds_noise=found.exceeds_noise,
+    )
+
+
+def _size(evaluation: Evaluation) -> int | None:
+    size = evaluation.costs.get("size_bytes")
+    return None if size is None else int(size)

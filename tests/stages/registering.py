@@ -1,0 +1,39 @@
+"""What the tests of the registry share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from tests.stages.conftest import TINY, write_params
+
+RunStage = Callable[..., int]
+GOOD, BAD = 64, 20  # pixels that a linear network sees: about 94% and 46% of the digits recognized
+
+
+def settings(name: str, **changes: object) -> None:
+    write_params(
+        Path("params.yaml"),
+        {**TINY, "registry.name": name, **{f"registry.{key}": value for key, value in changes.items()}},
+    )
+
+
+def registry() -> dict:
+    return json.loads(Path("artifacts/registry.json").read_text())
+
+
+def alias(store: str, name: str, alias: str) -> ModelVersion:
+    return MlflowClient(tracking_uri=store).get_model_version_by_alias(name, alias)
+
+
+def number(store: str, name: str, which: str = "champion") -> int:
+    return int(alias(store, name, which).version)
+
+
+def run_champion(run_stage: RunStage, *arguments: str) -> int:
+    """`python -m stages.champion` in this process."""
+    return run_stage("champion", *arguments, move="")

@@ -1,0 +1,162 @@
+"""The metric and its paired tests against closed forms and brute force; the evaluation's file."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from stages.errors import UserError
+from stages.evaluation import Evaluation, Metric, latency_ms
+
+ACCURACY = Metric("accuracy", "image", True, "right or wrong")
+ERROR = Metric("squared_error", "window", False, "numbers")
+RETURN = Metric("return", "episode", True, "numbers")
+
+repeatable = settings(derandomize=True, deadline=None, database=None)
+cases = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
+
+
+def binomial_tail(only_ours: int, only_theirs: int) -> float:
+    """Twice the smaller tail of a fair coin, in whole numbers."""
+    tosses, fewer = only_ours + only_theirs, min(only_ours, only_theirs)
+    return min(1.0, 2 * sum(math.comb(tosses, k) for k in range(fewer + 1)) / 2**tosses)
+
+
+@repeatable
+@given(cases)
+def test_right_or_wrong_is_mcnemars_exact_test(pairs: list[tuple[bool, bool]]) -> None:
+    ours, theirs = np.array(pairs, dtype=np.float64).T
+    only = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
+    assert ACCURACY.p_value(ours, theirs) == pytest.approx(binomial_tail(*only), rel=1e-9)
+
+
+@pytest.mark.parametrize(("only_ours", "only_theirs"), [(0, 0), (5, 0), (10, 0), (30, 12), (700, 640)])
+def test_mcnemar_of_many_images(only_ours: int, only_theirs: int) -> None:
+    ours = np.zeros(3000)
+    theirs = np.zeros(3000)
+    ours[:only_ours], theirs[only_ours : only_ours + only_theirs] = 1, 1
+    expected = binomial_tail(only_ours, only_theirs)
+    assert ACCURACY.p_value(ours, theirs) == pytest.approx(expected, rel=1e-9)
+    assert ACCURACY.p_value(theirs, ours) == ACCURACY.p_value(ours, theirs)
+
+
+def all_signs(differences: NDArray[np.float64]) -> float:
+    """The share of all assignments of signs whose mean is at least as far from 0, one by one."""
+    seen = abs(sum(differences))
+    flips = [
+        abs(sum(sign * size for sign, size in zip(signs, differences, strict=True)))
+        for signs in itertools.product((1, -1), repeat=len(differences))
+    ]
+    return sum(flip >= seen - 1e-12 for flip in flips) / len(flips)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 9, 12])
+@pytest.mark.parametrize("metric", [ERROR, RETURN])
+def test_numbers_are_tested_with_all_signs_where_there_are_few(metric: Metric, count: int) -> None:
+    draws = np.random.default_rng(count)
+    ours, theirs = draws.normal(size=count), draws.normal(0.5, 1, size=count)
+    assert metric.p_value(ours, theirs) == pytest.approx(all_signs(ours - theirs), abs=1e-12)
+
+
+def test_numbers_of_many_cases_are_tested_by_a_seeded_sample() -> None:
+    draws = np.random.default_rng(0)
+    differences = draws.normal(0.15, 1, size=200)
+    theirs = draws.normal(size=200)
+    found = RETURN.p_value(theirs + differences, theirs)
+    # For this many cases the mean is all but normal under random signs.
+    z = abs(differences.sum()) / math.sqrt((differences**2).sum())
+    expected = math.erfc(z / math.sqrt(2))
+    assert 0.01 < expected < 0.2, "the case is to be neither clear nor hopeless"
+    assert found == pytest.approx(expected, abs=4 * math.sqrt(expected / 4999))
+    assert RETURN.p_value(theirs + differences, theirs) == found
+    assert RETURN.p_value(theirs, theirs + differences) == found
+    assert RETURN.p_value(theirs, theirs) == 1
+
+
+@repeatable
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
+def test_the_direction_of_a_metric(first: float, second: float) -> None:
+    assert RETURN.better(first, second) == (first > second)
+    assert ERROR.better(first, second) == (first < second)
+    assert RETURN.gain(first, second) == -ERROR.gain(first, second) == first - second
+    for metric in (RETURN, ERROR):
+        assert not metric.better(math.nan, first) and not metric.better(first, math.nan)
+
+
+def test_scores_in_words() -> None:
+    assert (ACCURACY.text(0.94444), ACCURACY.digits(0.94444)) == ("94.44%", "0.9444")
+    assert (ERROR.text(0.000123456), ERROR.digits(12345.6)) == ("0.0001235", "1.235e+04")
+    assert ACCURACY.test != ERROR.test == RETURN.test
+
+
+def evaluation() -> Evaluation:
+    return Evaluation(
+        0.5,
+        np.array([1.0, 0.0]),
+        "a" * 64,
+        {"latency_ms": 1.25, "size_bytes": 100},
+        {"predicted": np.array([3, 1]), "confidence": np.array([0.5, 0.25], np.float32)},
+    )
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    path, saved = tmp_path / "evaluation.safetensors", evaluation()
+    saved.save(path)
+    loaded = Evaluation.load(path)
+    assert (loaded.score, loaded.cases_sha256, loaded.costs) == (0.5, "a" * 64, saved.costs)
+    np.testing.assert_array_equal(loaded.per_case, saved.per_case)
+    assert loaded.details.keys() == saved.details.keys()
+    for name, array in saved.details.items():
+        np.testing.assert_array_equal(loaded.details[name], array)
+        assert loaded.details[name].dtype == array.dtype
+    first = path.read_bytes()
+    loaded.save(path)
+    assert path.read_bytes() == first
+
+
+def test_a_score_that_is_no_number_is_kept(tmp_path: Path) -> None:
+    Evaluation(math.nan, np.array([math.nan]), "").save(tmp_path / "nan")
+    assert math.isnan(Evaluation.load(tmp_path / "nan").score)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "empty", "text", "foreign"])
+def test_a_damaged_file_is_one_line(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "evaluation.safetensors"
+    evaluation().save(path)
+    match damage:
+        case "missing":
+            path.unlink()
+        case "cut":
+            path.write_bytes(path.read_bytes()[:-3])
+        case "empty":
+            path.write_bytes(b"")
+        case "text":
+            path.write_text("not an evaluation")
+        case "foreign":
+            from safetensors.numpy import save_file
+
+            save_file({"per_case": np.zeros(1)}, path)
+    with pytest.raises(UserError, match="run `dvc repro") as error:
+        Evaluation.load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_latency_is_the_median_and_the_first_call_does_not_count() -> None:
+    calls = iter([0.2, 0.05, *[0.005] * 100])
+    count = 0
+
+    def call() -> None:
+        nonlocal count
+        count += 1
+        time.sleep(next(calls))
+
+    assert 5 <= latency_ms(call) < 45  # neither the first, 200 ms, nor the second, 50 ms, moves the median
+    assert count == 51
