@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
-from stages.images.classification import evaluate
 
+from stages.images.exported import evaluate
 from stages.plumbing.files import sha256_of
 
 EXPORT, DATA = Path("artifacts/export"), Path("artifacts/data")
@@ -46,7 +46,7 @@ def linear(pixels: int, note: str = "", sharpness: float = 30.0) -> onnx.ModelPr
 def export(model: onnx.ModelProto, **report: object) -> None:
     """Puts a network and its evaluation in the place of the exported ones, and its hash (or more) into export.json."""
     onnx.save(model, EXPORT / "model.onnx")
-    evaluate(EXPORT / "model.onnx", DATA).save(EXPORT / "evaluation.safetensors")
+    evaluate(EXPORT / "model.onnx").save(EXPORT / "evaluation.safetensors")
     path = EXPORT / "export.json"
     content = {**json.loads(path.read_text()), "model_sha256": sha256_of(EXPORT / "model.onnx"), **report}
     path.write_text(json.dumps(content))

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stages.images.card import card as task_card
-from stages.images.params import METRIC as ACCURACY
-from stages.records import ExportRecord
 
 from stages.evaluation import Evaluation, Metric
-from stages.params import load
+from stages.images.data import ImageCard
+from stages.images.params import METRIC as ACCURACY
+from stages.images.params import Params as ImageParams
+from stages.images.views.model_card import task_card
+from stages.plumbing.settings import load
+from stages.records import DataCard, ExportRecord
 from stages.registry import card as cards
 from stages.registry import verdict
 from stages.registry.card import TaskCard
@@ -33,11 +35,21 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     arch = {"space": "nasbench201", "arch_str": "|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|"}
     Path("artifacts/genotype/genotype.json").write_text(json.dumps(arch))
     Path("artifacts/genotype/cell.png").touch()
-    Path("artifacts/search/summary.json").write_text('{"discretization_gap": 0.1}')
+    Path("artifacts/search/summary.json").write_text(json.dumps(SUMMARY))
     return tmp_path
 
 
-PARAMS = load(ROOT / "params.yaml")
+SUMMARY = {
+    "supernet_accuracy": 0.9,
+    "discretized_accuracy": 0.8,
+    "discretization_gap": 0.1,
+    "epoch": 1,
+    "valid_accuracy": 0.9,
+    "best_epoch": 1,
+    "best_valid_accuracy": 0.9,
+}
+DATA = DataCard(name="imagefolder", counts={"train": 9000, "test": 3}, sha256="d" * 64)
+PARAMS = ImageParams.model_validate(load(ROOT / "params.yaml").model_dump())
 ORIGIN = Origin(
     model_sha256="f" * 64,
     data_sha256="d" * 64,
@@ -52,11 +64,24 @@ def document(
     classes: list[str], champion: Champion | None = None, *, images: int = 3, right: float = 2 / 3
 ) -> str:
     """The card of a network that recognizes this share of so many images per class."""
-    data = {"name": "imagefolder", "classes": classes, "image_shape": [32, 32, 3], "sha256": "d" * 64}
-    Path("artifacts/data/data.json").write_text(json.dumps({**data, "counts": {"train": 9000, "test": 3}}))
+    write_card(classes, (32, 32, 3))
     params = PARAMS.model_copy(update={"data": PARAMS.data.model_copy(update={"name": "imagefolder"})})
     evaluation = answered(len(classes), right, images)
     return rendered(evaluation, ACCURACY, champion, task_card(evaluation, params), images * len(classes))
+
+
+def write_card(classes: list[str], shape: tuple[int, int, int]) -> None:
+    card = ImageCard(
+        name="imagefolder",
+        classes=classes,
+        image_shape=shape,
+        counts={"train": 9000, "test": 3},
+        mean=[0.5] * shape[2],
+        std=[0.2] * shape[2],
+        mirror=True,
+        sha256="d" * 64,
+    )
+    card.write(Path("artifacts/data/data.json"), ACCURACY)
 
 
 def rendered(
@@ -71,12 +96,15 @@ def rendered(
         model_sha256="f" * 64,
         largest_difference=1e-6,
         disagreements=0,
-        test_images=cases,
+        test_cases=cases,
+        test_score=evaluation.score,
+        threads=1,
+        size_bytes=10**6,
         params=1000,
         macs=2000,
         latency_ms={"onnxruntime_batch_64": 1.0},
     )
-    return cards.document(record, judgement, task, exported)
+    return cards.document(record, judgement, task, exported, DATA)
 
 
 def card(classes: list[str], champion: Champion | None = None) -> dict[str, str]:
@@ -180,9 +208,7 @@ def test_of_many_classes_the_weakest_are_shown(project: Path) -> None:
     evaluation = answered(30, 1.0)
     evaluation.details["predicted"][[7, 11, 12]] = 0
     evaluation.per_case[[7, 11, 12]] = 0
-    Path("artifacts/data/data.json").write_text(
-        json.dumps({"classes": classes, "image_shape": [8, 8, 1], "name": "digits"})
-    )
+    write_card(classes, (8, 8, 1))
     found = task_card(evaluation, PARAMS)
     shown = [row[0].strip() for row in rows(found.results["Test"])[2:]]
     assert len(shown) == 10

@@ -69,10 +69,14 @@ def test_one_of_other_parameters_is_refused(checkpoint: Checkpoint) -> None:
 
 
 def test_the_key_depends_on_everything() -> None:
-    base = key("search", {"epochs": 1}, {"data": "a"})
-    assert key("search", {"epochs": 1}, {"data": "a"}) == base
-    assert len({base, key("search", {"epochs": 2}, {"data": "a"}), key("search", {"epochs": 1}, {"data": "b"}),
-                key("retrain", {"epochs": 1}, {"data": "a"})}) == 4  # fmt: skip
+    base = key("search", "images", {"epochs": 1}, {"data": "a"})
+    assert key("search", "images", {"epochs": 1}, {"data": "a"}) == base
+    others = {
+        key("search", "images", {"epochs": 2}, {"data": "a"}),
+        key("search", "images", {"epochs": 1}, {"data": "b"}),
+        key("retrain", "images", {"epochs": 1}, {"data": "a"}),
+    }
+    assert len({base, *others}) == 4
 
 
 def test_removed_when_done(checkpoint: Checkpoint) -> None:

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from stages.images.classification import calibration, confusion, evaluate, example, one_call
 
 from stages.errors import UserError
 from stages.evaluation import Evaluation
+from stages.images.exported import evaluate, example, one_call
+from stages.images.testing.classification import calibration, confusion
 from stages.plumbing.files import DATA
 from tests.stages.networks import EXPORT, linear, right
 
@@ -70,7 +71,7 @@ def test_a_file_is_evaluated_on_all_test_images(finished_copy: Path) -> None:
     import onnx
 
     onnx.save(linear(40), EXPORT / "model.onnx")
-    found, expected = evaluate(EXPORT / "model.onnx", DATA), right()
+    found, expected = evaluate(EXPORT / "model.onnx"), right()
     assert len(expected) > 256, "there are to be several batches"
     np.testing.assert_array_equal(found.per_case, expected)
     assert found.score == expected.mean()
@@ -81,23 +82,23 @@ def test_a_file_is_evaluated_on_all_test_images(finished_copy: Path) -> None:
         "confidence": np.float32,
         "labels": np.int64,
     }
-    np.testing.assert_array_equal(example(DATA)["image"], np.load(DATA / "test_images.npy")[:2])
-    (answer,) = np.asarray(one_call(EXPORT / "model.onnx", DATA)())
+    np.testing.assert_array_equal(example()["image"], np.load(DATA / "test_images.npy")[:2])
+    (answer,) = np.asarray(one_call(EXPORT / "model.onnx")())
     assert answer.argmax() == found.details["predicted"][0]
     assert answer.shape == (1, 10)
 
 
 def test_the_cases_are_images_labels_and_the_names_of_classes(finished_copy: Path) -> None:
     file = EXPORT / "model.onnx"
-    before = evaluate(file, DATA).cases_sha256
-    assert evaluate(file, DATA).cases_sha256 == before
+    before = evaluate(file).cases_sha256
+    assert evaluate(file).cases_sha256 == before
     about, labels = DATA / "data.json", DATA / "test_labels.npy"
     original = about.read_text()
     about.write_text(original.replace('"9"', '"nine"'))
-    renamed = evaluate(file, DATA).cases_sha256
+    renamed = evaluate(file).cases_sha256
     about.write_text(original)
     np.save(labels, np.load(labels)[::-1])
-    relabelled = evaluate(file, DATA).cases_sha256
+    relabelled = evaluate(file).cases_sha256
     assert len({before, renamed, relabelled}) == 3
 
 
@@ -109,5 +110,5 @@ def test_damaged_test_images_are_one_line(finished_copy: Path, damage: str) -> N
     if damage == "cut":
         path.write_bytes(content[:60])
     with pytest.raises(UserError, match="`dvc repro") as error:
-        evaluate(EXPORT / "model.onnx", DATA)
+        evaluate(EXPORT / "model.onnx")
     assert "\n" not in str(error.value)

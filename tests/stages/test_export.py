@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from stages.images.int8 import quantize
+from stages.images.export.int8 import quantize
 from tests.stages.conftest import ROOT, TINY, write_params
 
 RunStage = Callable[..., int]
@@ -75,5 +75,9 @@ def test_equal_input_gives_equal_bytes_and_no_file_is_left(
 def test_without_calibration_images_there_is_no_int8_file(finished_copy: Path, run_stage: RunStage) -> None:
     write_params(finished_copy / "params.yaml", {**TINY, "export.int8_images": 0})
     assert run_stage("export") == 0
-    assert sorted(path.name for path in EXPORT.iterdir()) == ["export.json", "model.onnx"]
+    assert sorted(path.name for path in EXPORT.iterdir()) == [
+        "evaluation.safetensors",
+        "export.json",
+        "model.onnx",
+    ]
     assert "int8" not in json.loads((EXPORT / "export.json").read_text())

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stages.images.params import METRIC as ACCURACY
 
 from stages.evaluation import Evaluation, Metric
-from stages.params import RegistryParams, load
+from stages.images.params import METRIC as ACCURACY
+from stages.params import RegistryParams
+from stages.plumbing.settings import load
 from stages.registry.gate import NOISE, Champion, Comparison, Evidence, comparison, decide
 from tests.stages.conftest import ROOT
 

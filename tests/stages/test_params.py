@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from stages.errors import UserError
+from stages.images.params import Params as ImageParams
 from stages.params import Params
 from stages.plumbing.settings import load
 from tests.stages.conftest import ROOT, write_params
@@ -59,7 +60,7 @@ def test_a_mistake_is_one_clear_line(tmp_path: Path, changes: dict[str, Any], me
     [
         ("data: [\n", "is not valid YAML"),
         ("data: 1\ndata: 2\n", "line 2 is not valid YAML: found duplicate key"),
-        ("just words", "must hold the sections data, train, search"),
+        ("just words", "must hold the sections task, data, train, search"),
         ("", "must hold the sections"),
     ],
 )
@@ -74,4 +75,6 @@ def test_a_broken_file_is_one_clear_line(tmp_path: Path, text: str, message: str
 def test_numbers_in_exponent_form_are_numbers_as_dvc_reads_them(tmp_path: Path) -> None:
     text = (ROOT / "params.yaml").read_text().replace("weight_decay: 0.0003", "weight_decay: 3e-4")
     (tmp_path / "params.yaml").write_text(text)
-    assert load(tmp_path / "params.yaml").retrain.weight_decay == 3e-4
+    params = load(tmp_path / "params.yaml")
+    assert isinstance(params, ImageParams)
+    assert params.retrain.weight_decay == 3e-4

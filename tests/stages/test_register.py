@@ -13,10 +13,10 @@ import onnxruntime
 import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from stages.images.params import METRIC as ACCURACY
 
-from stages.params import load
+from stages.images.params import METRIC as ACCURACY
 from stages.plumbing.files import sha256_of
+from stages.plumbing.settings import load
 from tests.stages.networks import EXPORT, export, linear, right
 from tests.stages.registering import (
     BAD,

@@ -19,8 +19,7 @@ from mlflow.types import Schema, TensorSpec
 from stages import champion, register
 from stages.evaluation import Evaluation, Metric
 from stages.params import Params
-from stages.plumbing.files import sha256_of
-from stages.plumbing.files import EVALUATION
+from stages.plumbing.files import EVALUATION, sha256_of
 from stages.registry import versions
 from stages.registry.card import TaskCard
 from tests.stages.networks import EXPORT, export, linear
@@ -34,23 +33,22 @@ class Forecasts:
     """A task whose exported file is a line of numbers, and whose metric is better when it is lower."""
 
     metric = Metric("squared_error", "window", higher_is_better=False, outcomes="numbers")
-    exported = FILE.name
 
-    def evaluate(self, exported: Path, data: Path) -> Evaluation:
+    def evaluate(self, exported: Path) -> Evaluation:
         errors = (np.array(exported.read_text().split(), dtype=float) - TRUTH) ** 2
         size = {"size_bytes": exported.stat().st_size}
         return Evaluation(float(errors.mean()), errors, hashlib.sha256(TRUTH.tobytes()).hexdigest(), size)
 
-    def one_call(self, exported: Path, data: Path) -> Callable[[], object]:
+    def one_call(self, exported: Path) -> Callable[[], object]:
         return exported.read_text
 
-    def example(self, data: Path) -> Mapping[str, np.ndarray]:
+    def example(self) -> Mapping[str, np.ndarray]:
         return {}
 
     def measures(self, evaluation: Evaluation) -> Mapping[str, float]:
         return {"largest_error": float(evaluation.per_case.max())}
 
-    def version_tags(self, data: Path) -> Mapping[str, str]:
+    def version_tags(self) -> Mapping[str, str]:
         return {"horizon": "1"}
 
     def card(self, evaluation: Evaluation, params: Params) -> TaskCard:
@@ -68,11 +66,11 @@ def exported(*errors: float) -> None:
     """Forecasts with these errors, and an export.json that is about them."""
     wrong = np.resize(np.array(errors), TRUTH.shape)
     FILE.write_text(" ".join(map(str, TRUTH + wrong)))
-    Forecasts().evaluate(FILE, Path()).save(EVALUATION)
+    Forecasts().evaluate(FILE).save(EVALUATION)
     path = EXPORT / "export.json"
     content = json.loads(path.read_text())
     content.pop("int8", None)
-    path.write_text(json.dumps({**content, "model_sha256": sha256_of(FILE)}))
+    path.write_text(json.dumps({**content, "file": FILE.name, "model_sha256": sha256_of(FILE)}))
 
 
 def test_a_text_file_is_registered_compared_and_served_as_it_is(

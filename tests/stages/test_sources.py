@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from stages.errors import MachineError, UserError
-from stages.images.sources import read_source
+from stages.images.prepare.sources import read_source
 
 
 def save_images(

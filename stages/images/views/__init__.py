@@ -29,6 +29,6 @@ def test_panel(params: Params, evaluation: Evaluation) -> Any:
 
 
 def card(evaluation: Evaluation, params: Params) -> TaskCard:
-    from stages.images.views.card import card  # register only
+    from stages.images.views.model_card import task_card  # register only
 
-    return card(evaluation, params)
+    return task_card(evaluation, params)

@@ -34,7 +34,7 @@ _LICENCES = {
 _OWN_IMAGES = "not known; whoever collected the images has to state it"
 
 
-def card(evaluation: Evaluation, params: Params) -> TaskCard:
+def task_card(evaluation: Evaluation, params: Params) -> TaskCard:
     """The parts of the card that are about images."""
     about = read_card()
     classes = about.classes
