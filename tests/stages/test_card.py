@@ -48,7 +48,7 @@ SUMMARY = {
     "best_epoch": 1,
     "best_valid_accuracy": 0.9,
 }
-DATA = DataCard(name="imagefolder", counts={"train": 9000, "test": 3}, sha256="d" * 64)
+DATA = DataCard(name="mine", counts={"train": 9000, "test": 3}, sha256="d" * 64)
 PARAMS = ImageParams.model_validate(load(ROOT / "params.yaml").model_dump())
 ORIGIN = Origin(
     model_sha256="f" * 64,
@@ -220,8 +220,8 @@ def test_of_many_classes_the_weakest_are_shown(project: Path) -> None:
 
 def test_a_task_of_numbers_has_a_card_in_its_own_words(project: Path) -> None:
     metric = Metric("squared_error", "window", higher_is_better=False, outcomes="numbers")
-    about = {"name": "load", "sha256": "d" * 64, "counts": {"test": 3}}
-    Path("artifacts/data/data.json").write_text(json.dumps(about))
+    summary = {name.replace("accuracy", metric.name): value for name, value in SUMMARY.items()}
+    Path("artifacts/search/summary.json").write_text(json.dumps(summary))
     ours = Evaluation(0.5, np.array([0.25, 0.5, 0.75]), "same")
     theirs = Evaluation(1.0, np.array([1.0, 0.25, 1.75]), "same")
     words = TaskCard(

@@ -83,7 +83,7 @@ def test_a_file_is_evaluated_on_all_test_images(finished_copy: Path) -> None:
         "labels": np.int64,
     }
     np.testing.assert_array_equal(example()["image"], np.load(DATA / "test_images.npy")[:2])
-    (answer,) = np.asarray(one_call(EXPORT / "model.onnx")())
+    answer = np.asarray(one_call(EXPORT / "model.onnx")())
     assert answer.argmax() == found.details["predicted"][0]
     assert answer.shape == (1, 10)
 

@@ -1,0 +1,38 @@
+"""``python -m stages.plumbing.versions``: writes versions.yaml, the packages that compute results, from requirements.lock.
+
+dvc.yaml lists for each stage the packages it computes with, so that an update of torch repeats a search and one of pytest nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from stages.plumbing.code import COMPUTING
+
+LOCK, FILE = Path("requirements.lock"), Path("versions.yaml")
+NAMES = sorted({*COMPUTING.values(), "onnxscript"})
+
+
+def locked(text: str) -> dict[str, str]:
+    """Name -> version of the packages that compute, in a lock file; all versions where they depend on Python's."""
+    found: dict[str, list[str]] = {}
+    for name, version in re.findall(r"^([a-z0-9._-]+)==([^ ;\\]+)", text, re.MULTILINE):
+        found.setdefault(name, []).append(version)
+    return {name: " or ".join(sorted(found[name])) for name in NAMES}
+
+
+def content(lock: str) -> str:
+    """What versions.yaml holds, for a lock file's text."""
+    head = "# The packages that compute results, as locked; written by `make lock`. Stages depend on those they import."
+    return "\n".join([head, *(f'{name}: "{version}"' for name, version in locked(lock).items())]) + "\n"
+
+
+def main() -> int:
+    FILE.write_text(content(LOCK.read_text()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
