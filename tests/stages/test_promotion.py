@@ -9,6 +9,7 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,9 +17,10 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
-from stages.errors import UserError
+from stages.errors import MachineError, UserError
 from stages.evaluation import Metric
-from stages.registry.promotion import PROMOTED_OVER, REPORT, WITHDRAWN, choose, promote, roll_back
+from stages.registry import promotion
+from stages.registry.promotion import PROMOTED_OVER, REPORT, WITHDRAWN, alone, choose, promote, roll_back
 
 HIGHER = Metric("accuracy", "image", higher_is_better=True, outcomes="right or wrong")
 LOWER = Metric("squared_error", "window", higher_is_better=False, outcomes="numbers")
@@ -234,6 +236,10 @@ def test_back_and_back_again_to_the_first() -> None:
     assert roll_back(registry, "model") == "champion of model is version 2 again, instead of version 3"  # type: ignore[arg-type]
     assert registry.aliases == {"champion": 2, "previous_champion": 1}
     assert WITHDRAWN in registry.tags[3]
+    assert PROMOTED_OVER not in registry.tags[3], "it has lost what it won"
+    assert choose(registry, "model", "3") == "version 3 of model is now champion, instead of version 2"  # type: ignore[arg-type]
+    assert registry.tags[3][PROMOTED_OVER] == "2" and WITHDRAWN not in registry.tags[3]
+    roll_back(registry, "model")  # type: ignore[arg-type]
     roll_back(registry, "model")  # type: ignore[arg-type]
     assert registry.aliases == {"champion": 1}
     with pytest.raises(UserError, match="none was champion before version 1;"):
@@ -298,3 +304,52 @@ def test_a_former_champion_is_no_rival_where_the_alias_was_removed_by_hand() -> 
     del registry.aliases["champion"]
     assert PROMOTED_OVER in registry.tags[2]
     assert register(registry, 3) == registry.aliases["champion"] == 3
+
+
+def test_without_a_champion_there_is_nothing_to_go_back_to_and_any_version_may_be_chosen() -> None:
+    registry = champion_with(0.5, champion=None)
+    with pytest.raises(UserError, match="model has no champion to roll back"):
+        roll_back(registry, "model")  # type: ignore[arg-type]
+    assert choose(registry, "model", "1") == "version 1 of model is now champion, and there was none before"  # type: ignore[arg-type]
+    assert registry.aliases == {"champion": 1}
+    assert registry.tags[1][PROMOTED_OVER] == "none"
+
+
+def test_a_first_champion_was_promoted_over_none() -> None:
+    registry = champion_with(0.5, champion=None)
+    assert register(registry, 1) == 1
+    assert registry.tags[1][PROMOTED_OVER] == "none"
+    assert registry.aliases == {"champion": 1}
+
+
+def test_promotions_in_one_sqlite_file_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = tmp_path / "mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    monkeypatch.setattr(promotion, "_PATIENCE", 0.1)
+    second = threading.Thread(target=lambda: outcomes.append(attempt()))
+    outcomes: list[str] = []
+
+    def attempt() -> str:
+        try:
+            with alone():
+                return "inside"
+        except MachineError as error:
+            return str(error)
+
+    with alone():
+        second.start()
+        second.join(30)
+    assert outcomes == [
+        f"another promotion has held {database}.promotion.lock for more than 0 s; wait for that process or end it"
+    ]
+    assert attempt() == "inside", "the lock is given back"
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:///:memory:", "sqlite://"])
+def test_where_there_is_no_file_there_is_no_lock(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with alone():
+        assert list(tmp_path.iterdir()) == []
