@@ -88,6 +88,7 @@ def register(registry: Registry, version: int) -> int | None:
     """What the stage does with it: promotes, then marks the version as done; returns the champion."""
 
     def judge(champion: Any) -> Judgement:
+        assert champion is None or champion.version != version, "it is to be compared with what it replaces"
         return Judgement(
             champion is None or registry.goodness(version) > registry.goodness(champion.version) + 1e-9
         )
@@ -296,6 +297,30 @@ def test_a_person_who_moves_champion_while_another_is_judged_has_the_new_one_jud
     assert promoted(registry, 3, judge)[1] == 3
     assert seen == [2, 1]
     assert registry.aliases == {"champion": 3, "previous_champion": 1}
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_person_who_moves_champion_during_the_move_is_not_overruled(accepted: bool) -> None:
+    registry = champion_with(0.5, 0.7, 0.6)
+    judged: list[int] = []
+
+    def moved_by_hand(_: str) -> None:
+        if (
+            PROMOTED_OVER in registry.tags[2]
+            and registry.aliases["champion"] == 1
+            and "previous_champion" in registry.aliases
+        ):
+            registry.aliases["champion"] = 3
+
+    def judge(champion: Any) -> Judgement:
+        judged.append(champion.version)
+        return Judgement(champion.version == 1 or accepted)
+
+    registry.before_call = moved_by_hand
+    assert promoted(registry, 2, judge)[1] == registry.aliases["champion"] == (2 if accepted else 3)
+    assert judged == [1, 3]
+    if accepted:
+        assert (registry.aliases["previous_champion"], registry.tags[2][PROMOTED_OVER]) == (3, "3")
 
 
 def test_a_former_champion_is_no_rival_where_the_alias_was_removed_by_hand() -> None:
