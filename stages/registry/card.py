@@ -62,7 +62,7 @@ def document(
         metric=evidence.metric,
         file=evidence.file,
         champion=evidence.champion,
-        trouble=evidence.champion.trouble if evidence.champion else "",
+        trouble=evidence.champion.trouble if evidence.champion else None,
         compared=record.compared,
         comparison=_comparison(record, judgement),
         exported=exported,

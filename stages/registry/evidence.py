@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -95,6 +96,9 @@ def _champion(mlflow: MlflowClient, task: Task, version: ModelVersion, challenge
         return Champion(number, None, f"the champion, version {number}, cannot be run ({reason})")
     if evaluation.cases_sha256 != cases_sha256:
         raise UserError(f"the test {task.metric.case}s have changed since the export; run `dvc repro export`")
+    if not math.isfinite(evaluation.score):  # a person made it champion
+        trouble = f"the test {task.metric.words} of the champion, version {number}, is not a number"
+        return Champion(number, None, trouble)
     return Champion(number, evaluation)
 
 

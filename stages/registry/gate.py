@@ -20,11 +20,11 @@ _ROUNDING = 1e-12  # scores may be quotients of counts: 0.75 - 0.65 < 0.1
 
 @dataclass(frozen=True, eq=False)
 class Champion:
-    """The version to beat and its evaluation on the challenger's test cases, or why there is none."""
+    """The version to beat, and its evaluation on the challenger's test cases."""
 
     version: int
     evaluation: Evaluation | None
-    trouble: str = ""
+    trouble: str | None = None  # why there is no evaluation
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +162,7 @@ def measured(evidence: Evidence, _: Comparison | None, __: RegistryParams) -> st
 
 def comparable(evidence: Evidence, _: Comparison | None, __: RegistryParams) -> str | None:
     """The champion, where there is one, must have been evaluated on the same test cases."""
-    champion = evidence.champion
-    return champion.trouble if champion is not None and champion.evaluation is None else None
+    return evidence.champion.trouble if evidence.champion is not None else None
 
 
 def gain(evidence: Evidence, compared: Comparison | None, limits: RegistryParams) -> str | None:

@@ -8,8 +8,8 @@ around the write to this row, so that a process that ends anywhere leaves the ol
     champion             alias, moved to the new version
 
 Two promotions at once: where the registry is a local SQLite file, a lock file beside it makes them take turns. On a
-server each looks again after its write. It sees the other's ``promoted_over``, which was written before the other's
-alias, and both then leave the better of the two. The tag ``report`` says that a version's promotion has ended.
+server each looks again after its move. It sees the other's ``promoted_over``, which was written before the other's
+move, and both then leave the better of the two. The tag ``report`` says that a version's promotion has ended.
 """
 
 from __future__ import annotations
@@ -100,7 +100,6 @@ def promote(
             continue  # the champion has changed since it was read
         if champion is not None:
             mlflow.set_registered_model_alias(name, PREVIOUS, over)
-        mlflow.set_registered_model_alias(name, CHAMPION, version)
         if (best := _settle(mlflow, name, version, over, past, metric)) is None:
             continue
         return judgement, _number(best)
@@ -130,9 +129,9 @@ def _past(mlflow: MlflowClient, name: str) -> set[str]:
 def _settle(
     mlflow: MlflowClient, name: str, version: str, over: str, past: Collection[str], metric: Metric
 ) -> ModelVersion | None:
-    """Leaves as champion the best of the versions that passed the gate on the same test cases, and returns it.
+    """Makes the best of the versions that passed the gate on the same test cases champion, and returns it.
 
-    Versions of the ``past`` take no part. Returns None when the champion is none of these versions, because a person has
+    Looks again after its move, until the best is champion. Versions of the ``past`` take no part. Returns None when the champion is none of these versions, because a person has
     moved the alias meanwhile.
     """
     cases = mlflow.get_model_version(name, version).tags["test_sha256"]

@@ -9,6 +9,7 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,9 +17,10 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
-from stages.errors import UserError
+from stages.errors import MachineError, UserError
 from stages.evaluation import Metric
-from stages.registry.promotion import PROMOTED_OVER, REPORT, WITHDRAWN, choose, promote, roll_back
+from stages.registry import promotion
+from stages.registry.promotion import PROMOTED_OVER, REPORT, WITHDRAWN, alone, choose, promote, roll_back
 
 HIGHER = Metric("accuracy", "image", higher_is_better=True, outcomes="right or wrong")
 LOWER = Metric("squared_error", "window", higher_is_better=False, outcomes="numbers")
@@ -86,6 +88,7 @@ def register(registry: Registry, version: int) -> int | None:
     """What the stage does with it: promotes, then marks the version as done; returns the champion."""
 
     def judge(champion: Any) -> Judgement:
+        assert champion is None or champion.version != version, "it is to be compared with what it replaces"
         return Judgement(
             champion is None or registry.goodness(version) > registry.goodness(champion.version) + 1e-9
         )
@@ -234,6 +237,10 @@ def test_back_and_back_again_to_the_first() -> None:
     assert roll_back(registry, "model") == "champion of model is version 2 again, instead of version 3"  # type: ignore[arg-type]
     assert registry.aliases == {"champion": 2, "previous_champion": 1}
     assert WITHDRAWN in registry.tags[3]
+    assert PROMOTED_OVER not in registry.tags[3], "it has lost what it won"
+    assert choose(registry, "model", "3") == "version 3 of model is now champion, instead of version 2"  # type: ignore[arg-type]
+    assert registry.tags[3][PROMOTED_OVER] == "2" and WITHDRAWN not in registry.tags[3]
+    roll_back(registry, "model")  # type: ignore[arg-type]
     roll_back(registry, "model")  # type: ignore[arg-type]
     assert registry.aliases == {"champion": 1}
     with pytest.raises(UserError, match="none was champion before version 1;"):
@@ -276,7 +283,10 @@ def test_a_person_may_choose_any_version_and_go_back() -> None:
         choose(registry, "model", "9")  # type: ignore[arg-type]
 
 
-def test_a_person_who_moves_champion_while_another_is_judged_has_the_new_one_judged_again() -> None:
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_person_who_moves_champion_while_another_is_judged_has_the_new_one_judged_again(
+    accepted: bool,
+) -> None:
     registry = champion_with(0.5, 0.7, 0.6)
     register(registry, 2)
     seen = []
@@ -285,11 +295,36 @@ def test_a_person_who_moves_champion_while_another_is_judged_has_the_new_one_jud
         seen.append(champion.version)
         if len(seen) == 1:
             roll_back(registry, "model")  # type: ignore[arg-type]
-        return Judgement(True)
+        return Judgement(len(seen) == 1 or accepted)
 
-    assert promoted(registry, 3, judge)[1] == 3
+    assert promoted(registry, 3, judge)[1] == (3 if accepted else 1)
     assert seen == [2, 1]
-    assert registry.aliases == {"champion": 3, "previous_champion": 1}
+    # The version that was rolled back does not return, not even as the one before the champion.
+    assert registry.aliases == ({"champion": 3, "previous_champion": 1} if accepted else {"champion": 1})
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_person_who_moves_champion_during_the_move_is_not_overruled(accepted: bool) -> None:
+    registry = champion_with(0.5, 0.7, 0.6)
+    judged: list[int] = []
+
+    def moved_by_hand(_: str) -> None:
+        if (
+            PROMOTED_OVER in registry.tags[2]
+            and registry.aliases["champion"] == 1
+            and "previous_champion" in registry.aliases
+        ):
+            registry.aliases["champion"] = 3
+
+    def judge(champion: Any) -> Judgement:
+        judged.append(champion.version)
+        return Judgement(champion.version == 1 or accepted)
+
+    registry.before_call = moved_by_hand
+    assert promoted(registry, 2, judge)[1] == registry.aliases["champion"] == (2 if accepted else 3)
+    assert judged == [1, 3]
+    if accepted:
+        assert (registry.aliases["previous_champion"], registry.tags[2][PROMOTED_OVER]) == (3, "3")
 
 
 def test_a_former_champion_is_no_rival_where_the_alias_was_removed_by_hand() -> None:
@@ -298,3 +333,52 @@ def test_a_former_champion_is_no_rival_where_the_alias_was_removed_by_hand() -> 
     del registry.aliases["champion"]
     assert PROMOTED_OVER in registry.tags[2]
     assert register(registry, 3) == registry.aliases["champion"] == 3
+
+
+def test_without_a_champion_there_is_nothing_to_go_back_to_and_any_version_may_be_chosen() -> None:
+    registry = champion_with(0.5, champion=None)
+    with pytest.raises(UserError, match="model has no champion to roll back"):
+        roll_back(registry, "model")  # type: ignore[arg-type]
+    assert choose(registry, "model", "1") == "version 1 of model is now champion, and there was none before"  # type: ignore[arg-type]
+    assert registry.aliases == {"champion": 1}
+    assert registry.tags[1][PROMOTED_OVER] == "none"
+
+
+def test_a_first_champion_was_promoted_over_none() -> None:
+    registry = champion_with(0.5, champion=None)
+    assert register(registry, 1) == 1
+    assert registry.tags[1][PROMOTED_OVER] == "none"
+    assert registry.aliases == {"champion": 1}
+
+
+def test_promotions_in_one_sqlite_file_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = tmp_path / "mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    monkeypatch.setattr(promotion, "_PATIENCE", 0.1)
+    second = threading.Thread(target=lambda: outcomes.append(attempt()))
+    outcomes: list[str] = []
+
+    def attempt() -> str:
+        try:
+            with alone():
+                return "inside"
+        except MachineError as error:
+            return str(error)
+
+    with alone():
+        second.start()
+        second.join(30)
+    assert outcomes == [
+        f"another promotion has held {database}.promotion.lock for more than 0 s; wait for that process or end it"
+    ]
+    assert attempt() == "inside", "the lock is given back"
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:///:memory:", "sqlite://"])
+def test_where_there_is_no_file_there_is_no_lock(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with alone():
+        assert list(tmp_path.iterdir()) == []

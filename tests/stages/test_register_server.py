@@ -40,6 +40,7 @@ class Server:
             *("--artifacts-destination", str(self.folder / "artifacts")),
         ]
         variables = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+        variables["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # eight processes that only slow the start
         with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen(
                 command, env=variables, cwd=self.folder, stdout=log, stderr=log, start_new_session=True

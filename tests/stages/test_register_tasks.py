@@ -123,6 +123,13 @@ def test_answers_that_are_no_numbers_are_registered_and_refused(
     assert run_stage("register") == 0
     assert registry()["refusals"] == ["its test squared error is nan, not a number"]
     assert (registry()["test_squared_error"], registry()["champion_after"]) == (None, None)
+    assert run_champion(run_stage, "1") == 0
+    exported(0.5)
+    assert run_stage("register") == 0
+    assert registry()["refusals"] == [
+        "the test squared error of the champion, version 1, is not a number",
+        "`python -m stages.champion 2` makes it champion without comparison",
+    ]
 
 
 def test_a_registration_of_a_file_that_is_cut_off_is_completed(
