@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +13,8 @@ import torch
 from mlflow import MlflowClient
 
 from stages.plumbing.files import read_rows
-from stages.plumbing.runtime import STATE
 from tests.stages.conftest import TINY, write_params
-from tests.stages.test_interrupt import after_epoch, contents, start
+from tests.stages.processes import Process, after_epoch, checkpoints, contents, fork
 
 TWO = {
     **TINY,
@@ -48,13 +46,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, finished: Path, store:
     folder = tmp_path_factory.mktemp("undisturbed")
     shutil.copytree(finished / "artifacts", folder / "artifacts")
     write_params(folder / "params.yaml", TWO)
-    process = start("retrain", folder, store)
+    process = fork("retrain", folder, store)
     output, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (0, ""), errors
     return folder, output
 
 
-def ranks(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
+def ranks(launcher: Process) -> list[psutil.Process]:
     """The processes of the devices, rank 0 first."""
     found = [
         child
@@ -82,7 +80,7 @@ def test_two_devices_are_one_training(undisturbed: tuple[Path, str], finished: P
     lines = output.splitlines()
     assert [line.split()[2] for line in lines[:-1]] == [f"{epoch}/6" for epoch in range(1, 7)]
     assert lines[-1].startswith("retrain: test accuracy")
-    assert list((folder / STATE / "retrain").iterdir()) == []
+    assert checkpoints(folder, "retrain") == []
     mlflow = MlflowClient(store)
     experiment = mlflow.get_experiment_by_name("tests")
     assert experiment is not None
@@ -97,7 +95,7 @@ def test_two_devices_are_one_training(undisturbed: tuple[Path, str], finished: P
 def test_killed_twice_and_resumed_it_is_the_undisturbed_one(
     two: Path, undisturbed: tuple[Path, str], store: str
 ) -> None:
-    first = start("retrain", two, store)
+    first = fork("retrain", two, store)
     after_epoch(first, 1)
     zero, one = ranks(first)
     one.kill()
@@ -108,14 +106,14 @@ def test_killed_twice_and_resumed_it_is_the_undisturbed_one(
     )
     assert not zero.is_running()
 
-    second = start("retrain", two, store)
+    second = fork("retrain", two, store)
     after_epoch(second, 3)
     running = ranks(second)
     second.kill()
     second.communicate()
     assert all_end(running)
 
-    third = start("retrain", two, store)
+    third = fork("retrain", two, store)
     output, errors = third.communicate(timeout=PATIENCE)
     assert third.returncode == 0, errors
     assert "retrain: resumes after epoch" in output
@@ -124,7 +122,7 @@ def test_killed_twice_and_resumed_it_is_the_undisturbed_one(
 
 
 def test_search_is_interrupted_in_one_line_and_goes_on(two: Path, store: str) -> None:
-    process = start("search", two, store)
+    process = fork("search", two, store)
     after_epoch(process, 1)
     running = ranks(process)
     process.send_signal(signal.SIGTERM)
@@ -132,7 +130,7 @@ def test_search_is_interrupted_in_one_line_and_goes_on(two: Path, store: str) ->
     assert process.returncode == 143
     assert errors == "search: interrupted by SIGTERM; `dvc repro` goes on from the last epoch\n"
     assert all_end(running)
-    again = start("search", two, store)
+    again = fork("search", two, store)
     output, errors = again.communicate(timeout=PATIENCE)
     assert (again.returncode, errors) == (0, "")
     assert output.startswith("search: resumes after epoch")
@@ -142,7 +140,7 @@ def test_search_is_interrupted_in_one_line_and_goes_on(two: Path, store: str) ->
 def test_what_the_user_can_mend_is_told_once(two: Path, store: str) -> None:
     genotype = two / "artifacts/genotype/genotype.json"
     genotype.unlink()
-    process = start("retrain", two, store)
+    process = fork("retrain", two, store)
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
     assert errors == "error: retrain: artifacts/genotype/genotype.json is missing; `dvc repro` makes it\n"
