@@ -15,18 +15,22 @@ import torch
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Files of minutes, the longest first.
 LONGEST = ("test_default_run.py", "test_flow.py", "test_devices.py", "test_sweep.py", "test_other_runs.py")
-# Fixtures that start processes, servers or real stages: a test that uses one of them is slow.
-SLOW_FIXTURES = {
-    "clone",
-    "finished",
-    "new_worker",
-    "prepared",
-    "run_stage",
-    "running",
-    "server",
-    "started",
-    "store",
-}
+# What `make quick` leaves out: tests that start processes, servers or real stages, or train for seconds. They are known by a
+# fixture that does so, or by their file; `make quick` fails a test of more than ten seconds that is not among these.
+SLOW_FIXTURES = {"clone", "finished", "prepared", "run_stage", "server", "store", "tab"}
+SLOW_FILES = (
+    "tests/models/test_distributed.py",
+    "tests/models/test_golden.py",
+    "tests/pipelines/",
+    "tests/readme/test_default_run.py",
+    "tests/readme/test_other_runs.py",
+    "tests/serving/test_browser.py",
+    "tests/serving/test_fuzz.py",
+    "tests/serving/test_registry.py",
+    "tests/serving/test_server.py",
+    "tests/stages/test_tracking.py",
+    "tests/test_rooms.py",
+)
 
 torch.set_num_threads(1)
 
@@ -34,7 +38,8 @@ torch.set_num_threads(1)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks tests slow by their fixtures; puts the longest files first, so that no process ends long after the others."""
     for item in items:
-        if isinstance(item, pytest.Function) and SLOW_FIXTURES.intersection(item.fixturenames):
+        in_slow_file = item.path.relative_to(REPOSITORY).as_posix().startswith(SLOW_FILES)
+        if in_slow_file or SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 

@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 
 from tests.readme.user import ROOT, blocks, commands, new_clone, shell, timed, typed, user_environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]  # the whole chain, beside other tests
+pytestmark = pytest.mark.timeout(1500)  # the whole chain, beside other tests
 STAGES = {"prepare", "search", "discretize", "retrain", "export", "register", "report"}
 TEST_IMAGES = 359
 # Seconds of processor time: half as much again as on the machine where these were measured.

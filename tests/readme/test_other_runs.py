@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.readme.user import commands, new_clone, shell
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 # What these tests add to the README's experiments, which are full searches.
 SHORT = {
     "search.epochs": 2,
