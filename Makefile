@@ -1,6 +1,6 @@
 # `make` prints this list. Everything runs in .venv, made from requirements.lock on first use.
 .DEFAULT_GOAL := help
-.PHONY: help repro flow sweep clusters server worker deploy test check format serve rollback bench bench-serve stability lock ui clean
+.PHONY: help repro flow sweep clusters server worker deploy test quick coverage check format serve rollback bench bench-serve stability lock ui clean
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,8 +35,20 @@ deploy: $(VENV)/ready ## send pool, queues, automations and deployments to the s
 worker: $(VENV)/ready ## execute what is scheduled; GPU=0: with that GPU, which its runs take by turns
 	PREFECT_API_URL=$(PREFECT_API_URL) deploy/worker $(GPU)
 
-test: $(VENV)/ready ## run all tests, a process a core
-	python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# One process of tests per core. The files of minutes come first (tests/conftest.py).
+TESTS := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test: $(VENV)/ready ## run all tests, one process per core
+	python $(TESTS)
+
+quick: $(VENV)/ready ## run the unit tests: those that start no process, no server and no real stage
+	python $(TESTS) -m "not slow" --timeout 10
+
+coverage: $(VENV)/ready ## run all tests and measure branch coverage, in the processes of stages and servers too
+	rm -rf .coverage .coverage.*
+	coverage run $(TESTS) $(ARGS)
+	coverage combine --quiet
+	coverage report
 
 check: $(VENV)/ready ## format, lint, types, and which room imports which
 	ruff format --check .
@@ -74,7 +86,7 @@ lock: $(VENV)/ready ## resolve pyproject.toml anew into requirements.lock, and w
 
 clean: ## remove what stages, flows, tests and tools have made (not .venv, not the DVC cache)
 	rm -rf .dvc/tmp/exps/flows && git worktree prune
-	rm -rf artifacts .checkpoints mlflow.db* mlruns dvc_plots .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf artifacts .checkpoints mlflow.db* mlruns dvc_plots .pytest_cache .ruff_cache .import_linter_cache .coverage .coverage.*
 
 # Python 3.11 or 3.12, whichever is there; uv in the version of the lock, then everything by hash.
 $(VENV)/ready: requirements.lock

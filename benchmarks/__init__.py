@@ -1,1 +1,1 @@
-"""Scripts that measure, and their results with hardware, versions and date."""
+"""Scripts that measure. Their results state hardware, versions and date."""

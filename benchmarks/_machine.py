@@ -1,4 +1,4 @@
-"""What a measurement has to say of where it was taken: hardware, versions, date, and how busy the machine was."""
+"""Where and when a measurement was taken: hardware, versions, date, and how busy the machine was."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 def hardware(device: torch.device) -> str:
-    """The processor, how many cores there are and what of it PyTorch uses; or the GPU."""
+    """The GPU; or the processor, its number of cores and the instructions that PyTorch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name()
     cpuinfo = Path("/proc/cpuinfo")
@@ -30,5 +30,5 @@ def today() -> str:
 
 
 def load() -> str:
-    """Load average of the last minute: how many processes wanted a core, ours among them."""
+    """Load average of the last minute: how many processes wanted a core, including this one."""
     return f"{os.getloadavg()[0]:.1f}"

@@ -1,10 +1,10 @@
-"""`python -m benchmarks.bench`: one search step of every variant, timed in one run, as a table kept in benchmarks/results/.
+"""`python -m benchmarks.bench`: times one search step of every variant and keeps the table in benchmarks/results/.
 
-Variants: the plain implementation (benchmarks/plain.py) and the one in models/, each as DARTS (architecture step and weight
-step) and as MS-DARTS (the same with the mean shift in between); with ``--compiled`` also MS-DARTS with ``search.compile``,
-which compiles the perturbed passes only. Repeats are interleaved, so that a change in the load of the machine meets all alike;
-medians are reported. Peak memory is that of a process of its own per variant. On CUDA: batch 64, the fast variants under
-bfloat16 autocast.
+A variant is an implementation and a method: the plain implementation (benchmarks/plain.py) or the one in models/, each as
+DARTS (an architecture step and a weight step) and as MS-DARTS (the mean shift between the two). ``--compiled`` adds MS-DARTS
+with ``search.compile``, which compiles only the perturbed passes. The variants take turns, so that a change in the load of the
+machine affects all of them; the table gives medians. Peak memory is measured in a process per variant. On CUDA the batch is
+64, and the variants of models/ run under bfloat16 autocast.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import _machine
-from benchmarks.plain import PlainSupernet, copy_weights, mean_shift_mix
+from benchmarks._correspondence import copy_weights
+from benchmarks.plain import PlainSupernet, mean_shift_mix
 from models.images.spaces import search_space
 from models.images.supernet import Supernet
 from models.images.task import BatchObjective, ImageTask
@@ -55,7 +56,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Variant:
-    """What was measured of one variant. ``first`` is the first step, compilation included."""
+    """Seconds per step of one variant, and its peak in MiB. ``first`` is the first step, which includes compilation."""
 
     median: float
     fastest: float
@@ -65,7 +66,7 @@ class Variant:
 
 
 def build_step(name: str, size: Mapping[str, int], device: torch.device) -> Step:
-    """A search step of a variant on random images."""
+    """A function that makes one search step of a variant, on random images."""
     implementation, method = name.split("/")
     task = ImageTask(search_space("s5"), (size["side"], size["side"], size["channels_in"]), 10, seed=0)
     fast = task.supernet(channels=size["channels"], cells=size["cells"])
@@ -177,7 +178,7 @@ def _sgd(network: nn.Module) -> torch.optim.SGD:
 def time_all(
     steps: Mapping[str, Step], repeats: int, device: torch.device
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Seconds of the first step of each, and of the steps of interleaved repeats after the warm-up rounds."""
+    """Seconds of each variant's first step, and of its steps after the warm-up rounds; the variants take turns."""
     first: dict[str, float] = {}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for repeat in range(-WARM_UP, repeats):
@@ -194,14 +195,14 @@ def time_all(
 
 
 def peak_memory(step: Step, device: torch.device) -> float:
-    """MiB at the peak of two steps: of the process on the CPU, of the allocator on CUDA."""
+    """Peak MiB during two steps: of the process on the CPU, of the allocator on CUDA."""
     step()
     step()
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")
     if status.exists():
-        # Not ru_maxrss: on Linux a process begins with that of the one it was started from.
+        # Not ru_maxrss: on Linux a process inherits that of the process that started it.
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
@@ -232,14 +233,14 @@ def table(about: Mapping[str, Any], variants: Mapping[str, Variant]) -> str:
         compilation = variants[COMPILED].first - variants[COMPILED].median
         lines += [
             "",
-            f"Compilation, in the first step: {compilation:.0f} s, not in the medians; more where",
-            "PyTorch has not kept the code of an earlier run on disk.",
+            f"Compilation takes {compilation:.0f} s in the first step, which the medians leave out. It takes longer where",
+            "PyTorch has no compiled code of an earlier run on disk.",
         ]
     return "\n".join(lines) + "\n"
 
 
 def keep(folder: Path, title: str, about: Mapping[str, Any], variants: Mapping[str, Variant]) -> None:
-    """Puts a measurement in the place of the last one of its title, in bench.json and bench.md."""
+    """Replaces the earlier measurement of the same title in bench.json and bench.md."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "bench.json"
     kept = json.loads(path.read_text()) if path.exists() else {}
@@ -258,10 +259,12 @@ def options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compiled", action="store_true", help="search.compile too (minutes of compilation)")
-    parser.add_argument("--no-peak", action="store_true", help="without peak memory")
-    parser.add_argument("--note", help="what else ran on the machine, for the reader of the results")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument(
+        "--compiled", action="store_true", help="also time search.compile (minutes of compilation)"
+    )
+    parser.add_argument("--no-peak", action="store_true", help="do not measure peak memory")
+    parser.add_argument("--note", help="what else ran on the machine; kept with the results")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     arguments = parser.parse_args(words)
     for name in ("repeats", "threads"):
@@ -303,7 +306,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "threads": arguments.threads,
         "versions": _machine.versions(),
         "date": _machine.today(),
-        "repeats": f"{arguments.repeats}, interleaved, after {WARM_UP} that are not counted",
+        "repeats": f"{arguments.repeats}, in turns, after {WARM_UP} rounds that are not counted",
         "load before and after": f"{before}, {after}",
     }
     if arguments.note:

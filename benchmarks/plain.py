@@ -1,14 +1,15 @@
 """The baseline of `make bench`: the same mathematics as models/, written in the obvious way.
 
-One module per edge and operation, a ReLU in each, pooling and its norm on every edge, ``none`` computed as zeros and
-added, channels first, one forward pass per perturbed mix, the projection a loop over rows. It is what models/ is measured
-against and, in tests, what it must equal: ``copy_weights`` makes both the same function.
+Each edge has a module per operation, with a ReLU of its own; pooling is repeated with its norm on every edge; ``none``
+computes zeros and adds them; channels come first; every perturbed mix takes a forward pass; the projection loops over
+rows. The supernet in models/ is timed against this one and must, in tests, compute the same
+(benchmarks/_correspondence.py copies the weights).
 
 Not covered: the stems for images of 128 pixels and more, and cells other than those of DARTS.
 """
 
 # pyright: reportIndexIssue=false, reportArgumentType=false, reportOperatorIssue=false
-# Modules are taken out of nn.ModuleList and nn.Sequential in the obvious way, which types cannot follow.
+# Types cannot follow the modules that are taken out of nn.ModuleList and nn.Sequential.
 
 from __future__ import annotations
 
@@ -20,10 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.images import ops as fast_ops
 from models.images.skeleton import STEM_MULTIPLIER, reductions
 from models.images.spaces import NODES
-from models.images.supernet import MixedCell, OutgoingEdges, Supernet
 from models.search.spaces import Edge, SearchSpace
 
 
@@ -43,7 +42,7 @@ class Zero(nn.Module):
 
 
 class FactorizedReduce(nn.Module):
-    """ReLU, two pointwise convolutions of stride 2, the second from one pixel on, norm."""
+    """ReLU, two pointwise convolutions of stride 2, the second shifted by one pixel, and a norm."""
 
     def __init__(self, channels_in: int, channels: int):
         super().__init__()
@@ -58,7 +57,7 @@ class FactorizedReduce(nn.Module):
 
 
 class Noise(nn.Module):
-    """Standard normal noise; in evaluation a fixed pattern."""
+    """Standard normal noise while training, a fixed pattern in evaluation."""
 
     pattern: Tensor
 
@@ -145,7 +144,7 @@ def _sum(terms: Iterable[Tensor]) -> Tensor:
 
 
 class Cell(nn.Module):
-    """Two inputs, four nodes that sum their mixed incoming edges, output their concatenation."""
+    """Two inputs and four nodes; each node sums its mixed incoming edges, and the output concatenates the nodes."""
 
     def __init__(
         self,
@@ -180,7 +179,7 @@ class Cell(nn.Module):
 
 
 class PlainSupernet(nn.Module):
-    """The supernet of models/images/supernet.py for one mix: same signature, same function, no shortcut."""
+    """The supernet of models/images/supernet.py for one mix: same signature and same function, without its shortcuts."""
 
     def __init__(
         self,
@@ -229,7 +228,7 @@ def probe(
     target: Tensor,
     mixes: Sequence[Mapping[str, Tensor]],
 ) -> Tensor:
-    """Losses (N,) of N mixes in evaluation mode, one forward pass each."""
+    """Losses (N,) of N mixes in evaluation mode, with one forward pass per mix."""
     network.eval()
     losses = [F.cross_entropy(network(x, mix), target) for mix in mixes]
     network.train()
@@ -237,7 +236,7 @@ def probe(
 
 
 def project(rows_EO: Tensor) -> Tensor:
-    """Rows onto the simplex, one by one."""
+    """Projects rows onto the simplex, one by one."""
     projected = rows_EO.clone()
     for row in range(len(projected)):
         largest = int(projected[row].argmax())
@@ -279,94 +278,3 @@ def mean_shift_mix(
                 weight * sample[group] for weight, sample in zip(weights, drawn, strict=True)
             )
     return center
-
-
-# Correspondence with the stacked modules of models/: used to make both the same function, and to compare gradients.
-
-
-def pairs(fast: Supernet, plain: PlainSupernet) -> list[tuple[nn.Module, nn.Module, slice]]:
-    """(module of ``fast``, module of ``plain``, rows of the former's tensors that are the latter's) of every layer."""
-    everything = slice(None)
-    found: list[tuple[nn.Module, nn.Module, slice]] = [
-        (fast.stem.stem0[0], plain.stem[0], everything),
-        (fast.stem.stem0[1], plain.stem[1], everything),
-        (fast.classifier, plain.classifier, everything),
-    ]
-    for stacked, cell in zip(fast.cells, plain.cells, strict=True):
-        assert isinstance(stacked, MixedCell)
-        assert isinstance(cell, Cell)
-        for ours, theirs in (
-            (stacked.preprocess0, cell.preprocess0),
-            (stacked.preprocess1, cell.preprocess1),
-        ):
-            if isinstance(theirs, FactorizedReduce):
-                assert isinstance(ours, fast_ops.ReluReduce)
-                found += [
-                    (getattr(ours.reduce, name), getattr(theirs, name), everything)
-                    for name in ("even", "odd", "norm")
-                ]
-            else:
-                assert isinstance(ours, fast_ops.ReluConvNorm)
-                assert isinstance(theirs, nn.Sequential)
-                found += [
-                    (ours.conv, theirs[1], everything),
-                    (ours.norm, theirs[2], everything),
-                ]
-        for node, outgoing in enumerate(stacked.sources):
-            assert isinstance(outgoing, OutgoingEdges)
-            rows = [row for row, edge in enumerate(cell.specs) if edge.src == node]
-            found += _edge_pairs(
-                outgoing, [cell.edges[row] for row in rows], [cell.specs[row] for row in rows]
-            )
-    return found
-
-
-def _edge_pairs(
-    outgoing: OutgoingEdges, edges: Sequence[nn.Module], specs: Sequence[Edge]
-) -> list[tuple[nn.Module, nn.Module, slice]]:
-    found: list[tuple[nn.Module, nn.Module, slice]] = []
-    for name, positions in outgoing.carriers.items():
-        ours = outgoing.ops[name]
-        for index, position in enumerate(positions):
-            edge = edges[position]
-            assert isinstance(edge, MixedEdge)
-            theirs = edge.ops[specs[position].ops.index(name)]
-            if isinstance(theirs, FactorizedReduce):
-                for part in ("even", "odd", "norm"):
-                    layer = getattr(theirs, part)
-                    found.append((getattr(ours, part), layer, _rows(index, layer)))
-            elif isinstance(ours, fast_ops.Pool):
-                assert isinstance(theirs, nn.Sequential)
-                assert ours.norm is not None
-                found.append((ours.norm, theirs[1], slice(None)))
-            elif isinstance(ours, fast_ops.Noise):
-                assert isinstance(theirs, Noise)
-                width = theirs.pattern.shape[1]
-                found.append((ours, theirs, slice(index * width, (index + 1) * width)))
-            elif isinstance(theirs, nn.Sequential):
-                layers = [layer for layer in theirs if not isinstance(layer, nn.ReLU)]
-                for part, layer in zip(ours.children(), layers, strict=True):
-                    found.append((part, layer, _rows(index, layer)))
-    return found
-
-
-def _rows(index: int, layer: nn.Module) -> slice:
-    assert isinstance(layer, nn.BatchNorm2d | nn.Conv2d)
-    width = layer.num_features if isinstance(layer, nn.BatchNorm2d) else layer.out_channels
-    return slice(index * width, (index + 1) * width)
-
-
-TENSORS = ("weight", "bias", "running_mean", "running_var")
-
-
-@torch.no_grad()
-def copy_weights(fast: Supernet, plain: PlainSupernet) -> None:
-    """Gives ``plain`` the weights and the running statistics of ``fast``."""
-    for ours, theirs, rows in pairs(fast, plain):
-        for name in TENSORS:
-            tensor = getattr(theirs, name, None)
-            if tensor is not None:
-                tensor.copy_(getattr(ours, name)[rows])
-        if isinstance(theirs, Noise):
-            assert isinstance(ours, fast_ops.Noise)
-            theirs.pattern.copy_(ours.pattern[:, rows])

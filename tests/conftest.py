@@ -1,21 +1,46 @@
-"""What all tests share: one thread, and where the golden numbers from outside the repository are."""
+"""What all tests share: one thread, quick tests apart from slow ones, and where the outside golden numbers are."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+os.environ["OMP_NUM_THREADS"] = (
+    "1"  # sums in one order and no waiting for busy cores; processes of tests inherit it
+)
+
 import pytest
 import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-LONGEST = ("test_readme.py", "test_interrupt.py", "test_devices.py")  # files of minutes
+# Files of minutes, the longest first.
+LONGEST = ("test_default_run.py", "test_flow.py", "test_devices.py", "test_sweep.py", "test_other_runs.py")
+# What `make quick` leaves out: tests that start processes, servers or real stages, or train for seconds. They are known by a
+# fixture that does so, or by their file; `make quick` fails a test of more than ten seconds that is not among these.
+SLOW_FIXTURES = {"clone", "finished", "prepared", "run_stage", "server", "store", "tab"}
+SLOW_FILES = (
+    "tests/models/test_distributed.py",
+    "tests/models/test_golden.py",
+    "tests/pipelines/",
+    "tests/readme/test_default_run.py",
+    "tests/readme/test_other_runs.py",
+    "tests/serving/test_browser.py",
+    "tests/serving/test_fuzz.py",
+    "tests/serving/test_registry.py",
+    "tests/serving/test_server.py",
+    "tests/stages/test_tracking.py",
+    "tests/test_rooms.py",
+)
 
-torch.set_num_threads(1)  # sums in one order, and no waiting for busy cores
+torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that with several processes none ends long after the others."""
+    """Marks tests slow by their fixtures; puts the longest files first, so that no process ends long after the others."""
+    for item in items:
+        in_slow_file = item.path.relative_to(REPOSITORY).as_posix().startswith(SLOW_FILES)
+        if in_slow_file or SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 

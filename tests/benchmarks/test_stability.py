@@ -119,6 +119,7 @@ def test_a_line_that_an_interruption_cut_short_is_left_out(tmp_path: Path) -> No
     assert stability.finished(path) == {"a": {"key": "a", "seed": 0}}
 
 
+@pytest.mark.slow
 def test_the_smallest_run_writes_its_results_and_goes_on_where_it_was(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,21 +1,30 @@
-"""Small projects to run stages in: the real params.yaml with tiny sizes, one MLflow store for all."""
+"""Small projects to run stages in: the real params.yaml with tiny sizes, one MLflow store for all of them."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
+import os
 import shutil
+import signal
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
+from mlflow import MlflowClient
 from ruamel.yaml import YAML
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-ROOT = Path(__file__).parents[2]
+from stages.plumbing import runtime
+from tests.stages.processes import ROOT, environment
+
+STAGES = ("prepare", "search", "discretize", "retrain", "export")
 
 
 @event.listens_for(Engine, "connect")
@@ -57,9 +66,29 @@ def write_params(path: Path, changes: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The address of an MLflow store that all small projects share (making one takes seconds)."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the processes of one test run have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory, common: Path, request: pytest.FixtureRequest) -> str:
+    """The address of an MLflow store that the small projects of this process share, because making one takes seconds.
+
+    It is a copy of the store with the finished project's runs where some test needs that project.
+    """
+    if any("finished" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        original = _finished(common) / "mlflow.db"
+    else:
+        original = common / "empty.db"
+        with FileLock(common / "empty.lock"):
+            if not original.exists():
+                MlflowClient(f"sqlite:///{common / 'making.db'}").search_experiments()
+                (common / "making.db").rename(original)
+    copy = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    shutil.copy(original, copy)
+    return f"sqlite:///{copy}"
 
 
 @pytest.fixture
@@ -76,10 +105,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str) -> Path
 @pytest.fixture
 def run_stage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Runs a stage in this process, in the current folder; returns its exit status."""
-    import importlib
-    import signal
-
-    from stages.plumbing import runtime
 
     def run(name: str, *options: str, **arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", [f"stages.{name}", *options])
@@ -94,29 +119,33 @@ def run_stage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, store: str) -> Path:
-    """A small project in which every stage but register has run, made once; do not write to it, use ``copy``."""
-    import os
-    import subprocess
+def finished(common: Path) -> Path:
+    """A small project in which every stage up to export has run. Do not write to it; use ``finished_copy``."""
+    return _finished(common)
 
-    folder = tmp_path_factory.mktemp("finished")
-    write_params(folder / "params.yaml", TINY)
+
+def _finished(common: Path) -> Path:
+    """Makes that project, or waits for the process of this test run that makes it."""
+    folder = common / "finished"
+    with FileLock(common / "finished.lock"):
+        if not (common / "finished.made").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # what an attempt that failed has left
+            folder.mkdir()
+            run_in(folder, f"sqlite:///{folder / 'mlflow.db'}", TINY, *STAGES)
+            (common / "finished.made").touch()
+    return folder
+
+
+def run_in(folder: Path, store: str, params: dict[str, Any], *stages: str) -> None:
+    """Runs stages in a folder, one after the other in one process, because half of a small stage's time is imports."""
+    write_params(folder / "params.yaml", params)
     (folder / "data").mkdir()
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "MLFLOW_TRACKING_URI": store,
-        "MLFLOW_EXPERIMENT_NAME": "tests",
-        "OMP_NUM_THREADS": "1",
-    }
-    # In one process, for half of a small stage's time is imports.
     program = (
         "import sys; from importlib import import_module; from stages.plumbing import runtime\n"
-        "for name in ('prepare', 'search', 'discretize', 'retrain', 'export'):\n"
+        f"for name in {stages}:\n"
         "    sys.exit(1) if runtime.run(name, import_module(f'stages.{name}').main) else None"
     )
-    subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True)
-    return folder
+    subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment(store), check=True)
 
 
 @pytest.fixture

@@ -192,7 +192,7 @@ def test_the_numbers_of_the_card(project: Path) -> None:
     text = document(["cat", "dog"], images=200, right=0.75)
     assert "right for 75.00% of 400 test images" in text
     assert "- 1,000 parameters, 2,000 multiply-adds per image." in text
-    assert "- `imagefolder`: 9,000 train, 3 test images; SHA-256" in text
+    assert "- `mine`: 9,000 train, 3 test images; SHA-256" in text
     assert "| cat | 200 | 75.0% | dog (50) |" in text
     assert "| cat | 150 | 50 |" in text
     assert "Expected calibration error 0.150 (15 bins). Its mean confidence is 90.0%" in text

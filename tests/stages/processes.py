@@ -1,0 +1,168 @@
+"""Stages in processes of their own: as a user types them, or faster, forked from a process that has the imports done."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from threading import Thread
+from typing import IO, Protocol
+
+import pytest
+
+from stages.plumbing.runtime import STATE
+
+ROOT = Path(__file__).resolve().parents[2]
+# What the forking process imports before the first stage is asked for: a stage's imports take longer than its work here.
+PRELOADED = (
+    "tests.stages.processes",
+    "stages.search",
+    "stages.retrain",
+    "sklearn.model_selection",
+    "matplotlib.figure",
+)
+
+
+class Process(Protocol):
+    """What tests use of a running stage; ``subprocess.Popen`` with text pipes has it all."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    @property
+    def stdout(self) -> IO[str] | None: ...
+    def send_signal(self, number: int) -> None: ...
+    def kill(self) -> None: ...
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]: ...
+
+
+Start = Callable[[str, Path, str], Process]  # stage, project folder, MLflow store
+
+
+def environment(store: str) -> dict[str, str]:
+    """What a stage of these tests runs with."""
+    own = {"MLFLOW_TRACKING_URI": store, "MLFLOW_EXPERIMENT_NAME": "tests", "PYTHONPATH": str(ROOT)}
+    return {**os.environ, **own, "OMP_NUM_THREADS": "1"}
+
+
+def start(stage: str, folder: Path, store: str) -> subprocess.Popen[str]:
+    """``python -m stages.STAGE`` in a folder: the real command."""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", f"stages.{stage}"],
+        cwd=folder,
+        env=environment(store),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def fork(stage: str, folder: Path, store: str) -> Process:
+    """The same without the seconds of imports: a child of the forking process runs the module as ``__main__``."""
+    return Forked(stage, folder, environment(store))
+
+
+class Forked:
+    """A stage that was forked, with the part of ``subprocess.Popen`` that Process names."""
+
+    def __init__(self, stage: str, folder: Path, variables: dict[str, str]):
+        context = _forking()
+        pipes = [context.Pipe(duplex=False) for _ in ("stdout", "stderr")]
+        self._process = context.Process(
+            target=_run, args=(stage, folder, variables, *(writing for _, writing in pipes))
+        )
+        self._process.start()
+        self.stdout, self._stderr = (os.fdopen(os.dup(reading.fileno())) for reading, _ in pipes)
+        for reading, writing in pipes:
+            reading.close()
+            writing.close()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Reads both streams to their ends and waits for the process."""
+        read: dict[str, str] = {}
+        streams = {"stdout": self.stdout, "stderr": self._stderr}
+        threads = [
+            Thread(target=lambda name=name, stream=stream: read.update({name: stream.read()}), daemon=True)
+            for name, stream in streams.items()
+        ]
+        for thread in threads:
+            thread.start()
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(f"stages in {self.pid}", timeout or 0)
+        for thread in threads:
+            thread.join(timeout)
+        for stream in streams.values():
+            stream.close()
+        return read["stdout"], read["stderr"]
+
+
+@functools.cache
+def _forking() -> ForkServerContext:
+    """Starts the process that forks stages; it ends with this one."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))  # the forking process imports with it
+        forkserver.ensure_running()
+    return context
+
+
+def _run(
+    stage: str, folder: Path, variables: dict[str, str], stdout: Connection, stderr: Connection
+) -> None:  # in the forked process
+    for connection, number in ((stdout, 1), (stderr, 2)):
+        os.dup2(connection.fileno(), number)
+        connection.close()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # pyright: ignore[reportAttributeAccessIssue]
+    os.environ.clear()
+    os.environ.update(variables)
+    os.chdir(folder)
+    sys.argv = [f"stages.{stage}"]
+    sys.modules.pop(f"stages.{stage}", None)  # runpy warns about a module that it would run a second time
+    runpy.run_module(f"stages.{stage}", run_name="__main__", alter_sys=True)
+
+
+def after_epoch(process: Process, epoch: int) -> None:
+    """Waits until the stage has printed the line of that epoch."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if f"epoch {epoch}/" in line:
+            return
+    raise AssertionError(f"the stage ended before epoch {epoch}: {process.communicate()[1]}")
+
+
+def checkpoints(folder: Path, stage: str) -> list[Path]:
+    """What a stage keeps for its next attempt."""
+    return sorted((folder / STATE / stage).iterdir())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The artifacts that hold results; pictures are made of these."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix != ".png"}
