@@ -20,7 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.images import ops as fast_ops
+from models.images.ops.candidates import Noise as FastNoise
+from models.images.ops.candidates import Pool
+from models.images.ops.preprocess import ReluConvNorm, ReluReduce
 from models.images.skeleton import STEM_MULTIPLIER, reductions
 from models.images.spaces import NODES
 from models.images.supernet import MixedCell, OutgoingEdges, Supernet
@@ -300,13 +302,13 @@ def pairs(fast: Supernet, plain: PlainSupernet) -> list[tuple[nn.Module, nn.Modu
             (stacked.preprocess1, cell.preprocess1),
         ):
             if isinstance(theirs, FactorizedReduce):
-                assert isinstance(ours, fast_ops.ReluReduce)
+                assert isinstance(ours, ReluReduce)
                 found += [
                     (getattr(ours.reduce, name), getattr(theirs, name), everything)
                     for name in ("even", "odd", "norm")
                 ]
             else:
-                assert isinstance(ours, fast_ops.ReluConvNorm)
+                assert isinstance(ours, ReluConvNorm)
                 assert isinstance(theirs, nn.Sequential)
                 found += [
                     (ours.conv, theirs[1], everything),
@@ -335,11 +337,11 @@ def _edge_pairs(
                 for part in ("even", "odd", "norm"):
                     layer = getattr(theirs, part)
                     found.append((getattr(ours, part), layer, _rows(index, layer)))
-            elif isinstance(ours, fast_ops.Pool):
+            elif isinstance(ours, Pool):
                 assert isinstance(theirs, nn.Sequential)
                 assert ours.norm is not None
                 found.append((ours.norm, theirs[1], slice(None)))
-            elif isinstance(ours, fast_ops.Noise):
+            elif isinstance(ours, FastNoise):
                 assert isinstance(theirs, Noise)
                 width = theirs.pattern.shape[1]
                 found.append((ours, theirs, slice(index * width, (index + 1) * width)))
@@ -368,5 +370,5 @@ def copy_weights(fast: Supernet, plain: PlainSupernet) -> None:
             if tensor is not None:
                 tensor.copy_(getattr(ours, name)[rows])
         if isinstance(theirs, Noise):
-            assert isinstance(ours, fast_ops.Noise)
+            assert isinstance(ours, FastNoise)
             theirs.pattern.copy_(ours.pattern[:, rows])

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.images.ops import BatchNorm, Identity, OpSpec, StandardConv, build
+from models.images.ops.candidates import Identity, OpSpec, StandardConv, build
+from models.images.ops.norm import BatchNorm
 from models.images.spaces import NASBENCH201_NODES
 from models.images.supernet import (
     HandOut,

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.images.ops import BatchNorm, GlobalAveragePool, Identity, OpSpec, ReluConvNorm, ReluReduce, build
+from models.images.ops.candidates import Identity, OpSpec, build
+from models.images.ops.norm import BatchNorm
+from models.images.ops.preprocess import GlobalAveragePool, ReluConvNorm, ReluReduce
 from models.images.skeleton import Stem, reductions, side_after_reductions
 from models.images.spaces import NODES
 from models.search.genotype import Genotype

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.errors import InvalidInput
-from models.images.ops import BatchNorm
+from models.images.ops.norm import BatchNorm
 
 LARGE_IMAGE = 128  # pixels: from this side on, the ImageNet stems
 STEM_MULTIPLIER = 3  # channels of the CIFAR stem, in multiples of the first cells' channels

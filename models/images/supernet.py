@@ -2,7 +2,7 @@
 
 The mix is an argument of the forward pass, never state: ``supernet(x, mix)``. Two things differ from the published code,
 neither in what is computed: what depends on the source node alone (ReLU, pooling and its norm, identity) is computed once
-per node instead of once per edge, and the edges that leave a node are computed together (see models/images/ops.py). ``none``
+per node instead of once per edge, and the edges that leave a node are computed together (see models/images/ops/candidates.py). ``none``
 adds nothing and is never computed.
 """
 
@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.images.ops import OpSpec, ReluConvNorm, ReluReduce, add_weighted, build
+from models.images.ops.candidates import OpSpec, build
+from models.images.ops.norm import add_weighted
+from models.images.ops.preprocess import ReluConvNorm, ReluReduce
 from models.images.skeleton import Stem, reductions
 from models.images.spaces import NODES
 from models.search.spaces import Edge, SearchSpace

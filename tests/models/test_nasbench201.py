@@ -11,9 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from models.describe import main
 from models.errors import InvalidInput
 from models.images.benchmark import Benchmark
-from models.images.describe import describe, main
+from models.images.describe import describe
 from models.images.genotype import arch_str, from_arch_str, from_json, to_json
 from models.images.nasbench201 import BenchmarkNetwork, BenchmarkSupernet
 from models.images.retrain import drop_path_factors
