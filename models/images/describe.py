@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
 
 from models.images.families import network_of
 from models.images.nasbench201 import STAGES
@@ -19,25 +22,16 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def count_macs(module: nn.Module, *inputs: Tensor) -> int:
-    """Multiply-accumulates of all convolutions and linear layers in one forward pass of ``inputs``."""
-    total = 0
+    """Multiply-accumulates of all convolutions and matrix products in one forward pass of ``inputs``.
 
-    def add(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        weight = layer.weight
-        assert isinstance(weight, Tensor)
-        total += output.numel() * (weight.numel() // len(weight))
-
-    layers = [layer for layer in module.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
-    hooks = [layer.register_forward_hook(add) for layer in layers]
-    try:
-        # With gradients: without, convolutions are folded with their norms and their hooks see nothing.
-        with torch.enable_grad():
-            module(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return total
+    Nothing is computed: the pass runs on PyTorch's meta device. Taps of a kernel that fall on padding count too. What batch
+    norm, activations, pooling and sums cost does not count. ``module`` is in evaluation mode.
+    """
+    tensors = itertools.chain(module.named_parameters(), module.named_buffers())
+    shapes = {name: tensor.detach().to("meta") for name, tensor in tensors}
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        functional_call(module, shapes, tuple(x.to("meta") for x in inputs))
+    return counter.get_total_flops() // 2  # a multiplication and an addition each
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.describe import main
 from models.errors import InvalidInput
 from models.images.benchmark import Benchmark
 from models.images.describe import describe
@@ -166,19 +163,6 @@ def test_drop_path_and_dead_cells_train() -> None:
         logits, auxiliary = network(torch.randn(4, 3, 8, 8), keep)
         assert auxiliary is None and logits.shape == (4, 3)
         F.cross_entropy(logits, torch.tensor([0, 1, 2, 0])).backward()
-
-
-def test_describe_takes_a_genotype_of_the_benchmark(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "genotype.json"
-    monkeypatch.setattr(sys, "argv", ["describe", str(path)])
-    path.write_text(json.dumps({"space": "nasbench201", "arch_str": BEST}))
-    assert main() == 0
-    assert json.loads(capsys.readouterr().out)["params"] == 73_306 + 5 * 243_040
-    path.write_text(json.dumps({"space": "nasbench201", "arch_str": "|x|"}))
-    assert main() == 2
-    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_table_gives_accuracy_and_rank() -> None:

@@ -28,7 +28,8 @@ class Depthwise(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         stride, dilation = self.stride[0], self.dilation[0]
-        weight = _without_hidden_taps(self.weight, x.shape[2:], dilation)
+        # On the meta device costs are counted, and by convention taps that fall on padding count too.
+        weight = self.weight if x.is_meta else _without_hidden_taps(self.weight, x.shape[2:], dilation)
         if x.device.type != "cpu" or not (self.training and torch.is_grad_enabled()):
             padding = [dilation * (side // 2) for side in weight.shape[2:]]
             return F.conv2d(x, weight, None, stride, padding, dilation, self.groups)
