@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from models.images.ops.candidates import Noise as FastNoise
 from models.images.ops.candidates import Pool
 from models.images.ops.preprocess import ReluConvNorm, ReluReduce
-from models.images.skeleton import STEM_MULTIPLIER, reductions
+from models.images.sizes import reductions
+from models.images.skeleton import STEM_MULTIPLIER
 from models.images.spaces import NODES
 from models.images.supernet import MixedCell, OutgoingEdges, Supernet
 from models.search.spaces import Edge, SearchSpace

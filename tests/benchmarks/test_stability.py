@@ -11,7 +11,7 @@ import torch
 from benchmarks import stability
 from benchmarks._stability_report import genotype_text, ratio, report, spread
 from benchmarks._trial import Run, collapsed, plain_edges, read
-from models.images.genotype import from_arch_str
+from models.images.notations import from_arch_str
 from models.search.genotype import Genotype
 from stages.errors import UserError
 

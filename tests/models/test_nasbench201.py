@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from models.errors import InvalidInput
 from models.images.benchmark import Benchmark
 from models.images.describe import describe
-from models.images.genotype import arch_str, from_arch_str, from_json, to_json
+from models.images.genotype import from_json, to_json
 from models.images.nasbench201 import BenchmarkNetwork, BenchmarkSupernet
+from models.images.notations import arch_str, from_arch_str
 from models.images.retrain import drop_path_factors
 from models.images.spaces import NASBENCH201_OPS, search_space
 from models.search.discretize import discretize, one_hot
@@ -142,7 +143,7 @@ def test_a_mixed_cell_is_the_sum_over_edges_and_operations() -> None:
             total = total + row[3] * convolved(source, src, dst, 3)
             total = total + row[4] * F.avg_pool2d(source, 3, 1, 1, count_include_pad=False)
         nodes.append(total)
-    found = cell(x, supernet.hand_out(mix, 4))
+    found = cell(x, supernet.node_weights(mix, 4))
     torch.testing.assert_close(found, nodes[3], rtol=0, atol=1e-12)
 
 
