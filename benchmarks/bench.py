@@ -26,7 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import _machine
-from benchmarks.plain import PlainSupernet, copy_weights, mean_shift_mix
+from benchmarks._correspondence import copy_weights
+from benchmarks.plain import PlainSupernet, mean_shift_mix
 from models.images.spaces import search_space
 from models.images.supernet import Supernet
 from models.images.task import BatchObjective, ImageTask

@@ -2,7 +2,7 @@
 
 One module per edge and operation, a ReLU in each, pooling and its norm on every edge, ``none`` computed as zeros and
 added, channels first, one forward pass per perturbed mix, the projection a loop over rows. It is what models/ is measured
-against and, in tests, what it must equal: ``copy_weights`` makes both the same function.
+against and, in tests, what it must equal: ``copy_weights`` (benchmarks/_correspondence.py) makes both the same function.
 
 Not covered: the stems for images of 128 pixels and more, and cells other than those of DARTS.
 """
@@ -20,13 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.images.ops.candidates import Noise as FastNoise
-from models.images.ops.candidates import Pool
-from models.images.ops.preprocess import ReluConvNorm, ReluReduce
 from models.images.sizes import reductions
 from models.images.skeleton import STEM_MULTIPLIER
 from models.images.spaces import NODES
-from models.images.supernet import MixedCell, OutgoingEdges, Supernet
 from models.search.spaces import Edge, SearchSpace
 
 
@@ -282,94 +278,3 @@ def mean_shift_mix(
                 weight * sample[group] for weight, sample in zip(weights, drawn, strict=True)
             )
     return center
-
-
-# Correspondence with the stacked modules of models/: used to make both the same function, and to compare gradients.
-
-
-def pairs(fast: Supernet, plain: PlainSupernet) -> list[tuple[nn.Module, nn.Module, slice]]:
-    """(module of ``fast``, module of ``plain``, rows of the former's tensors that are the latter's) of every layer."""
-    everything = slice(None)
-    found: list[tuple[nn.Module, nn.Module, slice]] = [
-        (fast.stem.stem0[0], plain.stem[0], everything),
-        (fast.stem.stem0[1], plain.stem[1], everything),
-        (fast.classifier, plain.classifier, everything),
-    ]
-    for stacked, cell in zip(fast.cells, plain.cells, strict=True):
-        assert isinstance(stacked, MixedCell)
-        assert isinstance(cell, Cell)
-        for ours, theirs in (
-            (stacked.preprocess0, cell.preprocess0),
-            (stacked.preprocess1, cell.preprocess1),
-        ):
-            if isinstance(theirs, FactorizedReduce):
-                assert isinstance(ours, ReluReduce)
-                found += [
-                    (getattr(ours.reduce, name), getattr(theirs, name), everything)
-                    for name in ("even", "odd", "norm")
-                ]
-            else:
-                assert isinstance(ours, ReluConvNorm)
-                assert isinstance(theirs, nn.Sequential)
-                found += [
-                    (ours.conv, theirs[1], everything),
-                    (ours.norm, theirs[2], everything),
-                ]
-        for node, outgoing in enumerate(stacked.sources):
-            assert isinstance(outgoing, OutgoingEdges)
-            rows = [row for row, edge in enumerate(cell.specs) if edge.src == node]
-            found += _edge_pairs(
-                outgoing, [cell.edges[row] for row in rows], [cell.specs[row] for row in rows]
-            )
-    return found
-
-
-def _edge_pairs(
-    outgoing: OutgoingEdges, edges: Sequence[nn.Module], specs: Sequence[Edge]
-) -> list[tuple[nn.Module, nn.Module, slice]]:
-    found: list[tuple[nn.Module, nn.Module, slice]] = []
-    for name, positions in outgoing.carriers.items():
-        ours = outgoing.ops[name]
-        for index, position in enumerate(positions):
-            edge = edges[position]
-            assert isinstance(edge, MixedEdge)
-            theirs = edge.ops[specs[position].ops.index(name)]
-            if isinstance(theirs, FactorizedReduce):
-                for part in ("even", "odd", "norm"):
-                    layer = getattr(theirs, part)
-                    found.append((getattr(ours, part), layer, _rows(index, layer)))
-            elif isinstance(ours, Pool):
-                assert isinstance(theirs, nn.Sequential)
-                assert ours.norm is not None
-                found.append((ours.norm, theirs[1], slice(None)))
-            elif isinstance(ours, FastNoise):
-                assert isinstance(theirs, Noise)
-                width = theirs.pattern.shape[1]
-                found.append((ours, theirs, slice(index * width, (index + 1) * width)))
-            elif isinstance(theirs, nn.Sequential):
-                layers = [layer for layer in theirs if not isinstance(layer, nn.ReLU)]
-                for part, layer in zip(ours.children(), layers, strict=True):
-                    found.append((part, layer, _rows(index, layer)))
-    return found
-
-
-def _rows(index: int, layer: nn.Module) -> slice:
-    assert isinstance(layer, nn.BatchNorm2d | nn.Conv2d)
-    width = layer.num_features if isinstance(layer, nn.BatchNorm2d) else layer.out_channels
-    return slice(index * width, (index + 1) * width)
-
-
-TENSORS = ("weight", "bias", "running_mean", "running_var")
-
-
-@torch.no_grad()
-def copy_weights(fast: Supernet, plain: PlainSupernet) -> None:
-    """Gives ``plain`` the weights and the running statistics of ``fast``."""
-    for ours, theirs, rows in pairs(fast, plain):
-        for name in TENSORS:
-            tensor = getattr(theirs, name, None)
-            if tensor is not None:
-                tensor.copy_(getattr(ours, name)[rows])
-        if isinstance(theirs, Noise):
-            assert isinstance(ours, FastNoise)
-            theirs.pattern.copy_(ours.pattern[:, rows])

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.plain import PlainSupernet, copy_weights, pairs, probe, project
+from benchmarks._correspondence import copy_weights, pairs
+from benchmarks.plain import PlainSupernet, probe, project
 from models.images.spaces import SPACES
 from models.images.supernet import Supernet
 from models.images.task import ImageTask
