@@ -46,7 +46,7 @@ def from_pairs(content: Mapping[str, Any]) -> Genotype:
 
 
 def _edge(place: str, pair: object, dst: int) -> tuple[int, int, str]:
-    if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[1], int)):
+    if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and type(pair[1]) is int):
         raise InvalidInput(f"genotype: {place} is {pair!r}; expected [operation, source]")
     op, src = pair
     if op not in DARTS_OPS:
