@@ -1,11 +1,10 @@
-"""Which layer of the stacked supernet in models/ is which layer of the plain one, to make both the same function.
+"""Which layers of benchmarks/plain.py are which parts of the stacked layers of models/.
 
-Tests also compare gradients layer by layer. The stacked supernet keeps the tensors of several plain layers in one, so a
-match names the rows that belong to the plain layer.
+Used to make both supernets the same function, and to compare their gradients.
 """
 
-# pyright: reportIndexIssue=false, reportArgumentType=false
-# Types cannot follow the modules that are taken out of nn.ModuleList and nn.Sequential.
+# pyright: reportIndexIssue=false, reportArgumentType=false, reportOperatorIssue=false
+# Modules are taken out of nn.ModuleList and nn.Sequential in the obvious way, which types cannot follow.
 
 from __future__ import annotations
 
@@ -15,24 +14,22 @@ import torch
 from torch import nn
 
 from benchmarks.plain import Cell, FactorizedReduce, MixedEdge, Noise, PlainSupernet
-from models.images import ops as fast_ops
+from models.images.ops.candidates import Noise as StackedNoise
+from models.images.ops.candidates import Pool
+from models.images.ops.preprocess import ReluConvNorm, ReluReduce
 from models.images.supernet import MixedCell, OutgoingEdges, Supernet
 from models.search.spaces import Edge
 
 TENSORS = ("weight", "bias", "running_mean", "running_var")
-EVERYTHING = slice(None)
-
-Match = tuple[
-    nn.Module, nn.Module, slice
-]  # stacked layer, plain layer, rows of the former's tensors that are the latter's
 
 
-def pairs(fast: Supernet, plain: PlainSupernet) -> list[Match]:
-    """Every layer of ``plain`` with the layer of ``fast`` that computes it."""
-    found: list[Match] = [
-        (fast.stem.stem0[0], plain.stem[0], EVERYTHING),
-        (fast.stem.stem0[1], plain.stem[1], EVERYTHING),
-        (fast.classifier, plain.classifier, EVERYTHING),
+def pairs(fast: Supernet, plain: PlainSupernet) -> list[tuple[nn.Module, nn.Module, slice]]:
+    """(module of ``fast``, module of ``plain``, rows of the former's tensors that are the latter's) of every layer."""
+    everything = slice(None)
+    found: list[tuple[nn.Module, nn.Module, slice]] = [
+        (fast.stem.stem0[0], plain.stem[0], everything),
+        (fast.stem.stem0[1], plain.stem[1], everything),
+        (fast.classifier, plain.classifier, everything),
     ]
     for stacked, cell in zip(fast.cells, plain.cells, strict=True):
         assert isinstance(stacked, MixedCell)
@@ -42,17 +39,17 @@ def pairs(fast: Supernet, plain: PlainSupernet) -> list[Match]:
             (stacked.preprocess1, cell.preprocess1),
         ):
             if isinstance(theirs, FactorizedReduce):
-                assert isinstance(ours, fast_ops.ReluReduce)
+                assert isinstance(ours, ReluReduce)
                 found += [
-                    (getattr(ours.reduce, name), getattr(theirs, name), EVERYTHING)
+                    (getattr(ours.reduce, name), getattr(theirs, name), everything)
                     for name in ("even", "odd", "norm")
                 ]
             else:
-                assert isinstance(ours, fast_ops.ReluConvNorm)
+                assert isinstance(ours, ReluConvNorm)
                 assert isinstance(theirs, nn.Sequential)
                 found += [
-                    (ours.conv, theirs[1], EVERYTHING),
-                    (ours.norm, theirs[2], EVERYTHING),
+                    (ours.conv, theirs[1], everything),
+                    (ours.norm, theirs[2], everything),
                 ]
         for node, outgoing in enumerate(stacked.sources):
             assert isinstance(outgoing, OutgoingEdges)
@@ -63,8 +60,10 @@ def pairs(fast: Supernet, plain: PlainSupernet) -> list[Match]:
     return found
 
 
-def _edge_pairs(outgoing: OutgoingEdges, edges: Sequence[nn.Module], specs: Sequence[Edge]) -> list[Match]:
-    found: list[Match] = []
+def _edge_pairs(
+    outgoing: OutgoingEdges, edges: Sequence[nn.Module], specs: Sequence[Edge]
+) -> list[tuple[nn.Module, nn.Module, slice]]:
+    found: list[tuple[nn.Module, nn.Module, slice]] = []
     for name, positions in outgoing.carriers.items():
         ours = outgoing.ops[name]
         for index, position in enumerate(positions):
@@ -75,11 +74,11 @@ def _edge_pairs(outgoing: OutgoingEdges, edges: Sequence[nn.Module], specs: Sequ
                 for part in ("even", "odd", "norm"):
                     layer = getattr(theirs, part)
                     found.append((getattr(ours, part), layer, _rows(index, layer)))
-            elif isinstance(ours, fast_ops.Pool):
+            elif isinstance(ours, Pool):
                 assert isinstance(theirs, nn.Sequential)
                 assert ours.norm is not None
-                found.append((ours.norm, theirs[1], EVERYTHING))
-            elif isinstance(ours, fast_ops.Noise):
+                found.append((ours.norm, theirs[1], slice(None)))
+            elif isinstance(ours, StackedNoise):
                 assert isinstance(theirs, Noise)
                 width = theirs.pattern.shape[1]
                 found.append((ours, theirs, slice(index * width, (index + 1) * width)))
@@ -98,12 +97,12 @@ def _rows(index: int, layer: nn.Module) -> slice:
 
 @torch.no_grad()
 def copy_weights(fast: Supernet, plain: PlainSupernet) -> None:
-    """Copies the weights and the running statistics of ``fast`` into ``plain``."""
+    """Gives ``plain`` the weights and the running statistics of ``fast``."""
     for ours, theirs, rows in pairs(fast, plain):
         for name in TENSORS:
             tensor = getattr(theirs, name, None)
             if tensor is not None:
                 tensor.copy_(getattr(ours, name)[rows])
         if isinstance(theirs, Noise):
-            assert isinstance(ours, fast_ops.Noise)
+            assert isinstance(ours, StackedNoise)
             theirs.pattern.copy_(ours.pattern[:, rows])

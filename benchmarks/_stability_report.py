@@ -12,7 +12,10 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks._collapse import COLLAPSE
 from benchmarks._trial import Run
+from models.images.families import family_of
+from models.images.genotype import from_json
 
 matplotlib.use("Agg")
 
@@ -59,7 +62,7 @@ def ratio(runs: Sequence[Run]) -> float | None:
 def report(about: Mapping[str, Any], runs: Sequence[Run], title: str, judged: str) -> str:
     """The results as Markdown."""
     cases = list(dict.fromkeys(run["case"] for run in runs))
-    plain = "edges without parameters" if runs[0]["genotype"]["space"] == "nasbench201" else "skips"
+    plain = COLLAPSE[runs[0]["genotype"]["space"]].title
     lines = [f"# {title}", "", *(f"- {name}: {value}" for name, value in about.items()), ""]
     lines += [
         "Mean ± standard deviation over the seeds. Gap: validation accuracy of the supernet minus that of its discretized mix, "
@@ -128,11 +131,13 @@ def _number(value: float | None) -> str:
 
 def genotype_text(content: Mapping[str, Any]) -> str:
     """A genotype in a cell of a table."""
-    if content["space"] == "nasbench201":
-        # The strokes would end the cell.
-        return content["arch_str"].replace("|+|", " + ").strip("|").replace("|", ", ")
+    genotype = from_json(content)
+    if (key := family_of(genotype).table_key) is not None:
+        # A vertical bar would end the cell of the table.
+        return key(genotype).replace("|+|", " + ").strip("|").replace("|", ", ")
     return "; ".join(
-        f"{group}: {', '.join(f'{op}~{src}' for op, src in content[group])}" for group in ("normal", "reduce")
+        f"{group}: {', '.join(f'{op}~{src}' for src, _, op in edges)}"
+        for group, edges in genotype.groups.items()
     )
 
 

@@ -12,12 +12,12 @@ import torch
 from stages.images.sources import SPLITS, read_source
 
 from benchmarks import _machine
+from benchmarks._collapse import collapsed, plain_edges
 from models.images.batches import BatchStream, Preprocess, Split, batches
 from models.images.genotype import to_json
 from models.images.retrain import TrainConfig, train
 from models.images.spaces import search_space
 from models.images.task import ImageTask
-from models.search.genotype import Genotype
 from models.search.program import SearchConfig, SearchResult, search
 from models.training.events import Event, Notice
 from models.training.seeds import generator
@@ -30,9 +30,6 @@ from stages.search import EARLY_STOPPING, STRATEGIES, loaders, read_benchmark
 
 Run = Mapping[str, Any]  # what one search gave, as in the JSON lines
 
-WITHOUT_PARAMETERS = ("none", "skip_connect", "avg_pool_3x3")
-COLLAPSED_EDGES = 4  # of the 6 edges of a NAS-Bench-201 cell, without parameters
-COLLAPSED_SKIPS = 5  # of the 8 edges of a normal cell, skip connections
 CURVES = (  # columns of the history that are kept; entropy_ and skip_connects_ of every cell type too
     "valid_accuracy",
     "hessian_eigenvalue",
@@ -154,17 +151,6 @@ def accuracy(job: Job, data: Data, result: SearchResult) -> float | None:
     )
     confusion = retrain.test_confusion(network, data)
     return retrain.summarize(trained, network, confusion, data.classes)["test_accuracy"]
-
-
-def plain_edges(genotype: Genotype) -> int:
-    """How far it has collapsed: edges without parameters (NAS-Bench-201), skip connections of the normal cell (DARTS)."""
-    if genotype.space == "nasbench201":
-        return sum(genotype.count(op, "cell") for op in WITHOUT_PARAMETERS)
-    return genotype.count("skip_connect", "normal")
-
-
-def collapsed(genotype: Genotype) -> bool:
-    return plain_edges(genotype) >= (COLLAPSED_EDGES if genotype.space == "nasbench201" else COLLAPSED_SKIPS)
 
 
 def curves(result: SearchResult) -> dict[str, list[float | None]]:

@@ -1,15 +1,14 @@
 """The baseline of `make bench`: the same mathematics as models/, written in the obvious way.
 
-Each edge has a module per operation, with a ReLU of its own; pooling is repeated with its norm on every edge; ``none``
-computes zeros and adds them; channels come first; every perturbed mix takes a forward pass; the projection loops over
-rows. The supernet in models/ is timed against this one and must, in tests, compute the same
-(benchmarks/_correspondence.py copies the weights).
+One module per edge and operation, a ReLU in each, pooling and its norm on every edge, ``none`` computed as zeros and
+added, channels first, one forward pass per perturbed mix, the projection a loop over rows. It is what models/ is measured
+against and, in tests, what it must equal: ``copy_weights`` (benchmarks/_correspondence.py) makes both the same function.
 
 Not covered: the stems for images of 128 pixels and more, and cells other than those of DARTS.
 """
 
 # pyright: reportIndexIssue=false, reportArgumentType=false, reportOperatorIssue=false
-# Types cannot follow the modules that are taken out of nn.ModuleList and nn.Sequential.
+# Modules are taken out of nn.ModuleList and nn.Sequential in the obvious way, which types cannot follow.
 
 from __future__ import annotations
 
@@ -21,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.images.skeleton import STEM_MULTIPLIER, reductions
+from models.images.sizes import reductions
+from models.images.skeleton import STEM_MULTIPLIER
 from models.images.spaces import NODES
 from models.search.spaces import Edge, SearchSpace
 
@@ -42,7 +42,7 @@ class Zero(nn.Module):
 
 
 class FactorizedReduce(nn.Module):
-    """ReLU, two pointwise convolutions of stride 2, the second shifted by one pixel, and a norm."""
+    """ReLU, two pointwise convolutions of stride 2, the second from one pixel on, norm."""
 
     def __init__(self, channels_in: int, channels: int):
         super().__init__()
@@ -57,7 +57,7 @@ class FactorizedReduce(nn.Module):
 
 
 class Noise(nn.Module):
-    """Standard normal noise while training, a fixed pattern in evaluation."""
+    """Standard normal noise; in evaluation a fixed pattern."""
 
     pattern: Tensor
 
@@ -144,7 +144,7 @@ def _sum(terms: Iterable[Tensor]) -> Tensor:
 
 
 class Cell(nn.Module):
-    """Two inputs and four nodes; each node sums its mixed incoming edges, and the output concatenates the nodes."""
+    """Two inputs, four nodes that sum their mixed incoming edges, output their concatenation."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class Cell(nn.Module):
 
 
 class PlainSupernet(nn.Module):
-    """The supernet of models/images/supernet.py for one mix: same signature and same function, without its shortcuts."""
+    """The supernet of models/images/supernet.py for one mix: same signature, same function, no shortcut."""
 
     def __init__(
         self,
@@ -228,7 +228,7 @@ def probe(
     target: Tensor,
     mixes: Sequence[Mapping[str, Tensor]],
 ) -> Tensor:
-    """Losses (N,) of N mixes in evaluation mode, with one forward pass per mix."""
+    """Losses (N,) of N mixes in evaluation mode, one forward pass each."""
     network.eval()
     losses = [F.cross_entropy(network(x, mix), target) for mix in mixes]
     network.train()
@@ -236,7 +236,7 @@ def probe(
 
 
 def project(rows_EO: Tensor) -> Tensor:
-    """Projects rows onto the simplex, one by one."""
+    """Rows onto the simplex, one by one."""
     projected = rows_EO.clone()
     for row in range(len(projected)):
         largest = int(projected[row].argmax())

@@ -28,6 +28,8 @@ from pydantic import ValidationError
 from benchmarks import _machine
 from benchmarks._stability_report import picture, ratio, report
 from benchmarks._trial import Job, Run, carry_out, read
+from models.images.families import NASBENCH201, family_of
+from models.images.spaces import SPACES
 from stages.errors import UserError
 from stages.images.data import device
 from stages.params import Params
@@ -60,12 +62,6 @@ PROFILE: Changes = {
     "retrain.channels": 8,
     "retrain.cells": 1,
     "retrain.stages": 2,
-}
-DARTS_SIZE: Changes = {  # the smallest network of a DARTS space that has both cell types
-    "search.cells": 3,
-    "search.stages": 3,
-    "retrain.cells": 3,
-    "retrain.stages": 3,
 }
 SINGLE_LEVEL: Changes = {"search.alpha.learning_rate": 0.1, "search.epochs": 100}
 STRATEGY_CASES: Mapping[str, Changes] = {
@@ -112,9 +108,11 @@ def single_level_cases(images: int) -> dict[str, Changes]:
 
 def jobs(arguments: argparse.Namespace) -> list[Job]:
     """Seed by seed, so that what is there after an interruption can be compared."""
+    family = family_of(SPACES[arguments.space])
     changes = dict(PROFILE)
-    if arguments.space != "nasbench201":
-        changes |= DARTS_SIZE
+    if family.stages is not None:  # the smallest network that has every cell type
+        for section in ("search", "retrain"):
+            changes |= {f"{section}.cells": family.minimum_cells, f"{section}.stages": family.stages}
     changes |= {"search.space": arguments.space, "search.benchmark_table": arguments.table}
     if arguments.single_level:
         changes |= SINGLE_LEVEL
@@ -247,9 +245,7 @@ def options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seeds", type=int, help=f"0 to this, not included ({SEEDS}; single-level {SINGLE_LEVEL_SEEDS})"
     )
-    parser.add_argument(
-        "--space", choices=("nasbench201", "s1", "s2", "s3", "s4", "s5"), default="nasbench201"
-    )
+    parser.add_argument("--space", choices=tuple(SPACES), default=PROFILE["search.space"])
     parser.add_argument("--epochs", type=int, help="of the search (60; single-level 100)")
     parser.add_argument("--retrain-epochs", type=int, help="15; 0: no accuracy (single-level: 0)")
     parser.add_argument("--table", help="NAS-Bench-201 table (.csv, .csv.gz): its accuracy, and no training")
@@ -259,8 +255,8 @@ def options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--note", help="what else ran on the machine, for the reader of the results")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
     arguments = parser.parse_args(words)
-    if arguments.table and arguments.space != "nasbench201":
-        parser.error(f"--table goes with --space nasbench201; the space is {arguments.space}")
+    if arguments.table and family_of(SPACES[arguments.space]).table_key is None:
+        parser.error(f"--table is about cells of {NASBENCH201.name}; --space is {arguments.space}")
     if arguments.seeds is None:
         arguments.seeds = SINGLE_LEVEL_SEEDS if arguments.single_level else SEEDS
     if arguments.retrain_epochs is None and arguments.single_level:

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from models.errors import InvalidInput
-from models.images.describe import PUBLISHED_SIZES, describe
+from models.images.describe import describe
+from models.images.families import FAMILIES, family_of
 from models.images.genotype import from_json
 
 
@@ -26,10 +27,12 @@ def _at_least(minimum: int):
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m models.describe", description=__doc__)
     parser.add_argument("genotype", type=Path, metavar="GENOTYPE.json")
-    parser.add_argument(
-        "--channels", type=_at_least(1), help="of the first cells (default 36; nasbench201: 16)"
+    channels = ", ".join(f"{family.published.channels} in {name}" for name, family in FAMILIES.items())
+    cells = ", ".join(
+        f"{family.published.cells} per {family.cells_of} in {name}" for name, family in FAMILIES.items()
     )
-    parser.add_argument("--cells", type=_at_least(1), help="(default 20; nasbench201: 5, counted a stage)")
+    parser.add_argument("--channels", type=_at_least(1), help=f"of the first cells (default: {channels})")
+    parser.add_argument("--cells", type=_at_least(1), help=f"(default: {cells})")
     parser.add_argument("--classes", type=_at_least(1), default=10, help="(default 10)")
     parser.add_argument("--image-size", type=_at_least(1), default=32, help="side in pixels (default 32)")
     options = parser.parse_args()
@@ -38,13 +41,13 @@ def main() -> int:
         if not isinstance(content, dict):
             raise InvalidInput("genotype: expected a JSON object")
         genotype = from_json(content)
-        size = PUBLISHED_SIZES[genotype.space]
-        cells = options.cells or size.cells
-        if cells < size.minimum_cells:
-            parser.error(f"argument --cells: {cells} is too small; the least is {size.minimum_cells}")
+        family = family_of(genotype)
+        cells = options.cells or family.published.cells
+        if cells < family.minimum_cells:
+            parser.error(f"argument --cells: {cells} is too small; the least is {family.minimum_cells}")
         counts = describe(
             genotype,
-            channels=options.channels or size.channels,
+            channels=options.channels or family.published.channels,
             cells=cells,
             classes=options.classes,
             image_size=options.image_size,

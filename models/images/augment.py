@@ -1,6 +1,6 @@
-"""Augmentation of whole batches: random crop, mirroring, cutout. All draws come from the generator given.
+"""Augmentation of whole batches: random crop, mirroring, cutout. All random numbers come from the caller's generator.
 
-Where several processes share a batch (models/training/distributed.py), each draws for all of it and augments its own images.
+Where several processes share a batch (models/training/distributed.py), each draws for the whole batch and augments its own images.
 
 Images are uint8 (B, H, W, C), as on disk; ``normalize`` makes them float32 (B, C, H, W) in channels-last memory.
 """

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.images.batches import Batch
-from models.images.ops import BatchNorm
+from models.images.ops.norm import BatchNorm
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The network as it is deployed: decoded image in, probabilities out."""
+"""The network as it is deployed: takes decoded images, gives probabilities."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from models.images.augment import normalize
-from models.images.families import FoundNetwork
+from models.images.builders import FoundNetwork
 
 
 class Deployed(nn.Module):
-    """uint8 (B, H, W, C), what an image decoder gives -> float32 probabilities (B, classes)."""
+    """uint8 (B, H, W, C), as image decoders give it -> float32 probabilities (B, classes)."""
 
     mean: Tensor
     std: Tensor

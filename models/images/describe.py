@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
 
-from models.images.families import network_of
-from models.images.nasbench201 import STAGES
-from models.images.skeleton import MINIMUM_CELLS, check_image_size
+from models.images.builders import network_of
+from models.images.families import family_of
+from models.images.sizes import STAGES, check_image_size
 from models.search.genotype import Genotype
 
 
@@ -19,38 +21,16 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def count_macs(module: nn.Module, *inputs: Tensor) -> int:
-    """Multiply-accumulates of all convolutions and linear layers in one forward pass of ``inputs``."""
-    total = 0
+    """Multiply-accumulates of all convolutions and matrix products in one forward pass of ``inputs``.
 
-    def add(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        weight = layer.weight
-        assert isinstance(weight, Tensor)
-        total += output.numel() * (weight.numel() // len(weight))
-
-    layers = [layer for layer in module.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
-    hooks = [layer.register_forward_hook(add) for layer in layers]
-    try:
-        # With gradients: without, convolutions are folded with their norms and their hooks see nothing.
-        with torch.enable_grad():
-            module(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return total
-
-
-@dataclass(frozen=True)
-class Size:
-    """Initial channels and cells of a network: all of its cells in DARTS, those of one stage in NAS-Bench-201."""
-
-    channels: int
-    cells: int
-    minimum_cells: int
-
-
-# What the papers train: genotypes are compared at these sizes.
-PUBLISHED_SIZES = {"darts": Size(36, 20, MINIMUM_CELLS), "nasbench201": Size(16, 5, 1)}
+    Nothing is computed: the pass runs on PyTorch's meta device. Taps of a kernel that fall on padding count too. What batch
+    norm, activations, pooling and sums cost does not count. ``module`` is in evaluation mode.
+    """
+    tensors = itertools.chain(module.named_parameters(), module.named_buffers())
+    shapes = {name: tensor.detach().to("meta") for name, tensor in tensors}
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        functional_call(module, shapes, tuple(x.to("meta") for x in inputs))
+    return counter.get_total_flops() // 2  # a multiplication and an addition each
 
 
 def describe(
@@ -65,8 +45,9 @@ def describe(
 ) -> dict[str, int]:
     """``params`` without and ``params_with_auxiliary`` with the auxiliary head, and ``macs`` for one image.
 
-    Nothing is computed: the network is built on PyTorch's meta device. Where there is no auxiliary head, both counts are equal.
-    For NAS-Bench-201 also ``flops`` as that benchmark reports them: multiply-accumulates, and the classifier's biases.
+    Where there is no auxiliary head, both counts of parameters are equal. Then what publications about the family report besides: for
+    NAS-Bench-201 ``flops``, which are the multiply-accumulates and the classifier's biases. The network is built on PyTorch's
+    meta device, so nothing is computed.
     """
     check_image_size(image_size, image_size)
 
@@ -90,4 +71,4 @@ def describe(
             "params_with_auxiliary": count_parameters(network(auxiliary=True)),
             "macs": macs,
         }
-    return counts | ({"flops": macs + classes} if genotype.space == "nasbench201" else {})
+    return counts | family_of(genotype).extra_counts(macs, classes)

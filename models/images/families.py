@@ -1,79 +1,101 @@
-"""From a space or a genotype to its network: DARTS and NAS-Bench-201 build them differently."""
+"""Families of search spaces: what genotypes, networks and drawings of all spaces of a family have in common.
+
+S1 to S5 are the family "darts", because one kind of network reads all their genotypes; NAS-Bench-201 is a family by itself. All
+that differs between families is said here, except how networks are built (models/images/builders.py): this module needs no
+torch, so that settings can be checked and genotypes read without loading it.
+"""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from models.errors import InvalidInput
-from models.images.nasbench201 import STAGES, BenchmarkNetwork, BenchmarkSupernet
-from models.images.network import Network
-from models.images.supernet import Supernet
+from models.images.notations import arch_str, from_arch_str, from_pairs, to_pairs
+from models.images.sizes import MINIMUM_CELLS, STAGES
+from models.images.spaces import NASBENCH201_NODES, NODES
 from models.search.genotype import Genotype
 from models.search.spaces import SearchSpace
 
-FoundNetwork = Network | BenchmarkNetwork
+
+@dataclass(frozen=True)
+class Size:
+    """Channels of the first cells, and cells: all of them or those of one stage (``Family.cells_of``)."""
+
+    channels: int
+    cells: int
 
 
-def supernet_of(
-    space: SearchSpace,
-    *,
-    channels: int,
-    cells: int,
-    classes: int,
-    channels_in: int,
-    image_size: int,
-    stages: int = STAGES,
-    generator: torch.Generator | None = None,
-) -> Supernet | BenchmarkSupernet:
-    """The supernet of a space; ``cells`` are all of them in DARTS, those of one stage in NAS-Bench-201."""
-    if space.family == "nasbench201":
-        return BenchmarkSupernet(
-            space, channels=channels, cells=cells, stages=stages, classes=classes, channels_in=channels_in
-        )
-    _check_stages(stages)
-    return Supernet(
-        space,
-        channels=channels,
-        cells=cells,
-        classes=classes,
-        channels_in=channels_in,
-        image_size=image_size,
-        generator=generator,
+@dataclass(frozen=True)
+class CellLayout:
+    """How a cell is drawn: its nodes in the order in which they are computed."""
+
+    nodes: Sequence[str]  # titles
+    inputs: int  # so many of the first nodes are the cell's inputs
+    outputs: Sequence[int]  # the nodes that form the cell's output
+    titles: Mapping[str, str] = field(default_factory=dict)  # group -> title, where "GROUP cell" does not do
+
+
+@dataclass(frozen=True)
+class Family:
+    """What is common to the spaces of a family."""
+
+    name: str  # ``space`` in genotype.json
+    full_space: str  # the space of the family with the most candidates
+    published: Size  # what the papers train: genotypes are compared at this size
+    minimum_cells: int
+    cells_of: str  # what a number of cells counts: those of the "network" or those of a "stage"
+    stages: int | None  # the only number of stages that networks have; None: any
+    watched_group: str  # cell type whose skip connections DARTS+ counts
+    layout: CellLayout
+    to_json: Callable[[Genotype], dict[str, Any]]  # what genotype.json holds beside ``space``
+    from_json: Callable[[Mapping[str, Any]], Genotype]  # its inverse; raises InvalidInput
+    table_key: Callable[[Genotype], str] | None = (
+        None  # what a table of trained cells calls a genotype; None: no table
     )
+    # Multiply-accumulates and classes -> what the publications report beside parameters and multiply-accumulates.
+    extra_counts: Callable[[int, int], dict[str, int]] = lambda _macs, _classes: {}
 
 
-def network_of(
-    genotype: Genotype,
-    *,
-    channels: int,
-    cells: int,
-    classes: int,
-    channels_in: int,
-    image_size: int,
-    stages: int = STAGES,
-    auxiliary: bool = False,
-    generator: torch.Generator | None = None,
-) -> FoundNetwork:
-    """The network of a genotype; ``cells`` as in ``supernet_of``. NAS-Bench-201 has no auxiliary head."""
-    if genotype.space == "nasbench201":
-        return BenchmarkNetwork(
-            genotype, channels=channels, cells=cells, stages=stages, classes=classes, channels_in=channels_in
-        )
-    _check_stages(stages)
-    return Network(
-        genotype,
-        channels=channels,
-        cells=cells,
-        classes=classes,
-        channels_in=channels_in,
-        image_size=image_size,
-        auxiliary=auxiliary,
-        generator=generator,
-    )
+DARTS = Family(
+    name="darts",
+    full_space="s5",
+    published=Size(channels=36, cells=20),
+    minimum_cells=MINIMUM_CELLS,
+    cells_of="network",
+    stages=STAGES,
+    watched_group="normal",
+    layout=CellLayout(
+        nodes=["cell k\u22122", "cell k\u22121", *(f"node {node}" for node in range(NODES))],
+        inputs=2,
+        outputs=range(2, 2 + NODES),
+        titles={"reduce": "reduce cell: inputs to half their side"},
+    ),
+    to_json=to_pairs,
+    from_json=from_pairs,
+)
+NASBENCH201 = Family(
+    name="nasbench201",
+    full_space="nasbench201",
+    published=Size(channels=16, cells=5),
+    minimum_cells=1,
+    cells_of="stage",
+    stages=None,
+    watched_group="cell",
+    layout=CellLayout(
+        nodes=["input", *(f"node {node}" for node in range(1, NASBENCH201_NODES))],
+        inputs=1,
+        outputs=[NASBENCH201_NODES - 1],
+        titles={"cell": "cell"},
+    ),
+    to_json=lambda genotype: {"arch_str": arch_str(genotype)},
+    from_json=lambda content: from_arch_str(content.get("arch_str")),
+    table_key=arch_str,
+    extra_counts=lambda macs, classes: {"flops": macs + classes},  # the classifier's biases count
+)
+FAMILIES: Mapping[str, Family] = {family.name: family for family in (DARTS, NASBENCH201)}
 
 
-def _check_stages(stages: int) -> None:
-    if stages != STAGES:
-        raise InvalidInput(
-            f"a DARTS network has {STAGES} stages, not {stages}; only nasbench201 takes another number"
-        )
+def family_of(subject: SearchSpace | Genotype) -> Family:
+    """The family that a space or a genotype belongs to."""
+    return FAMILIES[subject.family if isinstance(subject, SearchSpace) else subject.space]

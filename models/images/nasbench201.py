@@ -1,10 +1,10 @@
 """The supernet and the networks of NAS-Bench-201 (Dong and Yang, arXiv 2001.00326, sections 2.1 and 2.2).
 
-Both have the same skeleton: a 3x3 stem; stages of equal cells, a residual block that halves the side and doubles the
-channels between them; norm, ReLU, average pooling, linear classifier. A cell is four nodes, each the sum of one operation on every
-earlier node. Differs from the benchmark in that average pooling in the residual block takes odd sides too.
+Both have the same skeleton: a 3x3 stem; stages of equal cells; between stages a residual block that halves the side and doubles
+the channels; then norm, ReLU, average pooling and a linear classifier. A cell has four nodes, each the sum of one operation on
+every earlier node. Differs from the benchmark in that the average pooling of the residual block takes odd sides too.
 
-The supernet shares its stacked edges with that of DARTS (models/images/supernet.py); the mix is an argument here too.
+The supernet is built of the same stacked edges as that of DARTS (models/images/supernet.py), and its mix is an argument too.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.images.ops import BatchNorm, Identity, OpSpec, StandardConv, build
+from models.images.ops.candidates import Identity, OpSpec, StandardConv, build
+from models.images.ops.norm import BatchNorm
 from models.images.spaces import NASBENCH201_NODES
 from models.images.supernet import (
-    HandOut,
+    NodeWeights,
     OpWeights,
     OutgoingEdges,
     RunCell,
@@ -29,11 +30,12 @@ from models.images.supernet import (
 from models.search.genotype import Genotype
 from models.search.spaces import Edge, SearchSpace
 
-STAGES = 3
-
 
 class ResidualReduction(nn.Module):
-    """Two 3x3 convolutions, the first of stride 2, plus the pooled and 1x1-convolved input: C to 2C channels, half the side."""
+    """Two 3x3 convolutions, the first of stride 2, plus the input after pooling and a 1x1 convolution.
+
+    Doubles the channels and halves the side.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
@@ -48,7 +50,7 @@ class ResidualReduction(nn.Module):
 
 
 class Skeleton(nn.Module):
-    """What is around the cells; ``cell(channels)`` makes one."""
+    """What surrounds the cells. ``cell(channels)`` makes a cell."""
 
     def __init__(
         self,
@@ -85,7 +87,7 @@ class Skeleton(nn.Module):
 
 
 class MixedBenchmarkCell(nn.Module):
-    """A cell with all candidates on every edge: (B, C, H, W) -> (B, C, H, W)."""
+    """A cell with all its candidates on every edge: (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, edges: Sequence[Edge], spec: OpSpec):
         super().__init__()
@@ -106,14 +108,14 @@ class MixedBenchmarkCell(nn.Module):
 
 
 class BenchmarkSupernet(nn.Module):
-    """The weight-sharing network of the space, ``cells`` in each of ``stages``. The mix is an argument."""
+    """The weight-sharing network of the space, with ``cells`` cells in each of ``stages`` stages. The mix is an argument."""
 
     def __init__(
         self, space: SearchSpace, *, channels: int, cells: int, stages: int, classes: int, channels_in: int
     ):
         super().__init__()
         self.edges = space.groups["cell"]
-        self.hand_out = HandOut(self.edges)
+        self.node_weights = NodeWeights(self.edges)
         self.probe_cell: RunCell = run_cell
         self.skeleton = Skeleton(
             lambda channels: MixedBenchmarkCell(self.edges, OpSpec(channels, affine=False)),
@@ -125,7 +127,7 @@ class BenchmarkSupernet(nn.Module):
         )
 
     def compile_probes(self) -> None:
-        """Compiles the pass under N mixes when it is first made."""
+        """Has the pass under N mixes compiled at its first use."""
         self.probe_cell = compiled_run_cell(len(self.skeleton.cells()))
 
     def forward(self, x: Tensor, mix: Mapping[str, Tensor]) -> Tensor:
@@ -133,13 +135,13 @@ class BenchmarkSupernet(nn.Module):
 
         With mixes of (N, 6, operations), in evaluation mode, logits (N * B, classes): those of mix 0 first.
         """
-        weights = self.hand_out(mix["cell"], len(x))
+        weights = self.node_weights(mix["cell"], len(x))
         run = self.probe_cell if mix["cell"].dim() == 3 else run_cell
         return self.skeleton(x, lambda cell, x: run(cell, weights, x))
 
 
 class BenchmarkCell(nn.Module):
-    """A discrete cell. A node all of whose edges are ``none`` is zero; what leaves it still has its norm's shift."""
+    """A discrete cell. A node whose edges are all ``none`` is zero; operations on it still add the shift of their norm."""
 
     def __init__(self, edges: Sequence[tuple[int, int, str]], spec: OpSpec):
         super().__init__()
@@ -186,7 +188,7 @@ class BenchmarkNetwork(nn.Module):
         return self.skeleton.cells()
 
     def forward(self, x: Tensor, keep_LKB: Tensor | None = None) -> tuple[Tensor, None]:
-        """Logits (B, classes), and None where other networks have an auxiliary head's.
+        """Logits (B, classes), and None where other networks have the logits of an auxiliary head.
 
         keep_LKB (cells, edges, B) are the factors of drop path, see models/images/retrain.py; None keeps all paths.
         """

@@ -6,8 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.images.ops import BatchNorm, GlobalAveragePool, Identity, OpSpec, ReluConvNorm, ReluReduce, build
-from models.images.skeleton import Stem, reductions, side_after_reductions
+from models.images.ops.candidates import Identity, OpSpec, build
+from models.images.ops.norm import BatchNorm
+from models.images.ops.preprocess import GlobalAveragePool, ReluConvNorm, ReluReduce
+from models.images.sizes import is_large, reductions, side_after_reductions
+from models.images.skeleton import Stem
 from models.images.spaces import NODES
 from models.search.genotype import Genotype
 
@@ -17,7 +20,7 @@ AUXILIARY_SIDE = _AUXILIARY_POOL + _AUXILIARY_STRIDE
 
 
 class Cell(nn.Module):
-    """One discrete cell: every node sums two operations on earlier nodes; output their concatenation."""
+    """One discrete cell: each node sums two operations on earlier nodes. The output is the nodes' concatenation."""
 
     def __init__(
         self,
@@ -67,7 +70,7 @@ class AuxiliaryHead(nn.Sequential):
             nn.Conv2d(128, 768, 2, bias=False),
             BatchNorm(768, affine=True),
             nn.ReLU(),
-            GlobalAveragePool(),  # of one pixel on 32x32 images, where DARTS defines the head
+            GlobalAveragePool(),  # one pixel is left of 32x32 images, for which DARTS defines the head
             nn.Linear(768, classes),
         )
 
@@ -75,8 +78,8 @@ class AuxiliaryHead(nn.Sequential):
 class Network(nn.Module):
     """Stem, cells of a genotype with reductions at one and two thirds, average pooling, linear classifier.
 
-    ``auxiliary`` asks for the auxiliary head; it is left out where the feature maps are too small for it, or the
-    stem is the one for large images.
+    ``auxiliary`` asks for the auxiliary head. It is left out where the feature maps are too small for it and where the stem
+    is the one for large images.
     """
 
     def __init__(
@@ -111,7 +114,7 @@ class Network(nn.Module):
         self.classifier = nn.Linear(before[1], classes)
 
     def forward(self, x: Tensor, keep_LKB: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Logits (B, classes) and, in training mode with an auxiliary head, its logits.
+        """Logits (B, classes) and, in training mode, the logits of the auxiliary head if there is one, else None.
 
         keep_LKB (cells, edges, B) are the factors of drop path, see models/images/retrain.py; None keeps all paths.
         """
@@ -126,4 +129,4 @@ class Network(nn.Module):
 
 def takes_auxiliary(image_size: int) -> bool:
     """Whether images of that side (pixels) leave feature maps large enough for the auxiliary head."""
-    return not Stem.is_large(image_size) and side_after_reductions(image_size) >= AUXILIARY_SIDE
+    return not is_large(image_size) and side_after_reductions(image_size) >= AUXILIARY_SIDE

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.images.batches import Batch, BatchStream
-from models.images.families import FoundNetwork
+from models.images.builders import FoundNetwork
 from models.images.task import right_answers
 from models.training.distributed import parallel, share, whole
 from models.training.evaluation import Tally, evaluate

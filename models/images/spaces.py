@@ -1,8 +1,8 @@
 """Search spaces: which edges a cell has and which operations may sit on each.
 
 S5 is the full space of DARTS (arXiv 1806.09055); S1..S4 are the reduced spaces of RobustDARTS
-(arXiv 1909.09656), built there to make searches collapse. NAS-Bench-201 (arXiv 2001.00326) has one small cell, all of
-whose 15,625 forms have been trained.
+(arXiv 1909.09656), built there to make searches collapse. NAS-Bench-201 (arXiv 2001.00326) has one small cell, and all
+15,625 forms of that cell have been trained.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import replace
 from models.errors import InvalidInput
 from models.search.spaces import Edge, SearchSpace
 
-NODES = 4  # intermediate nodes of a DARTS cell; nodes 0 and 1 are the outputs of the two cells before
+NODES = 4  # intermediate nodes of a DARTS cell, numbered from 2; nodes 0 and 1 are the outputs of the two cells before
 
 
 def darts_edges() -> list[tuple[int, int]]:
@@ -31,7 +31,7 @@ S5_OPS = (
     "dil_conv_3x3",
     "dil_conv_5x5",
 )
-# Two candidates an edge in S1, in the order of darts_edges(): the two strongest of a DARTS search.
+# Two candidates per edge of S1, in the order of darts_edges(): the two strongest of a DARTS search.
 _S1_NORMAL = (
     ("skip_connect", "dil_conv_3x3"),
     ("skip_connect", "dil_conv_5x5"),
@@ -104,9 +104,9 @@ SPACES: Mapping[str, SearchSpace] = {
 
 
 def search_space(name: str, *, exclude_none: bool = False) -> SearchSpace:
-    """The space of that name. Raises InvalidInput for an unknown one.
+    """The space of that name. Raises InvalidInput for an unknown name.
 
-    ``exclude_none`` keeps ``none`` out of genotypes; in the spaces of DARTS it always is.
+    ``exclude_none`` keeps ``none`` out of genotypes. The spaces of DARTS always keep it out.
     """
     if name not in SPACES:
         raise InvalidInput(f"search space {name!r} is unknown; choose one of {', '.join(SPACES)}")

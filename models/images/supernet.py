@@ -1,9 +1,9 @@
 """The supernet of DARTS: every edge carries all its candidate operations, weighted by the mix.
 
-The mix is an argument of the forward pass, never state: ``supernet(x, mix)``. Two things differ from the published code,
-neither in what is computed: what depends on the source node alone (ReLU, pooling and its norm, identity) is computed once
-per node instead of once per edge, and the edges that leave a node are computed together (see models/images/ops.py). ``none``
-adds nothing and is never computed.
+The mix is an argument of the forward pass, never state: ``supernet(x, mix)``. The result is that of the published code, but two
+things are computed differently: what depends on the source node alone (ReLU, pooling and its norm, identity) is computed
+once per node instead of once per edge, and the edges that leave a node are computed together (models/images/ops/candidates.py).
+``none`` adds nothing and is never computed.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.images.ops import OpSpec, ReluConvNorm, ReluReduce, add_weighted, build
-from models.images.skeleton import Stem, reductions
+from models.images.ops.candidates import OpSpec, build
+from models.images.ops.norm import add_weighted
+from models.images.ops.preprocess import ReluConvNorm, ReluReduce
+from models.images.sizes import reductions
+from models.images.skeleton import Stem
 from models.images.spaces import NODES
 from models.search.spaces import Edge, SearchSpace
 
@@ -70,7 +73,7 @@ class OutgoingEdges(nn.Module):
 
 
 def carriers(edges: Sequence[Edge]) -> dict[str, tuple[int, ...]]:
-    """Operation -> positions, among these edges, of those that have it as a candidate; without ``none``."""
+    """Operation -> positions of the edges that have it as a candidate. ``none`` is left out."""
     found: dict[str, list[int]] = {}
     for position, edge in enumerate(edges):
         for op in edge.ops:
@@ -80,12 +83,12 @@ def carriers(edges: Sequence[Edge]) -> dict[str, tuple[int, ...]]:
 
 
 def leaving(edges: Sequence[Edge], node: int) -> list[int]:
-    """Rows of the mix whose edge leaves that node."""
+    """Rows of the mix whose edge leaves ``node``."""
     return [row for row, edge in enumerate(edges) if edge.src == node]
 
 
 class MixedCell(nn.Module):
-    """One cell: two inputs, four nodes that each sum their mixed incoming edges, output their concatenation."""
+    """One cell: two inputs, and four nodes that each sum their mixed incoming edges. The output is the nodes' concatenation."""
 
     def __init__(
         self,
@@ -123,14 +126,15 @@ class MixedCell(nn.Module):
 
 
 def _sum(terms: Sequence[Tensor]) -> Tensor:
-    total = terms[0] + terms[1]  # a tensor of its own, channels together: terms are parts of larger ones
+    # The sum of two terms is a new tensor whose channels lie together; the terms themselves are parts of larger tensors.
+    total = terms[0] + terms[1]
     for term in terms[2:]:
         total += term
     return total
 
 
-class HandOut(nn.Module):
-    """Hands the mix of a cell type out to the operations of its nodes."""
+class NodeWeights(nn.Module):
+    """The mix of a cell type, sorted into the weights that the operations of each node take."""
 
     order: Tensor
 
@@ -148,7 +152,7 @@ class HandOut(nn.Module):
 
     def forward(self, mix: Tensor, batch: int) -> list[OpWeights]:
         """mix (edges, operations) or (N, edges, operations) -> for each node, operation -> (E,) or (N, batch, E)."""
-        # All at once: one small operation rather than one per entry.
+        # All entries at once, because one operation per entry would take longer.
         flat = mix.flatten(-2).index_select(-1, self.order)
         if mix.dim() == 3:
             flat = flat[:, None].expand(-1, batch, -1)
@@ -160,14 +164,14 @@ class HandOut(nn.Module):
 
 
 def run_cell(cell: nn.Module, weights: Sequence[OpWeights], *inputs: Tensor) -> Tensor:
-    """A mixed cell under handed-out weights."""
+    """The output of a mixed cell under the weights of its nodes."""
     return cell(*inputs, weights)
 
 
 def compiled_run_cell(cells: int) -> RunCell:
-    """``run_cell``, compiled when first used; cells of equal build share the code."""
-    # On a CPU the quick pooling cuts a cell in parts, each compiled for every shape that it meets. Compiled whole, with
-    # PyTorch's pooling, a pass was slower and took three times as long to compile (docs/log.md).
+    """``run_cell``, compiled at its first use. Cells of equal build share the code."""
+    # On a CPU the quick pooling cuts a cell into parts, and each part is compiled for every shape that it meets. When cells were
+    # compiled whole, with PyTorch's pooling, a pass was slower and compiling took three times as long (docs/log.md).
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 16 * cells)
     return torch.compile(run_cell, dynamic=False)
 
@@ -189,7 +193,9 @@ class Supernet(nn.Module):
         super().__init__()
         self.space = space
         self.probe_cell: RunCell = run_cell
-        self.hand_out = nn.ModuleDict({group: HandOut(edges) for group, edges in space.groups.items()})
+        self.node_weights = nn.ModuleDict(
+            {group: NodeWeights(edges) for group, edges in space.groups.items()}
+        )
         self.stem = Stem(channels_in, channels, image_size, affine=False)
         before, reduced_before = (self.stem.channels, self.stem.channels), self.stem.reduced
         self.groups, self.cells = [], nn.ModuleList()
@@ -207,7 +213,7 @@ class Supernet(nn.Module):
         self.classifier = nn.Linear(before[1], classes)
 
     def compile_probes(self) -> None:
-        """Compiles the pass under N mixes when it is first made."""
+        """Has the pass under N mixes compiled at its first use."""
         self.probe_cell = compiled_run_cell(len(self.cells))
 
     def forward(self, x: Tensor, mix: Mapping[str, Tensor]) -> Tensor:
@@ -215,7 +221,7 @@ class Supernet(nn.Module):
 
         With mixes of (N, edges, operations), in evaluation mode, logits (N * B, classes): those of mix 0 first.
         """
-        weights = {group: self.hand_out[group](mix[group], len(x)) for group in set(self.groups)}
+        weights = {group: self.node_weights[group](mix[group], len(x)) for group in set(self.groups)}
         input0, input1 = self.stem(x)
         run = self.probe_cell if mix[self.groups[0]].dim() == 3 else run_cell
         for group, cell in zip(self.groups, self.cells, strict=True):

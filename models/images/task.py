@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from models.images.batch_statistics import recalibrated
 from models.images.batches import Batch
-from models.images.families import FoundNetwork, network_of, supernet_of
-from models.images.nasbench201 import STAGES
-from models.images.skeleton import check_image_size
+from models.images.builders import FoundNetwork, network_of, supernet_of
+from models.images.families import family_of
+from models.images.sizes import STAGES, check_image_size
 from models.images.spaces import search_space
 from models.search.genotype import Genotype
 from models.search.spaces import SearchSpace
@@ -96,7 +96,7 @@ def found_network(
     auxiliary: bool,
 ) -> FoundNetwork:
     """The network of a genotype for images of that shape (height, width, channels), freshly initialized."""
-    space = search_space("nasbench201" if genotype.space == "nasbench201" else "s5")
+    space = search_space(family_of(genotype).full_space)
     task = ImageTask(space, image_shape, classes, seed, stages=stages)
     return task.network(genotype, channels=channels, cells=cells, auxiliary=auxiliary)
 

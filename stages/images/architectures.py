@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from models.images.families import family_of
 from models.images.genotype import from_json, to_json
-from models.images.spaces import NASBENCH201_NODES, NODES, search_space
+from models.images.spaces import search_space
 from models.search.genotype import Genotype
 from models.search.spaces import SearchSpace
 from stages.contracts import Layout
@@ -25,9 +26,5 @@ def genotype_of(content: Mapping[str, Any]) -> Genotype:
 
 
 def layout(genotype: Genotype) -> Layout:
-    if genotype.space == "nasbench201":
-        nodes = ["input", *(f"node {node}" for node in range(1, NASBENCH201_NODES))]
-        return Layout(nodes, inputs=1, outputs=[NASBENCH201_NODES - 1], titles={"cell": "cell"})
-    nodes = ["cell k\u22122", "cell k\u22121", *(f"node {node}" for node in range(NODES))]
-    titles = {"reduce": "reduce cell: inputs to half their side"}
-    return Layout(nodes, inputs=2, outputs=range(2, 2 + NODES), titles=titles)
+    cell = family_of(genotype).layout
+    return Layout(cell.nodes, cell.inputs, cell.outputs, cell.titles)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from models.search.mean_shift import (
     effective_sample_size,
@@ -16,6 +18,8 @@ from models.search.mean_shift import (
     project,
     sample_weights,
 )
+
+QUICKLY = settings(max_examples=50, deadline=None, derandomize=True)
 
 
 def points(seed: int, *shape: int) -> torch.Tensor:
@@ -51,6 +55,36 @@ def test_mean_shift_is_the_weighted_mean_of_its_definition() -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
 
 
+ROWS = st.integers(1, 6).flatmap(
+    lambda ops: st.lists(st.lists(st.floats(-2, 2), min_size=ops, max_size=ops), min_size=1, max_size=4).map(
+        lambda rows: torch.tensor(rows, dtype=torch.float64)
+    )
+)
+
+
+@QUICKLY
+@given(ROWS)
+def test_projections_lie_on_the_simplex_and_stay_where_they_are(rows: torch.Tensor) -> None:
+    projected = project(rows)
+    assert projected.shape == rows.shape and float(projected.min()) >= 0
+    torch.testing.assert_close(projected.sum(dim=-1), torch.ones(len(rows)).double(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(project(projected), projected, rtol=0, atol=1e-12)
+
+
+@QUICKLY
+@given(ROWS)
+def test_projection_keeps_the_order_of_operations_and_the_largest_of_a_row_below_zero(
+    rows: torch.Tensor,
+) -> None:
+    for row, projected in zip(rows.tolist(), project(rows).tolist(), strict=True):
+        if max(row) <= 0:
+            first = row.index(max(row))
+            assert projected == [float(op == first) for op in range(len(row))]
+        in_order = [weight for _, weight in sorted(zip(row, projected, strict=True))]
+        assert in_order == sorted(in_order) or max(row) <= 0
+        assert projected[row.index(max(row))] == max(projected)
+
+
 def test_projection_clips_and_divides_row_by_row() -> None:
     rows = torch.tensor([[0.5, 0.7, -0.2], [1.5, 0.5, 0.0], [-0.3, -0.1, -0.2], [0.2, 0.3, 0.5]])
     expected = torch.tensor(
@@ -70,13 +104,42 @@ def test_samples_and_their_mean_shift_stay_on_the_simplex() -> None:
     assert (samples == 0).any(), "the radius was too small for the clipping to matter"
 
 
-def test_samples_lie_uniformly_in_the_box_before_the_projection() -> None:
+@pytest.mark.parametrize("radius", [0.1, 0.4])
+def test_samples_are_uniform_in_the_box_and_then_projected(radius: float) -> None:
+    """For one edge of two operations, centered, the share of samples beyond 1/2 + t has a closed form.
+
+    With a and b uniform in [-r, r], (1/2 + a) / (1 + a + b) > 1/2 + t is a (1/2 - t) - b (1/2 + t) > t: a corner of the square
+    with legs (r - t) / (1/2 - t) and (r - t) / (1/2 + t). The corner is (r - t)^2 / (8 r^2 (1/4 - t^2)) of the square.
+    """
+    samples = 40_000
     center = torch.full((1, 2), 0.5, dtype=torch.float64)
-    source, again = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
-    noise = torch.rand((1000, 1, 2), generator=again, dtype=torch.float64)
-    assert 0.49 < float(noise.mean()) < 0.51
-    expected = project(center - 0.1 + 0.2 * noise)
-    torch.testing.assert_close(perturb(center, 1000, 0.1, source), expected, rtol=0, atol=1e-15)
+    first = perturb(center, samples, radius, torch.Generator().manual_seed(3))[:, 0, 0]
+    for t in (0.0, 0.25 * radius, 0.5 * radius, 0.9 * radius):
+        expected = (radius - t) ** 2 / (8 * radius**2 * (0.25 - t**2))
+        deviation = math.sqrt(expected * (1 - expected) / samples)
+        for beyond in (first > 0.5 + t, first < 0.5 - t):
+            assert abs(float(beyond.double().mean()) - expected) < 4 * deviation, t
+    assert 0.5 - radius <= float(first.min()) and float(first.max()) <= 0.5 + radius
+
+
+def test_samples_edges_and_operations_are_perturbed_independently() -> None:
+    center = torch.full((3, 4), 0.25, dtype=torch.float64)
+    samples = perturb(center, 2000, 0.05, torch.Generator().manual_seed(0))
+    assert samples.shape == (2000, 3, 4)
+    # A row sums to 1, so its entries have the correlation -1/3; entries of different edges have none.
+    expected = torch.kron(torch.eye(3), torch.eye(4) * 4 / 3 - 1 / 3).double()
+    correlation = torch.corrcoef(samples.flatten(1).T)
+    torch.testing.assert_close(correlation, expected, rtol=0, atol=0.1)
+    after_another = torch.corrcoef(torch.stack([samples[:-1].flatten(), samples[1:].flatten()]))[0, 1]
+    assert abs(float(after_another)) < 0.05
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_samples_have_the_type_of_the_center_and_come_from_the_generator(dtype: torch.dtype) -> None:
+    center = points(3, 2, 3).to(dtype)
+    drawn = [perturb(center, 4, 0.1, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    assert drawn[0].dtype == dtype
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
 def test_far_samples_and_high_losses_give_weights_and_no_nan() -> None:

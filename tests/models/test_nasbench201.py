@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,10 @@ import torch.nn.functional as F
 
 from models.errors import InvalidInput
 from models.images.benchmark import Benchmark
-from models.images.describe import describe, main
-from models.images.genotype import arch_str, from_arch_str, from_json, to_json
+from models.images.describe import describe
+from models.images.genotype import from_json, to_json
 from models.images.nasbench201 import BenchmarkNetwork, BenchmarkSupernet
+from models.images.notations import arch_str, from_arch_str
 from models.images.retrain import drop_path_factors
 from models.images.spaces import NASBENCH201_OPS, search_space
 from models.search.discretize import discretize, one_hot
@@ -144,7 +143,7 @@ def test_a_mixed_cell_is_the_sum_over_edges_and_operations() -> None:
             total = total + row[3] * convolved(source, src, dst, 3)
             total = total + row[4] * F.avg_pool2d(source, 3, 1, 1, count_include_pad=False)
         nodes.append(total)
-    found = cell(x, supernet.hand_out(mix, 4))
+    found = cell(x, supernet.node_weights(mix, 4))
     torch.testing.assert_close(found, nodes[3], rtol=0, atol=1e-12)
 
 
@@ -165,19 +164,6 @@ def test_drop_path_and_dead_cells_train() -> None:
         logits, auxiliary = network(torch.randn(4, 3, 8, 8), keep)
         assert auxiliary is None and logits.shape == (4, 3)
         F.cross_entropy(logits, torch.tensor([0, 1, 2, 0])).backward()
-
-
-def test_describe_takes_a_genotype_of_the_benchmark(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "genotype.json"
-    monkeypatch.setattr(sys, "argv", ["describe", str(path)])
-    path.write_text(json.dumps({"space": "nasbench201", "arch_str": BEST}))
-    assert main() == 0
-    assert json.loads(capsys.readouterr().out)["params"] == 73_306 + 5 * 243_040
-    path.write_text(json.dumps({"space": "nasbench201", "arch_str": "|x|"}))
-    assert main() == 2
-    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_table_gives_accuracy_and_rank() -> None:

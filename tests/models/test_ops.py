@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.images.ops import OpSpec, Pool
+from models.images.ops.candidates import OpSpec, Pool
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

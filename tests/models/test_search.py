@@ -12,7 +12,7 @@ from torch import Tensor
 from models.errors import Diverged, InvalidInput
 from models.images.batches import BatchStream
 from models.images.benchmark import Benchmark
-from models.images.genotype import arch_str
+from models.images.notations import arch_str
 from models.images.spaces import search_space
 from models.images.task import ImageTask
 from models.search.discretize import discretize

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from models.errors import InvalidInput
+from models.images.builders import network_of, supernet_of
 from models.images.describe import count_parameters, describe
-from models.images.families import network_of, supernet_of
 from models.images.genotype import from_json
 from models.images.spaces import SPACES, search_space
 from models.search.discretize import discretize, one_hot

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from models.images.skeleton import check_image_size
+from models.images.sizes import check_image_size
 from stages.errors import UserError
 from stages.images.data import ImageCard
 from stages.images.params import DataParams, Params
