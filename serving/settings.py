@@ -24,7 +24,11 @@ class ServeSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: Path | None = Field(None, description="serve this ONNX file instead of a registered model")
-    name: str = Field("msdarts", min_length=1, description="registered model to serve")
+    name: str = Field(
+        "msdarts",
+        min_length=1,
+        description="registered model to serve; registry.name in --params sets it too",
+    )
     alias: str = Field("champion", min_length=1, description="alias that is served and watched")
     precision: Literal["float32", "int8"] = Field(
         "float32", description="which network of a registered version is served; a file is served as it is"
@@ -62,11 +66,16 @@ class ServeSettings(BaseModel):
 
 
 def read_settings(options: Mapping[str, Any], params: Path | None = None) -> ServeSettings:
-    """Settings from ``options``, else the key's variable, else section ``serve`` of ``params``."""
-    section = _section(params) if params else {}
+    """Settings from ``options``, else the key's variable, else the section ``serve`` of ``params``.
+
+    A name that none of them gives is ``registry.name`` of ``params``, where registration puts its models.
+    """
+    content = _content(params) if params else {}
     environment = {"api_key": key} if (key := os.environ.get(API_KEY_VARIABLE)) else {}
     try:
-        settings = ServeSettings.model_validate({**section, **environment, **options})
+        settings = ServeSettings.model_validate(
+            {**_registered_name(content), **_section(content, "serve"), **environment, **options}
+        )
     except ValidationError as error:
         raise StartError(_sentence(error)) from None
     if settings.api_key is not None and not settings.api_key.get_secret_value().isascii():
@@ -76,15 +85,30 @@ def read_settings(options: Mapping[str, Any], params: Path | None = None) -> Ser
     return settings
 
 
-def _section(path: Path) -> dict[str, Any]:
+def _content(path: Path) -> dict[str, Any]:
     try:
         content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, YAMLError) as error:
         raise StartError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
-    section = content.get("serve", {}) if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        raise StartError(f"{path}: must be a mapping of sections, got {content!r:.80}")
+    return content
+
+
+def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    section = content.get(name, {})
     if not isinstance(section, dict):
-        raise StartError(f"{path}: section serve must be a mapping of settings, got {section!r}")
+        raise StartError(f"{name}: must be a mapping of settings, got {section!r:.80}")
     return section
+
+
+def _registered_name(content: Mapping[str, Any]) -> dict[str, Any]:
+    section = _section(content, "registry")
+    if "name" not in section:
+        return {}
+    if not isinstance(name := section["name"], str) or not name:
+        raise StartError(f"registry.name: must be the name of a registered model, got {name!r:.80}")
+    return {"name": name}
 
 
 def _sentence(error: ValidationError) -> str:

@@ -354,11 +354,31 @@ def test_options_win_over_the_environment_and_that_over_params(
 
 
 @pytest.mark.parametrize(
+    ("text", "options", "name"),
+    [
+        ("registry: {name: cats}", {}, "cats"),
+        ("registry: {name: cats}\nserve: {name: dogs}", {}, "dogs"),
+        ("registry: {name: cats}\nserve: {name: dogs}", {"name": "birds"}, "birds"),
+        ("registry: {min_gain: 0.0}", {}, "msdarts"),
+    ],
+)
+def test_the_registered_model_is_the_one_in_params(
+    tmp_path: Path, text: str, options: dict[str, str], name: str
+) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text(text)
+    assert read_settings(options, params).name == name
+
+
+@pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("serve: {prot: 1}", "serve.prot is unknown; did you mean serve.port?"),
         ("serve: {port: 99999}", "serve.port: input should be less than or equal to 65535, got 99999"),
-        ("serve: [1]", "section serve must be a mapping of settings, got [1]"),
+        ("serve: [1]", "serve: must be a mapping of settings, got [1]"),
+        ("registry: [1]", "registry: must be a mapping of settings, got [1]"),
+        ("registry: {name: 7}", "registry.name: must be the name of a registered model, got 7"),
+        ("[1]", "params.yaml: must be a mapping of sections, got [1]"),
         ("serve: [", "cannot be read"),
         ("serve: {api_key: [secret]}", "serve.api_key: input should be a valid string"),
     ],
