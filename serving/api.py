@@ -17,9 +17,10 @@ from serving.service import Service
 
 
 class Direct(APIRoute):
-    """A route that FastAPI describes, and whose endpoint takes the request and answers it without FastAPI's help.
+    """A route that appears in the OpenAPI document but bypasses FastAPI's handling of requests.
 
-    That help costs more than a small network's answer. What dependencies would check, the endpoint checks itself.
+    FastAPI's handling takes longer than a small network. It would also run the dependencies; here, the
+    endpoint checks the key itself.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -31,7 +32,7 @@ def add_predict(app: FastAPI, service: Service, check: Check) -> None:
     """``POST /v1/predict``."""
 
     async def predict(request: Request) -> Response:
-        """Classifies one or many images of any size; they are resized and recoloured for the model."""
+        """Classifies one or more images of any size, after fitting their size and colours to the model."""
         start = time.perf_counter()
         await check(request)
         answered_by, probabilities = await service.predict(request)
@@ -56,7 +57,7 @@ def add_predict(app: FastAPI, service: Service, check: Check) -> None:
         route_class_override=Direct,
         dependencies=SCHEMES,
         response_model=Answer,
-        response_description="The answer.",
+        response_description="One prediction per image, in the order of the images.",
         responses=PROBLEMS,
         openapi_extra={"requestBody": REQUEST_BODY},
     )
@@ -72,7 +73,7 @@ def add_model(app: FastAPI, service: Service, check: Check) -> None:
         responses={401: PROBLEMS[401]},
     )
     async def about() -> ModelInfo:
-        """The served model; its cells are drawings in SVG."""
+        """Describes the served model; `cells` holds one SVG drawing per cell."""
         served = service.model
         return ModelInfo(
             name=served.name,

@@ -1,4 +1,4 @@
-"""The application: every route, and what is answered where a request fails."""
+"""The application: all routes, and the answers to requests that fail."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from serving.settings import ServeSettings
 
 
 def create_app(model: Model, registry: Registry | None, settings: ServeSettings) -> FastAPI:
-    """The server's application. ``registry`` is watched for new versions; None serves ``model`` for ever."""
+    """Builds the application. It starts with ``model``; a ``registry`` is watched for new versions of it."""
     metrics = Metrics()
     service = Service(model, registry, settings, metrics)
 
@@ -31,11 +31,11 @@ def create_app(model: Model, registry: Registry | None, settings: ServeSettings)
         async with service.running():
             yield
 
-    # FastAPI's own pages for the API load their scripts from another address.
+    # FastAPI's own pages for the API load their scripts from other servers.
     app = FastAPI(
         title="MS-DARTS server",
         version="1",
-        description="Classifies images with a network that was found by search.",
+        description="Classifies images with a network found by architecture search.",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -43,7 +43,7 @@ def create_app(model: Model, registry: Registry | None, settings: ServeSettings)
     app.add_middleware(CountRequests, metrics=metrics)
     _answer_errors(app)
     check = key_check(settings)
-    # The order of the OpenAPI document and of the reference.
+    # This order is the order in the OpenAPI document and in the reference.
     add_predict(app, service, check)
     add_model(app, service, check)
     add_report(app, service, check)
@@ -55,14 +55,14 @@ def create_app(model: Model, registry: Registry | None, settings: ServeSettings)
 def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestError)
     async def problem(_: Request, error: RequestError) -> Response:
-        # After 408 and 413 the client may still be sending; uvicorn would go on receiving.
+        # After 408 and 413 the client may still be sending, and uvicorn would keep receiving.
         headers = {408: {"Connection": "close"}, 413: {"Connection": "close"}, 503: {"Retry-After": "1"}}
         return JSONResponse({"detail": str(error)}, error.status, headers.get(error.status))
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, __: ClientDisconnect) -> Response:
-        return Response(status_code=400)  # nobody reads it
+        return Response(status_code=400)  # the client is gone and does not read it
 
     @app.exception_handler(Exception)
     async def broken(_: Request, __: Exception) -> Response:
-        return JSONResponse({"detail": "The server made a mistake; its log says which."}, 500)
+        return JSONResponse({"detail": "The server failed; its log says why."}, 500)

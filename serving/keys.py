@@ -1,4 +1,4 @@
-"""The key that clients must send where the server has one."""
+"""The key that clients must send if the server has one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from fastapi.security.utils import get_authorization_scheme_param
 from serving.settings import ServeSettings
 
 Check = Callable[[Request], Awaitable[None]]
-# The two headers that may hold the key, for the OpenAPI document; the check reads them itself.
+# The two headers that may hold the key. They are declared for the OpenAPI document only; the check reads them
+# itself.
 SCHEMES = [
     Security(APIKeyHeader(name="X-API-Key", auto_error=False)),
     Security(HTTPBearer(auto_error=False)),
@@ -21,7 +22,7 @@ SCHEMES = [
 
 
 def key_check(settings: ServeSettings) -> Check:
-    """A check that raises HTTPException unless a request holds the key, or the server has none."""
+    """Makes a check that raises HTTPException if the server has a key and a request lacks it."""
     expected = settings.api_key.get_secret_value().encode() if settings.api_key else None
 
     async def check(request: Request) -> None:
@@ -40,5 +41,5 @@ def key_check(settings: ServeSettings) -> Check:
 
 
 def needs(check: Check) -> list[Any]:
-    """The dependencies of a route that needs the key."""
+    """Returns the dependencies of a route that requires the key."""
     return [*SCHEMES, Depends(check)]

@@ -1,4 +1,4 @@
-"""What a browser shows: the page and its files, the reference of the API, and the report."""
+"""What a browser shows: the page and its files, the API reference, and the report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from serving.schema import PROBLEMS, Problem
 from serving.service import Service
 
 STATIC = Path(__file__).parent / "static"
-# The page, the reference and their files: nothing may come from or go to another address.
+# For the page, the reference and their files: a browser may neither load from nor send to any other address.
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -22,7 +22,7 @@ PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-# The report is one page with its styles and pictures in it, and no script.
+# The report is one page that contains its styles and pictures, and no script.
 REPORT_HEADERS = {
     **PAGE_HEADERS,
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
@@ -37,15 +37,15 @@ def add_report(app: FastAPI, service: Service, check: Check) -> None:
         "/report",
         dependencies=needs(check),
         response_class=HTMLResponse,
-        response_description="The report, a page.",
+        response_description="The report as an HTML page.",
         responses={
             401: PROBLEMS[401],
-            404: {"model": Problem, "description": "It has none."},
+            404: {"model": Problem, "description": "The served version has no report."},
             503: PROBLEMS[503],
         },
     )
     async def report() -> Response:
-        """How the served version was found, and how good it is; not every version has a report."""
+        """Shows how the served version was found and how good it is. Not every version has a report."""
         return HTMLResponse(await service.report(), headers=REPORT_HEADERS)
 
 

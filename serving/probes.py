@@ -1,4 +1,4 @@
-"""What the machines around the server ask: whether it lives, whether it is ready, and its metrics."""
+"""Routes for the machines around the server: is it alive, is it ready, and what are its metrics."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from serving.service import Service
 def add_probes(app: FastAPI, service: Service, check: Check) -> None:
     """``GET /healthz``, ``GET /readyz`` and ``GET /metrics``."""
 
-    @app.get("/healthz", response_class=PlainTextResponse, response_description="It does.")
+    @app.get("/healthz", response_class=PlainTextResponse, response_description="The process is alive.")
     async def healthy() -> str:
-        """Answers while the process lives."""
+        """Answers as long as the process is alive."""
         return "ok\n"
 
     @app.get(
         "/readyz",
         response_class=PlainTextResponse,
-        response_description="Yes.",
-        responses={503: {"description": "Not now; Retry-After says when to ask again."}},
+        response_description="The server is ready.",
+        responses={503: {"description": "The server is not ready; Retry-After says when to ask again."}},
     )
     async def ready() -> Response:
-        """Whether a prediction asked for now would be answered."""
+        """Says whether a prediction requested now would be answered."""
         return (
             PlainTextResponse("ok\n")
             if service.ready()
@@ -36,8 +36,8 @@ def add_probes(app: FastAPI, service: Service, check: Check) -> None:
         "/metrics",
         dependencies=needs(check),
         response_class=PlainTextResponse,
-        response_description="The metrics.",
+        response_description="The metrics in Prometheus' text format.",
     )
     async def show_metrics() -> Response:
-        """Metrics in Prometheus' text format."""
+        """Lists the metrics for Prometheus."""
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)

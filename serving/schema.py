@@ -1,4 +1,4 @@
-"""What the API takes and answers, as its OpenAPI document describes it."""
+"""Requests and answers of the API, as its OpenAPI document describes them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pydantic import BaseModel
 
 
 class Prediction(BaseModel):
-    """One image's answer."""
+    """The answer for one image."""
 
     class_name: str
     probabilities: list[float]
 
 
 class Answer(BaseModel):
-    """The answer to a request, its predictions in the order of its images."""
+    """The answer to a request; its predictions are in the order of the images."""
 
     model_name: str
     model_version: str
@@ -25,7 +25,7 @@ class Answer(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """The served model: its name, what it takes and answers, and where it comes from."""
+    """The served model: its name, its input and output, and its origin."""
 
     name: str
     version: str
@@ -39,13 +39,14 @@ class ModelInfo(BaseModel):
 
 
 class Problem(BaseModel):
-    """What is wrong, in one sentence."""
+    """One sentence that says what is wrong."""
 
     detail: str
 
 
 _PIXELS = {
-    "description": "Rows of pixels, each an integer 0..255 or a list of 1 or 3 of them; or an array of such images.",
+    "description": "One image as rows of pixels, or an array of images. "
+    "A pixel is an integer 0..255 or a list of 1 or 3 of them.",
     "type": "array",
     "items": {},
 }
@@ -58,7 +59,7 @@ REQUEST_BODY = {
                 "properties": {
                     "images": {
                         "type": "array",
-                        "description": "PNG, JPEG or WebP files, of any size; every part of the form is one",
+                        "description": "PNG, JPEG or WebP files of any size; one image per part of the form",
                         "items": {"type": "string", "format": "binary"},
                     }
                 },
@@ -79,8 +80,8 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The body is malformed."},
     401: {"model": Problem, "description": "The key is missing or wrong."},
     408: {"model": Problem, "description": "The body took too long to arrive."},
-    413: {"model": Problem, "description": "Too large, too many images, or too many pixels."},
-    415: {"model": Problem, "description": "Neither multipart/form-data nor application/json."},
-    422: {"model": Problem, "description": "Something in it is not an image that can be read."},
-    503: {"model": Problem, "description": "Busy; Retry-After says when to come back."},
+    413: {"model": Problem, "description": "The body is too large, or holds too many images or pixels."},
+    415: {"model": Problem, "description": "The body is neither multipart/form-data nor application/json."},
+    422: {"model": Problem, "description": "An image in the body cannot be read."},
+    503: {"model": Problem, "description": "The server is busy; Retry-After says when to try again."},
 }

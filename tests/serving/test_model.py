@@ -59,7 +59,7 @@ def fixed_batch() -> bytes:
         (b"hello", "ONNX Runtime cannot load it"),
         (wrong_input(), "input must be image"),
         (wrong_type(), "output must be probabilities"),
-        (not_probabilities(), "does not answer probabilities"),
+        (not_probabilities(), "does not answer a black image with probabilities"),
         (fixed_batch(), "fails on a black image"),
         (changed(metadata={"class_names": '["one"]'}), "class_names must list 3 names"),
         (changed(metadata={"class_names": "one, two"}), "class_names must be JSON"),

@@ -73,12 +73,12 @@ BAD_FILES = {
     "a bomb": (
         encode(0, (30_000, 30_000), "1"),
         413,
-        "Too many pixels: a request may hold 1,000,000 in all.",
+        "Too many pixels: a request may hold 1,000,000 in total.",
     ),
     "many scans": (
         JPEG + b"\xff\xda" * 50,
         422,
-        "Image 1 is a JPEG of more than 40 scans, which only attacks have.",
+        "Image 1 is a JPEG with more than 40 scans; save it with fewer.",
     ),
     "too large": (b"x" * 1_100_000, 413, "The request is too large: 1 MiB at most."),
 }

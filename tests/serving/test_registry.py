@@ -34,7 +34,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @dataclass(frozen=True)
 class Store:
-    """A registry of its own: versions 1 and 2 differ in how sure they are, 3 breaks the contract, 4 has int8 too."""
+    """A registry for these tests.
+
+    Version 1 is surer of its answers than version 2. Version 3 breaks the contract. Version 4 also has int8.
+    """
 
     uri: str
     client: mlflow.MlflowClient

@@ -48,7 +48,8 @@ def network(
 ) -> onnx.ModelProto:
     """Names the strongest channel of a picture (class i: channel i modulo channels).
 
-    A network with ``repeats`` also multiplies a large matrix that often for every image, so that it takes its time.
+    A network with ``repeats`` also multiplies a large matrix that often for every image, so that it takes its
+    time.
     """
     channels = shape[2]
     weight = np.zeros((channels, len(class_names)), np.float32)
