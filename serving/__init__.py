@@ -1,5 +1,5 @@
-"""The server: one ONNX network behind HTTP, and a page to try it.
+"""The server: one ONNX network behind HTTP, and a page to try it with.
 
-Reads the contract of ``model.onnx`` (docs/serving.md) and nothing else of this project: neither torch nor the
-other rooms.
+The server knows this project only by the contract of ``model.onnx`` (docs/serving.md). It imports neither
+torch nor any other package of this repository.
 """

@@ -1,4 +1,4 @@
-"""``python -m serving``: loads the model, then listens."""
+"""``python -m serving``: load the model, then listen."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ log = logging.getLogger("serving")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line: an option for every setting except the key, plus --params and --debug."""
+    """Parses the command line: one option per setting except the key, plus --params and --debug."""
     parser = argparse.ArgumentParser(
         prog="python -m serving",
-        description=f"Serves an ONNX image classifier. Clients need a key where {API_KEY_VARIABLE} is set.",
+        description=f"Serves an ONNX image classifier. Clients must send a key if {API_KEY_VARIABLE} is set.",
     )
     for name, field in ServeSettings.model_fields.items():
         if name != "api_key":
@@ -37,14 +37,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
                 f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, help=f"{field.description}{default}"
             )
     parser.add_argument(
-        "--params", type=Path, help="YAML file whose section serve holds settings; options win"
+        "--params", type=Path, help="YAML file with settings in its section serve; options override them"
     )
-    parser.add_argument("--debug", action="store_true", help="log more, and show tracebacks")
+    parser.add_argument("--debug", action="store_true", help="log more and show tracebacks")
     return parser.parse_args(arguments)
 
 
 def serve(settings: ServeSettings) -> None:
-    """Serves until interrupted. Raises ModelError where there is no model to begin with."""
+    """Serves until interrupted. Raises ModelError if there is no model to start with."""
     if settings.model is not None:
         registry, model = None, read_file(settings.model, settings.threads)
     else:
@@ -53,7 +53,9 @@ def serve(settings: ServeSettings) -> None:
     log.info("serving %s version %s in %s", model.name, model.version, model.precision)
     if settings.api_key is None and settings.host not in ("127.0.0.1", "::1", "localhost"):
         log.warning(
-            "everybody who reaches %s may ask; set %s to change that", settings.host, API_KEY_VARIABLE
+            "everyone who can reach %s can use this server; set %s to require a key",
+            settings.host,
+            API_KEY_VARIABLE,
         )
     config = uvicorn.Config(
         create_app(model, registry, settings),
@@ -62,14 +64,15 @@ def serve(settings: ServeSettings) -> None:
         limit_concurrency=settings.max_connections,
         timeout_graceful_shutdown=10,
         access_log=False,
-        proxy_headers=False,  # nothing here asks who the client is
+        proxy_headers=False,  # the server never uses the client's address
         server_header=False,
         log_config=None,
     )
-    # What is loaded by now stays: the collector need not go through it after every few large bodies.
+    # Everything loaded so far stays in memory, so the garbage collector should not scan it again for every
+    # few large request bodies.
     gc.collect()
     gc.freeze()
-    # uvicorn has ended in good order when it raises the interrupt again.
+    # uvicorn raises the interrupt again after it has shut down cleanly.
     with _listen(settings) as socket_, contextlib.suppress(KeyboardInterrupt):
         host, port = socket_.getsockname()[:2]
         log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
@@ -82,18 +85,21 @@ def _listen(settings: ServeSettings) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        # Without the protocol's number asyncio leaves Nagle's algorithm on, and answers take 40 ms.
+        # asyncio turns off Nagle's algorithm only if the socket has a protocol number; with Nagle, answers
+        # take 40 ms.
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(2048)
         return listener
     except OSError as error:
-        raise StartError(f"{where} ({error.strerror}); choose others with --host, --port") from None
+        raise StartError(
+            f"{where} ({error.strerror}); choose another host or port with --host, --port"
+        ) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 2 for a mistake of the one who starts it, said in one line."""
+    """Returns the exit status: 2 after a user's mistake, which is reported in one line."""
     options: dict[str, Any] = vars(parse(arguments))
     params, debug = options.pop("params"), options.pop("debug")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -102,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "urllib3": logging.ERROR,
         "uvicorn": logging.WARNING,
     }.items():
-        logging.getLogger(name).setLevel(level)  # what they say of interest is raised, and said by the server
+        logging.getLogger(name).setLevel(level)  # their errors are also raised, and the server reports them
     if debug:
         log.setLevel(logging.DEBUG)
     try:

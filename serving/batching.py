@@ -1,8 +1,9 @@
-"""Requests that arrive together are answered in one inference.
+"""Requests that arrive together share one inference.
 
-A single thread runs the network. While it is busy, jobs gather; when it is free, it takes what is there, and
-waits for more only while more are being decoded, and never longer than ``wait_seconds``: a lone request does
-not wait. Every job carries the model it was prepared for, so a swap of models needs no pause.
+A single thread runs the network. While the thread is busy, jobs queue up; when it is free, it takes all of
+them, up to ``max_batch`` images. It waits for more jobs only while requests are being decoded, and at most
+``wait_seconds``, so a lone request does not wait. Every job carries the model it was prepared for, so a swap
+of models needs no pause.
 """
 
 from __future__ import annotations
@@ -27,23 +28,23 @@ class _Job:
 
 @dataclass(eq=False)
 class Batcher:
-    """Give it images with ``predict`` while ``run`` runs as a task."""
+    """Answers ``predict`` while ``run`` runs as a task."""
 
     max_batch: int
     wait_seconds: float
     queue_size: int  # in images
-    on_batch: Callable[[int], None]  # told the number of images of every inference
+    on_batch: Callable[[int], None]  # called with the number of images of every inference
     waiting: int = 0  # images
-    coming: int = 0  # requests whose images are being decoded; counted by the one who decodes
+    coming: int = 0  # requests whose images are being decoded; the caller keeps this count
     _jobs: asyncio.Queue[_Job] = field(default_factory=asyncio.Queue)
 
     def full(self) -> bool:
-        """Whether not even one image would be let in now."""
+        """Whether the queue has no room for even one image."""
         return self.waiting >= self.queue_size
 
     async def predict(self, model: Model, images: Images) -> Probabilities:
-        """The model's answer for these images. Raises Busy where the queue has no room for them."""
-        # A request larger than the whole queue may still have it to itself.
+        """Returns the model's answer for these images. Raises Busy if the queue has no room for them."""
+        # A request larger than the whole queue is accepted when the queue is empty.
         if self.waiting and self.waiting + len(images) > self.queue_size:
             raise Busy
         self.waiting += len(images)
@@ -52,11 +53,11 @@ class Batcher:
         return await job.answer
 
     async def run(self) -> None:
-        """Answers jobs until cancelled."""
+        """Answers jobs until it is cancelled."""
         with ThreadPoolExecutor(1, thread_name_prefix="inference") as thread:
             while True:
                 jobs = await self._gather()
-                for model in dict.fromkeys(job.model for job in jobs):  # two only while a swap goes on
+                for model in dict.fromkeys(job.model for job in jobs):  # two models only during a swap
                     await self._answer(thread, model, [job for job in jobs if job.model is model])
 
     async def _gather(self) -> list[_Job]:
@@ -84,13 +85,13 @@ class Batcher:
 
         try:
             probabilities = await asyncio.get_running_loop().run_in_executor(thread, infer)
-        except Exception as error:  # the one who asked hears of it; the next batch is tried all the same
+        except Exception as error:  # the requests of this batch get the error; the next batch is not affected
             for job in jobs:
                 if not job.answer.done():
                     job.answer.set_exception(error)
             return
         start = 0
         for job in jobs:
-            if not job.answer.done():  # done already where the one who asked is gone
+            if not job.answer.done():  # already done if the client has disconnected
                 job.answer.set_result(probabilities[start : start + len(job.images)])
             start += len(job.images)

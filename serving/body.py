@@ -1,4 +1,4 @@
-"""Receiving a request's body within bounds of size, time and memory."""
+"""Receives the body of a request within limits on size, time and memory."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from starlette.requests import Request
 
 from serving.errors import Busy, RequestError
 
-# A client hears the answer only when it has finished sending, so up to this many times the limit is received
-# and thrown away before a body that is too large ends the connection.
+# A client reads the answer only after it has sent its whole body. Of a body that is too large, up to this
+# many times the limit is therefore received and thrown away, so that the client gets its 413; then the
+# connection is closed.
 PATIENCE = 4
 
 
 @dataclass(eq=False)
 class Lease:
-    """One request's share of the memory."""
+    """The share of one request in the memory."""
 
     memory: Memory
     held: int = 0
 
     def take(self, size: int) -> bool:
-        """Takes that many bytes more, or none and False where the memory of all is used up."""
+        """Takes ``size`` more bytes, or takes none and returns False if they would exceed the limit."""
         if self.memory.used + size > self.memory.limit:
             return False
         self.memory.used += size
@@ -32,21 +33,21 @@ class Lease:
         return True
 
     def give_back(self) -> None:
-        """Ends the lease; a second time does nothing."""
+        """Gives back all bytes; a second call does nothing."""
         self.memory.used -= self.held
         self.held = 0
 
 
 @dataclass(eq=False)
 class Memory:
-    """The bytes that the bodies of all requests may hold together."""
+    """Counts the bytes that the bodies of all requests hold together."""
 
     limit: int
     used: int = 0
 
     @contextmanager
     def lease(self) -> Iterator[Lease]:
-        """A share that is given back at the end."""
+        """Lends a share that is given back when the context ends."""
         lease = Lease(self)
         try:
             yield lease
@@ -55,7 +56,7 @@ class Memory:
 
 
 async def receive(request: Request, limit: int, seconds: float, lease: Lease) -> bytes:
-    """The whole body. Raises RequestError where it is too large or too slow, Busy where memory is short."""
+    """Returns the whole body. Raises RequestError if it is too large or too slow, Busy if memory is short."""
     chunks: list[bytes] = []
     size, refused = 0, False
     try:

@@ -1,7 +1,7 @@
-"""Drawings of a network's cells: inline SVG that needs neither a script nor a font of its own.
+"""Draws the cells of a network as inline SVG that needs neither scripts nor fonts.
 
-Nodes are columns, edges are rows, as in a sequence diagram: an arrow runs from the node it reads to the node
-it feeds, under the name of its operation. No two edges ever cross, and the names stay readable on a phone.
+Nodes are columns and edges are rows, as in a sequence diagram. Each arrow runs from the node it reads to the
+node it feeds, below the name of its operation. Edges never cross, and the names stay readable on a phone.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ DARTS_INPUTS = ("cₖ₋₂", "cₖ₋₁")
 class _Cell:
     nodes: tuple[str, ...]
     edges: tuple[tuple[int, int, str], ...]  # source, destination, operation
-    concat: tuple[int, ...]  # nodes that make the output, empty where the last node is the output
+    concat: tuple[int, ...]  # nodes concatenated into the output; empty if the last node is the output
 
 
 def draw_cells(genotype: Mapping[str, Any]) -> dict[str, str]:
-    """Name of cell -> SVG. Empty for a genotype of an unknown space: a drawing is no reason to fail."""
+    """Returns one SVG per name of a cell, or nothing for a genotype of an unknown space.
+
+    The server works without drawings, so a genotype it cannot draw is not an error.
+    """
     try:
         return {name: _draw(name, cell) for name, cell in _cells(genotype).items()}
     except (KeyError, TypeError, ValueError, IndexError):
@@ -103,7 +106,7 @@ def _draw(name: str, cell: _Cell) -> str:
 
 
 def _sentence(cell: _Cell) -> str:
-    """The drawing for those who hear it."""
+    """Describes the drawing for screen readers."""
     return "; ".join(
         f"{cell.nodes[source]} to {cell.nodes[target]} by {_words(operation)}"
         for source, target, operation in cell.edges

@@ -1,18 +1,18 @@
-"""What a person can get wrong, in one sentence: the one who starts the server, and the one who asks it."""
+"""Errors with one sentence for a person: for whoever starts the server, or for whoever sends it a request."""
 
 from __future__ import annotations
 
 
 class StartError(Exception):
-    """The server cannot start as it was told to; the message says what, where, and how to mend it."""
+    """The server cannot start with these settings; the message says which one is wrong and how to fix it."""
 
 
 class ModelError(Exception):
-    """A model that cannot be served: not ONNX, not the contract, or not to be had from the registry."""
+    """A model cannot be served: it is not ONNX, breaks the contract, or cannot be fetched."""
 
 
 class RequestError(Exception):
-    """A request that is answered with a status and one sentence instead of a prediction."""
+    """A request is answered with an HTTP status and one sentence instead of a prediction."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -20,7 +20,7 @@ class RequestError(Exception):
 
 
 class Busy(RequestError):
-    """There is no room for this request now; the client may come back in a second."""
+    """There is no room for this request now; the client may try again in a second."""
 
     def __init__(self) -> None:
         super().__init__(503, "The server is busy; try again in a second.")

@@ -1,7 +1,7 @@
-"""From the bytes of a request to the uint8 batch that the model takes. What a client gets wrong ends here.
+"""Turns the bytes of a request into the uint8 batch that the model takes, or says what is wrong with them.
 
-Runs in bounded pools of threads, on the event loop only for what is tiny. Nothing is decoded before its size is known
-from its header.
+This code runs in bounded pools of threads, and on the event loop only for tiny requests. No image is decoded
+before its header has told its size.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from serving.errors import RequestError
 from serving.model import Images
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-# A progressive JPEG is decoded once per scan, and a scan of a huge picture fits in 30 bytes: a file of a
-# megabyte could keep a thread busy for hours. Encoders write about 10 scans.
+# A progressive JPEG is decoded once per scan, and one scan of a huge picture fits in 30 bytes, so a file of
+# one megabyte could keep a thread busy for hours. Encoders write about 10 scans.
 MAX_SCANS = 40
-# Pillow's own limit warns at one size and raises at another; Limits.pixels is checked before anything is
-# decoded.
+# Pillow's own limit warns at one size and raises at another. Limits.pixels takes its place and is checked
+# before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
-Image.init()  # Pillow finds its formats now, not during the first request
+Image.init()  # makes Pillow load its formats now instead of during the first request
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may hold."""
+    """The most that one request may hold."""
 
     images: int
     pixels: int
@@ -41,9 +41,9 @@ class Limits:
 def read_images(
     content_type: str, body: bytes, shape: tuple[int, int, int], limits: Limits, most: int
 ) -> Images | None:
-    """The images of a request, resized and recoloured to ``shape``; None if they have over ``most`` pixels.
+    """Returns the images of a request, fitted to ``shape``, or None if they have over ``most`` pixels.
 
-    Raises RequestError, with one sentence for the client, for anything that is wrong with the request.
+    Raises RequestError, with one sentence for the client, if anything is wrong with the request.
     """
     kind, options = parse_options_header(content_type.encode("latin-1"))
     if kind == b"multipart/form-data":
@@ -63,14 +63,14 @@ def read_images(
         raise RequestError(422, "The request holds no image.")
     pixels = sum(picture.width * picture.height for picture in pictures)
     if pixels > limits.pixels:
-        raise RequestError(413, f"Too many pixels: a request may hold {limits.pixels:,} in all.")
+        raise RequestError(413, f"Too many pixels: a request may hold {limits.pixels:,} in total.")
     if pixels > most:
         return None
     return np.stack([_fit(picture, shape, f"Image {number}") for number, picture in enumerate(pictures, 1)])
 
 
 def _parts(boundary: bytes, body: bytes, most: int) -> list[bytes]:
-    """The contents of a multipart body; names and headers of the parts do not matter here."""
+    """Returns the contents of the parts of a multipart body; their names and headers do not matter."""
     parts: list[bytearray] = []
     ended = False
 
@@ -98,7 +98,7 @@ def _parts(boundary: bytes, body: bytes, most: int) -> list[bytes]:
 
 
 def _json_images(body: bytes, limits: Limits) -> list[Any]:
-    """The images of a JSON body: an array that is one image or a batch, or an object with a list."""
+    """Returns the images of a JSON body: an array (one image or a batch), or an object with a list."""
     try:
         value = from_json(body)
     except ValueError as error:
@@ -124,14 +124,14 @@ def _depth(value: Any) -> int:
 
 
 def _from_pixels(value: Any, which: str) -> Image.Image:
-    """A picture from nested lists (height, width) or (height, width, 1 or 3) of integers 0..255."""
+    """Makes a picture from nested lists (height, width) or (height, width, 1 or 3) of integers 0..255."""
     wrong = RequestError(
         422,
         f"{which} must be rows of pixels, each pixel an integer from 0 to 255 or a list of 1 or 3 of them.",
     )
     size: list[int] = []
     level = [value]
-    # One level of nesting at a time, in loops of C: a million pixels are checked in milliseconds.
+    # Checks one level of nesting at a time in C loops, so a million pixels take milliseconds.
     while (kinds := set(map(type, level))) == {list}:
         lengths = set(map(len, level))
         if len(lengths) != 1 or lengths == {0} or len(size) == 3:
@@ -144,51 +144,50 @@ def _from_pixels(value: Any, which: str) -> Image.Image:
         raise RequestError(422, f"{which} has {size[2]} channels; send 1 (grey) or 3 (red, green, blue).")
     try:
         pixels = np.frombuffer(bytes(level), np.uint8).reshape(size)
-    except ValueError:  # an integer outside of 0..255
+    except ValueError:  # an integer outside 0..255
         raise wrong from None
     return Image.fromarray(pixels[..., 0] if size[2:] == [1] else pixels)
 
 
 def _open(data: bytes, which: str) -> Image.Image:
-    """The picture's header read, nothing decoded."""
+    """Reads the header of a picture and decodes nothing."""
     try:
         picture = Image.open(BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise RequestError(422, f"{which} is not a PNG, JPEG or WebP image.") from None
-    except Exception:  # Pillow lets whatever a format's reader trips over through
+    except Exception:  # Pillow passes on any exception that a format's reader raises
         raise RequestError(422, f"{which} is damaged.") from None
     if picture.format == "JPEG" and data.count(b"\xff\xda") > MAX_SCANS:
-        raise RequestError(422, f"{which} is a JPEG of more than {MAX_SCANS} scans, which only attacks have.")
+        raise RequestError(422, f"{which} is a JPEG with more than {MAX_SCANS} scans; save it with fewer.")
     return picture
 
 
 def _fit(picture: Image.Image, shape: tuple[int, int, int], which: str) -> Images:
-    """The picture decoded, upright, in the model's colours and size: (height, width, channels)."""
+    """Decodes the picture, turns it upright, and fits its size and colours to (height, width, channels)."""
     height, width, channels = shape
     try:
-        if picture.format:  # pixels have none of this
-            # A JPEG far larger than the model is decoded at a fraction of its size; four times leaves the answer
-            # alone.
+        if picture.format:  # None for pixels from JSON
+            # A JPEG far larger than the model's input is decoded at a fraction of its size, which is faster.
+            # The fraction is at least four times the model's size, so that the pixels hardly change.
             picture.draft(None, (4 * width, 4 * height))
             picture = ImageOps.exif_transpose(picture)
         picture = _recolour(picture, "L" if channels == 1 else "RGB")
         if picture.size != (width, height):
             picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(picture).reshape(shape)  # which decodes it, if nothing has yet
+        return np.asarray(picture).reshape(shape)  # decodes the picture, if nothing has yet
     except Exception:  # see _open
         raise RequestError(422, f"{which} is truncated or damaged.") from None
 
 
 def _recolour(picture: Image.Image, mode: str) -> Image.Image:
-    """The picture in a mode of 8 bits, as the training data are read from files."""
-    if picture.mode.startswith(
-        ("I", "F")
-    ):  # more than 8 bits a pixel: keep the upper ones, where Pillow would clip
+    """Converts the picture to an 8-bit mode, by the rules that training data are read with."""
+    if picture.mode.startswith(("I", "F")):
+        # Over 8 bits per pixel: keep the upper 8, because Pillow would clip.
         values = np.asarray(picture, np.float32)
         picture = Image.fromarray(
             np.clip(values / (257 if values.max() > 255 else 1), 0, 255).astype(np.uint8)
         )
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        layer = picture.convert("RGBA")  # what is transparent becomes white
+        layer = picture.convert("RGBA")  # transparent pixels become white
         picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return picture if picture.mode == mode else picture.convert(mode)

@@ -1,4 +1,4 @@
-"""What Prometheus reads from ``/metrics``."""
+"""The metrics that Prometheus reads from ``/metrics``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """The server's metrics, in a registry of their own so that several servers fit in one process."""
+    """The metrics of one server, in their own registry so that one process can hold several servers."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -32,20 +32,23 @@ class Metrics:
         self.model = Gauge("msdarts_model_info", "The served model", ["name", "version"], registry=own)
 
     def show(self, model: Model) -> None:
-        """Makes ``model`` the only one that is named as served."""
+        """Names ``model`` as the only served one."""
         self.model.clear()
         self.model.labels(model.name, model.version).set(1)
 
 
 class CountRequests:
-    """ASGI middleware: counts and times answers under their route, not under what a client made up."""
+    """ASGI middleware that counts and times answers by route.
+
+    Paths that clients make up count as one route, "other".
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
         self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes everything through."""
+        """Passes the request on and observes its answer."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

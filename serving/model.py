@@ -1,8 +1,7 @@
-"""One network, loaded and proven to answer: the contract of ``model.onnx`` seen from the reader's side.
+"""Loads a network and checks it against the contract of ``model.onnx``.
 
-Input ``image``: uint8 (batch, height, width, channels), the last three fixed. Output ``probabilities``:
-float32 (batch, classes). Both images and answers are plain arrays here; whatever normalization the network
-needs is inside the graph.
+Input ``image``: uint8 (batch, height, width, channels), where all but the batch are fixed. Output
+``probabilities``: float32 (batch, classes). The graph contains whatever normalization the network needs.
 """
 
 from __future__ import annotations
@@ -26,24 +25,24 @@ Probabilities = NDArray[np.float32]  # (batch, classes)
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A loaded network that keeps the contract. Immutable, and equal only to itself."""
+    """A loaded network that keeps the contract. It is immutable and equal only to itself."""
 
     name: str
     version: str
     shape: tuple[int, int, int]  # height, width, channels
     class_names: tuple[str, ...]
-    genotype: Mapping[str, Any]  # empty where the file says nothing
-    precision: str  # what convolutions compute in: float32, or what the file says
-    metadata: Mapping[str, str]  # the file's own, as written
+    genotype: Mapping[str, Any]  # empty if the file has none
+    precision: str  # of the convolutions; float32 unless the file says otherwise
+    metadata: Mapping[str, str]  # of the file, as written
     session: onnxruntime.InferenceSession
 
     def predict(self, images: Images) -> Probabilities:
-        """Probabilities (batch, classes) of uint8 images (batch, *shape)."""
+        """Returns the probabilities (batch, classes) of uint8 images (batch, *shape)."""
         return _run(self.session, images)
 
 
 def read_file(path: Path, threads: int) -> Model:
-    """The model of a file, named after it; its version is the start of the file's SHA-256."""
+    """Loads a file. The file's name is the model's name, and the start of its SHA-256 is the version."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -52,12 +51,13 @@ def read_file(path: Path, threads: int) -> Model:
 
 
 def load(content: bytes, name: str, version: str, threads: int) -> Model:
-    """The model in the bytes of an ONNX file. Raises ModelError unless it keeps the contract and answers."""
+    """Loads the bytes of an ONNX file. Raises ModelError unless the model keeps the contract and answers."""
     where = f"model {name} {version}"
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # what fails is raised and said in one line
-    # Spinning threads answer a little sooner and starve everything else on the machine, the HTTP side first.
+    options.log_severity_level = 4  # failures are raised and reported in one line
+    # Spinning threads answer slightly sooner, but take the processor from everything else, first of all from
+    # HTTP.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -97,19 +97,19 @@ def _shape(session: onnxruntime.InferenceSession, where: str) -> tuple[int, int,
         case [("image", "tensor(uint8)", [_, int(height), int(width), (1 | 3) as channels])]:
             return height, width, channels
     raise ModelError(
-        f"{where}: input must be image, uint8 (batch, height, width, 1 or 3) with only batch open, got {inputs}"
+        f"{where}: input must be image, uint8 (batch, height, width, 1 or 3) with only batch dynamic, got {inputs}"
     )
 
 
 def _prove(session: onnxruntime.InferenceSession, shape: tuple[int, int, int], where: str) -> Probabilities:
-    """Answers two batch sizes once: a graph that loads may still fail on its first real batch."""
+    """Runs the graph with two batch sizes, because a graph that loads may still fail on its first batch."""
     try:
         for batch in (1, 2):
             answer = _run(session, np.zeros((batch, *shape), np.uint8))
     except Exception as error:
         raise ModelError(f"{where}: fails on a black image ({_first_line(error)})") from None
     if answer.shape[0] != 2 or not np.allclose(answer.sum(axis=1), 1, atol=1e-3) or (answer < 0).any():
-        raise ModelError(f"{where}: does not answer probabilities for a black image")
+        raise ModelError(f"{where}: does not answer a black image with probabilities")
     return answer
 
 

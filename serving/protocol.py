@@ -1,7 +1,7 @@
-"""uvicorn's HTTP protocol with a limit on how long a client may take to send the head of a request.
+"""uvicorn's HTTP protocol, plus a limit on the time that a client may take for the head of a request.
 
-Without it, clients that connect and say nothing hold their connections for ever, until none is left for
-others.
+Without this limit, clients that connect and send nothing would keep their connections for ever, until none is
+left for others.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class BoundedProtocol(H11Protocol):
-    """Closes a connection that has not sent a whole head ``head_seconds`` after it was to begin."""
+    """Closes a connection that does not send the whole head of its next request within ``head_seconds``.
+
+    The time starts when the connection is made and, for every later request, with its first byte.
+    """
 
     head_seconds: float = 10
     _timer: asyncio.TimerHandle | None = None
@@ -32,7 +35,7 @@ class BoundedProtocol(H11Protocol):
     def _watch_head(self) -> None:
         if self._in_request():
             self._stop()
-        elif self._timer is None:  # set by the first byte and not moved by the next: trickling does not help
+        elif self._timer is None:  # later bytes do not restart the timer, so sending slowly does not help
             self._timer = self.loop.call_later(self.head_seconds, self._expire)
 
     def _in_request(self) -> bool:
@@ -50,5 +53,5 @@ class BoundedProtocol(H11Protocol):
 
 
 def bounded(head_seconds: float) -> type[BoundedProtocol]:
-    """The protocol class for uvicorn, which makes the instances itself, so the limit is the class's."""
+    """Makes a protocol class with this limit. uvicorn creates the instances, so the limit is on the class."""
     return type("BoundedProtocol", (BoundedProtocol,), {"head_seconds": head_seconds})

@@ -1,4 +1,4 @@
-"""The OpenAPI page: a plain reference of the API made from its schema, with nothing loaded from elsewhere."""
+"""The API reference: a plain page made from the OpenAPI document, which loads nothing from other servers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _EXAMPLES = {
 
 
 def page(schema: Mapping[str, Any]) -> str:
-    """HTML for an OpenAPI schema as FastAPI makes it."""
+    """Returns the page for an OpenAPI document made by FastAPI."""
     info = schema["info"]
     body = [
         f"<h1>{escape(info['title'])}</h1>",
-        f'<p>{escape(info["description"])} This page for machines: <a href="openapi.json">openapi.json</a>. '
+        f'<p>{escape(info["description"])} The same as an OpenAPI document: <a href="openapi.json">openapi.json</a>. '
         '<a href=".">Try the server</a>.</p>',
     ]
     for path, methods in schema["paths"].items():
@@ -41,7 +41,7 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> str:
         f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(operation.get('description', ''))}</p>"
     ]
     if "security" in operation:
-        parts.append("<p>Needs the server's key, where it has one.</p>")
+        parts.append("<p>Requires the key, if the server has one.</p>")
     if example := _EXAMPLES.get(path):
         parts.append(f"<pre>{escape(example.format(origin='http://127.0.0.1:8000'))}</pre>")
     for kind, content in operation.get("requestBody", {}).get("content", {}).items():

@@ -1,4 +1,4 @@
-"""The MLflow registry, seen from the server: which version an alias names, that version loaded, and its report."""
+"""Reads the MLflow registry: the version that an alias names, the model of that version, and its report."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from serving.model import Model, load
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-INT8 = "model.int8.onnx"  # beside the float network, in the folder of a version that has one
-REPORT = "report.html"  # an artifact of the run that the version's tag names
+INT8 = "model.int8.onnx"  # beside the float network, in the folder of a version that has it
+# A version has this tag when it has a report. The tag names the run that logged the report as this artifact.
 REPORT_TAG = "run_report"
+REPORT = "report.html"
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# A registry that does not answer is given up soon: the old version serves on, and the next look is seconds
-# away.
+# The server gives up soon on a registry that does not answer, because the old version stays served and the
+# next attempt follows within seconds.
 for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -32,7 +33,7 @@ for _name, _value in {
 
 @dataclass(frozen=True)
 class Named:
-    """What an alias names: a version, and the run that has its report, which is made after the version."""
+    """What an alias names: a version, and the run with its report. The report is made after the version."""
 
     version: str
     report_run: str | None
@@ -40,7 +41,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Registry:
-    """A registered model under an alias, where MLFLOW_TRACKING_URI says or in the repository's registry."""
+    """A registered model under an alias, at MLFLOW_TRACKING_URI or in the repository's mlflow.db."""
 
     name: str
     alias: str
@@ -48,7 +49,7 @@ class Registry:
     precision: str = "float32"
 
     def current(self) -> Named:
-        """What the alias names now. Raises ModelError where that is nothing, or there is no registry."""
+        """Looks up the alias. Raises ModelError if it names no version, or if there is no registry."""
         from mlflow.exceptions import MlflowException  # slow to import, and not needed to serve a file
 
         try:
@@ -58,7 +59,10 @@ class Registry:
         return Named(str(version.version), version.tags.get(REPORT_TAG))
 
     def load(self, version: str) -> Model:
-        """That version, downloaded, loaded and proven to answer. Raises ModelError where that fails."""
+        """Downloads a version, loads it and checks that it answers.
+
+        Raises ModelError if any of that fails.
+        """
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
         from mlflow.models import Model as Logged
@@ -81,7 +85,7 @@ class Registry:
         return load(content, self.name, version, self.threads)
 
     def report(self, run: str) -> bytes:
-        """The report that a run has. Raises ModelError where it cannot be had."""
+        """Downloads the report of a run. Raises ModelError if that fails."""
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
@@ -100,7 +104,7 @@ def _client() -> MlflowClient:
 
     if "MLFLOW_TRACKING_URI" not in os.environ:
         database = REPOSITORY / "mlflow.db"
-        if not database.exists():  # MLflow would make an empty one
+        if not database.exists():  # MLflow would create an empty one
             raise ModelError(f"{database}: no registry yet; promote a model, or set MLFLOW_TRACKING_URI")
         mlflow.set_tracking_uri(f"sqlite:///{database}")
     return mlflow.MlflowClient()

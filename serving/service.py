@@ -1,4 +1,4 @@
-"""The life of a prediction, from a received request to probabilities, and the swap of models behind it."""
+"""Takes a prediction from request to probabilities, and swaps the model when a new version appears."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from serving.settings import MIB, ServeSettings
 
 log = logging.getLogger("serving")
 
-# A version that did not load is tried again, since the reason may have been the network; but not at every
-# look.
+# A version that did not load is tried again after this time, because the cause may have been the network.
 RETRY_SECONDS = 60
-# Bodies up to this size, with no more pixels than this, are decoded where they arrive: that takes a tenth of a
-# millisecond, and the change to a thread as long. At worst it takes five or six (a PNG's texts inflate a thousandfold).
+# A body with at most this many bytes and pixels is decoded on the event loop. That takes 0.1 ms, and handing
+# it to a thread would take as long. The worst case takes 5 to 6 ms (the texts of a PNG can inflate a
+# thousandfold).
 INLINE = 2048
-# Requests with more pixels are decoded in a lane of their own, one after the other: they take tenths of a
-# second each, and nobody with a small picture should wait for them.
+# Requests with more pixels than this are decoded one after the other in their own thread. Each takes some
+# tenths of a second, and requests with small pictures should not wait for them.
 SMALL_PIXELS = 2_000_000
 LARGE_WAITING = 16
 
 
 class Service:
-    """Holds the served model and everything that is bounded: memory, decoding threads, the queue."""
+    """Holds the served model and everything that has a limit: memory, decoding threads, the queue."""
 
     def __init__(
         self, model: Model, registry: Registry | None, settings: ServeSettings, metrics: Metrics
@@ -52,8 +52,8 @@ class Service:
             settings.queue_size,
             metrics.batch_images.observe,
         )
-        self.large = 0  # requests in the lane for large ones
-        self.report_run: str | None = None  # that has the served version's report; the watch finds it
+        self.large = 0  # requests that the thread for large ones decodes or has waiting
+        self.report_run: str | None = None  # the run with the served version's report, found by _watch
         self.kept_report = ("", b"")  # run, content
         self.report_lock = asyncio.Lock()
         self.tasks: list[asyncio.Task[None]] = []
@@ -62,7 +62,7 @@ class Service:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Answers requests and watches the registry while the context is open."""
+        """Answers requests and watches the registry as long as the context is open."""
         with (
             ThreadPoolExecutor(self.settings.decode_threads, thread_name_prefix="decode") as self.lane,
             ThreadPoolExecutor(1, thread_name_prefix="decode-large") as self.large_lane,
@@ -76,14 +76,17 @@ class Service:
             await asyncio.gather(*self.tasks, return_exceptions=True)
 
     def ready(self) -> bool:
-        """Whether a request that came now would be answered."""
+        """Whether a request that arrives now would be answered."""
         return not self.batcher.full() and bool(self.tasks) and not any(task.done() for task in self.tasks)
 
     async def predict(self, request: Request) -> tuple[Model, Probabilities]:
-        """The answer and the model that gave it. Raises RequestError for what is wrong with the request."""
+        """Returns the answer and the model that gave it.
+
+        Raises RequestError if something is wrong with the request.
+        """
         if self.batcher.full():
             raise Busy
-        model = self.model  # one model from here to the answer, whatever is swapped in meanwhile
+        model = self.model  # this request keeps its model, even if another one is swapped in meanwhile
         content_type = request.headers.get("content-type", "")
         json = content_type.partition(";")[0].strip().lower() == "application/json"
         limit = self.settings.max_json_mib if json else self.settings.max_body_mib
@@ -112,11 +115,11 @@ class Service:
                 images = await loop.run_in_executor(self.large_lane, read_images, *task, self.limits.pixels)
             finally:
                 self.large -= 1
-        assert images is not None  # within the limit, or refused
+        assert images is not None  # the last call has the limit above which requests are refused
         return images
 
     async def report(self) -> bytes:
-        """The served version's report, a page. Raises RequestError where there is none, or it cannot be had now."""
+        """Returns the served version's report. Raises RequestError if it has none or the download fails."""
         async with self.report_lock:  # one download at a time
             run = self.report_run
             if run is None or self.registry is None:
@@ -124,15 +127,15 @@ class Service:
             if run != self.kept_report[0]:
                 try:
                     self.kept_report = run, await asyncio.to_thread(self.registry.report, run)
-                except Exception as error:  # a registry fails in ways of its own
+                except Exception as error:  # a registry can fail in any way
                     log.error("%s", error)
                     raise RequestError(
-                        503, "The registry did not give the report; try again later."
+                        503, "The report cannot be fetched from the registry; try again later."
                     ) from None
             return self.kept_report[1]
 
     async def _watch(self, registry: Registry) -> None:
-        """Looks up the alias for ever, and serves the version it names as soon as that one has answered."""
+        """Looks up the alias again and again, and serves a new version as soon as it has answered."""
         complaint, failed, failed_at = "", "", 0.0
         while True:
             version = ""
@@ -146,14 +149,14 @@ class Service:
                     complaint, failed = "", ""
                 if version == self.model.version:
                     self.report_run = named.report_run
-            except Exception as error:  # a registry fails in ways of its own; the old version serves on
+            except Exception as error:  # a registry can fail in any way; the old version stays served
                 if version:
                     failed, failed_at = version, time.monotonic()
                     self.metrics.swaps.labels("failed").inc()
                 if str(error) != complaint:
                     log.error("still serving version %s: %s", self.model.version, error)
                     if not isinstance(error, ModelError):
-                        log.debug("the whole error", exc_info=error)
+                        log.debug("details of this error", exc_info=error)
                 complaint = str(error)
             await asyncio.sleep(self.settings.watch_seconds)
 

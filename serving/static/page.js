@@ -1,10 +1,10 @@
-// The page: a picture goes to /v1/predict, its answer becomes bars. No library, no other address.
+// Sends a picture to /v1/predict and shows the answer as bars. Needs no library and no other address.
 "use strict";
 const $ = (id) => document.getElementById(id);
 const SHOWN = 5;
 let key = sessionStorage.getItem("key") || "";
 let shownModel = "";
-let latest = 0; // answers that arrive late belong to pictures that are gone
+let latest = 0; // number of the latest picture; late answers for earlier pictures are dropped
 let chosen = null;
 
 function send(path, options = {}) {
@@ -80,7 +80,7 @@ async function classify(file) {
   URL.revokeObjectURL($("picture").src);
   $("picture").src = URL.createObjectURL(file);
   $("picture").hidden = false;
-  $("hint").textContent = "Choose, drop or paste another";
+  $("hint").textContent = "Choose, drop or paste another picture";
   $("answer").setAttribute("aria-busy", "true");
   const form = new FormData();
   form.append("images", file);
@@ -111,9 +111,9 @@ $("picture").addEventListener("load", () => $("picture").classList.toggle("small
 $("picture").addEventListener("error", () => { $("picture").hidden = true; });
 $("file").addEventListener("change", () => {
   if ($("file").files.length) classify($("file").files[0]);
-  $("file").value = ""; // the same picture may be chosen again
+  $("file").value = ""; // so that the same picture can be chosen again
 });
-// The whole window takes a drop, so that one beside the box does not leave the page.
+// The whole window accepts drops; otherwise, the browser would open a picture that is dropped beside the box.
 addEventListener("dragover", (event) => { event.preventDefault(); $("drop").classList.add("over"); });
 addEventListener("dragleave", (event) => { if (!event.relatedTarget) $("drop").classList.remove("over"); });
 addEventListener("drop", (event) => {
@@ -122,7 +122,7 @@ addEventListener("drop", (event) => {
   if (event.dataTransfer.files.length) classify(event.dataTransfer.files[0]);
 });
 addEventListener("paste", (event) => { if (event.clipboardData.files.length) classify(event.clipboardData.files[0]); });
-// A link cannot send the key: with one, the report is fetched and saved.
+// A link cannot send the key. If there is a key, the report is fetched with it and saved.
 $("report").addEventListener("click", async (event) => {
   if (!key) return;
   event.preventDefault();

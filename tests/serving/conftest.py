@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -95,8 +96,13 @@ def encode(
     colour: tuple[int, ...] | int, size: tuple[int, int] = (8, 8), mode: str = "RGB", kind: str = "PNG"
 ) -> bytes:
     """An image file of one colour."""
+    return saved(Image.new(mode, size, colour), kind)
+
+
+def saved(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """The picture as a file."""
     file = BytesIO()
-    Image.new(mode, size, colour).save(file, kind)
+    picture.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -106,3 +112,8 @@ RED, GREEN, BLUE = (250, 10, 10), (10, 250, 10), (10, 10, 250)
 def files(*contents: bytes) -> list[tuple[str, tuple[str, bytes]]]:
     """The multipart form of some image files, for httpx."""
     return [("images", (f"{number}.png", content)) for number, content in enumerate(contents)]
+
+
+def predict(server: Server, *contents: bytes) -> httpx.Response:
+    """The answer to some image files."""
+    return httpx.post(f"{server.url}/v1/predict", files=files(*contents), timeout=30)

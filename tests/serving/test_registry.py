@@ -34,7 +34,10 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @dataclass(frozen=True)
 class Store:
-    """A registry of its own: versions 1 and 2 differ in how sure they are, 3 breaks the contract, 4 has int8 too."""
+    """A registry for these tests.
+
+    Version 1 is surer of its answers than version 2. Version 3 breaks the contract. Version 4 also has int8.
+    """
 
     uri: str
     client: mlflow.MlflowClient
@@ -277,10 +280,22 @@ def started(*options: str, uri: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_start_without_a_champion_is_one_line_and_status_2(store: Store) -> None:
-    run = started("--name", "nobody", uri=store.uri)
-    assert run.returncode == 2
-    assert run.stderr.splitlines()[-1].startswith("serving: models:/nobody@champion: ")
+def test_make_serve_takes_the_name_in_params_and_refuses_one_without_a_champion(
+    store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "params.yaml").write_text("registry: {name: nobody}\n")
+    run = subprocess.run(
+        # The environment counts as made: this folder has none, and the command needs none of its own.
+        ["make", "--file", REPOSITORY / "Makefile", "--old-file", ".venv/ready", "serve", "ARGS=--port 0"],
+        cwd=tmp_path,
+        env={**os.environ, "MLFLOW_TRACKING_URI": store.uri, "PYTHONPATH": str(REPOSITORY), "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    *_, sentence, end = run.stderr.splitlines()
+    assert sentence.startswith("serving: models:/nobody@champion: ")
+    assert end.endswith("serve] Error 2")
     assert "Traceback" not in run.stderr
 
 

@@ -48,7 +48,8 @@ def network(
 ) -> onnx.ModelProto:
     """Names the strongest channel of a picture (class i: channel i modulo channels).
 
-    ``repeats`` multiplies a large matrix so many times first, to make a network that takes its time.
+    A network with ``repeats`` also multiplies a large matrix that often for every image, so that it takes its
+    time.
     """
     channels = shape[2]
     weight = np.zeros((channels, len(class_names)), np.float32)
@@ -65,22 +66,10 @@ def network(
     ]
     logits = "logits"
     if repeats:
-        size = 400
-        constants.append(numpy_helper.from_array(np.full((size, size), 1e-6, np.float32), "slow"))
-        constants.append(numpy_helper.from_array(np.zeros((size, len(class_names)), np.float32), "nothing"))
-        constants.append(numpy_helper.from_array(np.ones((channels, size), np.float32), "widen"))
-        constants.append(numpy_helper.from_array(np.array([[1]] * size, np.float32), "column"))
-        nodes.append(helper.make_node("MatMul", ["mean", "widen"], ["wide0"]))
-        # (batch, size) x (size, size) is little work for one image, so each repeat goes through size rows.
-        nodes.append(helper.make_node("Unsqueeze", ["wide0", "one"], ["tall0"]))
-        nodes.append(helper.make_node("Mul", ["tall0", "column"], ["grid0"]))
-        constants.append(numpy_helper.from_array(np.array([1], np.int64), "one"))
-        for step in range(repeats):
-            nodes.append(helper.make_node("MatMul", [f"grid{step}", "slow"], [f"grid{step + 1}"]))
-        nodes.append(helper.make_node("ReduceMean", [f"grid{repeats}", "one"], ["narrow"], keepdims=0))
-        nodes.append(helper.make_node("MatMul", ["narrow", "nothing"], ["zero"]))
-        nodes.append(helper.make_node("Add", ["logits", "zero"], ["slow_logits"]))
         logits = "slow_logits"
+        slow_nodes, slow_constants = _slow(repeats, channels, len(class_names))
+        nodes += slow_nodes
+        constants += slow_constants
     nodes.append(helper.make_node("Softmax", [logits], ["probabilities"], axis=1))
     graph = helper.make_graph(
         nodes,
@@ -101,6 +90,32 @@ def network(
     helper.set_model_props(model, {**properties, **(metadata or {})})
     onnx.checker.check_model(model)
     return model
+
+
+def _slow(repeats: int, channels: int, classes: int) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
+    """From ``mean`` and ``logits`` to ``slow_logits``, which are equal to ``logits``."""
+    size = 400
+    constants = {
+        "slow": np.full((size, size), 1e-6, np.float32),
+        "nothing": np.zeros((size, classes), np.float32),
+        "widen": np.ones((channels, size), np.float32),
+        "column": np.ones((size, 1), np.float32),
+        "one": np.array([1], np.int64),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["mean", "widen"], ["wide0"]),
+        # (batch, size) x (size, size) is little work for one image, so each repeat goes through size rows.
+        helper.make_node("Unsqueeze", ["wide0", "one"], ["tall0"]),
+        helper.make_node("Mul", ["tall0", "column"], ["grid0"]),
+    ]
+    for step in range(repeats):
+        nodes.append(helper.make_node("MatMul", [f"grid{step}", "slow"], [f"grid{step + 1}"]))
+    nodes += [
+        helper.make_node("ReduceMean", [f"grid{repeats}", "one"], ["narrow"], keepdims=0),
+        helper.make_node("MatMul", ["narrow", "nothing"], ["zero"]),
+        helper.make_node("Add", ["logits", "zero"], ["slow_logits"]),
+    ]
+    return nodes, [numpy_helper.from_array(value, name) for name, value in constants.items()]
 
 
 def write(path: Path, **options: Any) -> Path:

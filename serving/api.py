@@ -1,0 +1,88 @@
+"""Predictions and the model that makes them: the routes under ``/v1``."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
+from starlette.routing import request_response
+
+from serving.cells import draw_cells
+from serving.keys import SCHEMES, Check, needs
+from serving.schema import PROBLEMS, REQUEST_BODY, Answer, ModelInfo
+from serving.service import Service
+
+
+class Direct(APIRoute):
+    """A route that appears in the OpenAPI document but bypasses FastAPI's handling of requests.
+
+    FastAPI's handling takes longer than a small network. It would also run the dependencies; here, the
+    endpoint checks the key itself.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.app = request_response(self.endpoint)
+
+
+def add_predict(app: FastAPI, service: Service, check: Check) -> None:
+    """``POST /v1/predict``."""
+
+    async def predict(request: Request) -> Response:
+        """Classifies one or more images of any size, after fitting their size and colours to the model."""
+        start = time.perf_counter()
+        await check(request)
+        answered_by, probabilities = await service.predict(request)
+        names = answered_by.class_names
+        return JSONResponse(
+            {
+                "model_name": answered_by.name,
+                "model_version": answered_by.version,
+                "class_names": names,
+                "predictions": [
+                    {"class_name": names[row.argmax()], "probabilities": row.tolist()}
+                    for row in probabilities
+                ],
+                "milliseconds": round((time.perf_counter() - start) * 1000, 2),
+            }
+        )
+
+    app.router.add_api_route(
+        "/v1/predict",
+        predict,
+        methods=["POST"],
+        route_class_override=Direct,
+        dependencies=SCHEMES,
+        response_model=Answer,
+        response_description="One prediction per image, in the order of the images.",
+        responses=PROBLEMS,
+        openapi_extra={"requestBody": REQUEST_BODY},
+    )
+
+
+def add_model(app: FastAPI, service: Service, check: Check) -> None:
+    """``GET /v1/model``."""
+
+    @app.get(
+        "/v1/model",
+        dependencies=needs(check),
+        response_description="The model.",
+        responses={401: PROBLEMS[401]},
+    )
+    async def about() -> ModelInfo:
+        """Describes the served model; `cells` holds one SVG drawing per cell."""
+        served = service.model
+        return ModelInfo(
+            name=served.name,
+            version=served.version,
+            class_names=list(served.class_names),
+            image_shape=list(served.shape),
+            genotype=dict(served.genotype),
+            cells=draw_cells(served.genotype),
+            precision=served.precision,
+            report=service.report_run is not None,
+            metadata=dict(served.metadata),
+        )

@@ -1,0 +1,87 @@
+"""Requests and answers of the API, as its OpenAPI document describes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+
+class Prediction(BaseModel):
+    """The answer for one image."""
+
+    class_name: str
+    probabilities: list[float]
+
+
+class Answer(BaseModel):
+    """The answer to a request; its predictions are in the order of the images."""
+
+    model_name: str
+    model_version: str
+    class_names: list[str]
+    predictions: list[Prediction]
+    milliseconds: float
+
+
+class ModelInfo(BaseModel):
+    """The served model: its name, its input and output, and its origin."""
+
+    name: str
+    version: str
+    class_names: list[str]
+    image_shape: list[int]
+    genotype: dict[str, Any]
+    cells: dict[str, str]
+    precision: str
+    report: bool
+    metadata: dict[str, str]
+
+
+class Problem(BaseModel):
+    """One sentence that says what is wrong."""
+
+    detail: str
+
+
+_PIXELS = {
+    "description": "One image as rows of pixels, or an array of images. "
+    "A pixel is an integer 0..255 or a list of 1 or 3 of them.",
+    "type": "array",
+    "items": {},
+}
+REQUEST_BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "images": {
+                        "type": "array",
+                        "description": "PNG, JPEG or WebP files of any size; one image per part of the form",
+                        "items": {"type": "string", "format": "binary"},
+                    }
+                },
+            }
+        },
+        "application/json": {
+            "schema": {
+                "oneOf": [
+                    _PIXELS,
+                    {"type": "object", "properties": {"images": {"type": "array", "items": _PIXELS}}},
+                ]
+            },
+            "example": {"images": [[[0, 255], [255, 0]]]},
+        },
+    },
+}
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "The body is malformed."},
+    401: {"model": Problem, "description": "The key is missing or wrong."},
+    408: {"model": Problem, "description": "The body took too long to arrive."},
+    413: {"model": Problem, "description": "The body is too large, or holds too many images or pixels."},
+    415: {"model": Problem, "description": "The body is neither multipart/form-data nor application/json."},
+    422: {"model": Problem, "description": "An image in the body cannot be read."},
+    503: {"model": Problem, "description": "The server is busy; Retry-After says when to try again."},
+}

@@ -1,0 +1,61 @@
+"""What the service bounds by itself: the work of the event loop, and memory."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.body import Memory
+from serving.images import read_images
+from serving.metrics import Metrics
+from serving.model import load
+from serving.service import INLINE, Service
+from serving.settings import read_settings
+from tests.serving.conftest import (
+    saved,
+)
+from tests.serving.tiny import network
+
+
+def test_only_what_is_tiny_is_decoded_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(network().SerializeToString(), "tiny", "1", 1)
+    decoded: list[tuple[str, bool]] = []  # the thread, and whether images came of it
+
+    def watched(*arguments: Any) -> Any:
+        images = read_images(*arguments)
+        decoded.append((threading.current_thread().name.partition("_")[0], images is not None))
+        return images
+
+    def form(content: bytes) -> tuple[str, bytes]:
+        return "multipart/form-data; boundary=x", b"--x\r\n\r\n" + content + b"\r\n--x--\r\n"
+
+    async def threads(content_type: str, body: bytes) -> list[tuple[str, bool]]:
+        decoded.clear()
+        service = Service(model, None, read_settings({}, None), Metrics())
+        async with service.running():
+            assert (await service._decode(content_type, body, model)).shape == (1, *model.shape)
+        return list(decoded)
+
+    monkeypatch.setattr("serving.service.read_images", watched)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    flat = form(saved(Image.new("L", (500, 500))))
+    assert len(flat[1]) < INLINE
+    assert asyncio.run(threads("application/json", b"[[0]]")) == [("MainThread", True)]
+    assert asyncio.run(threads(*flat)) == [("MainThread", False), ("decode", True)]  # few bytes, many pixels
+    assert asyncio.run(threads(*form(saved(Image.fromarray(noise))))) == [("decode", True)]  # many bytes
+
+
+def test_memory_is_given_back_once() -> None:
+    memory = Memory(10)
+    with memory.lease() as first, memory.lease() as second:
+        assert first.take(6)
+        assert not second.take(5)
+        assert second.take(4)
+        first.give_back()
+        assert memory.used == 4
+    assert memory.used == 0
