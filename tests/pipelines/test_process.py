@@ -222,9 +222,12 @@ def test_stages_that_other_threads_wait_for_end_with_the_flow(
 
 @pytest.fixture
 def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A flow as a command that needs no server; handlers of signals are put back in the end."""
+    """A flow as a command that needs no server, started as at a terminal; the signals' handlers are restored at the end.
+
+    Under nohup, this process has inherited SIGHUP as ignored.
+    """
     monkeypatch.setattr(command, "_server", contextlib.nullcontext)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
