@@ -82,7 +82,7 @@ def test_two_devices_are_one_training(undisturbed: tuple[Path, str], finished: P
     lines = output.splitlines()
     assert [line.split()[2] for line in lines[:-1]] == [f"{epoch}/6" for epoch in range(1, 7)]
     assert lines[-1].startswith("retrain: test accuracy")
-    assert list((folder / STATE / "retrain").iterdir()) == []
+    assert not any(path.is_dir() for path in (folder / STATE / "retrain").iterdir())
     mlflow = MlflowClient(store)
     experiment = mlflow.get_experiment_by_name("tests")
     assert experiment is not None
@@ -130,7 +130,7 @@ def test_search_is_interrupted_in_one_line_and_goes_on(two: Path, store: str) ->
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143
-    assert errors == "search: interrupted by SIGTERM; `dvc repro` goes on from the last epoch\n"
+    assert errors == "search: interrupted by SIGTERM; `dvc repro` resumes from the last epoch\n"
     assert all_end(running)
     again = start("search", two, store)
     output, errors = again.communicate(timeout=PATIENCE)
