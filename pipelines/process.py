@@ -129,7 +129,8 @@ def _result(name: str, folder: Path, attempt: str, status: int, lines: Sequence[
         return StageResult(2 if outcome.status == 2 else 1, True, f"{name}: {outcome.message}")
     began = outcome is not None or Progress.read(folder, name, attempt) is not None
     if not began and (missing := missing_dependencies(folder, name)):
-        return StageResult(2, False, f"{name}: {missing[0]} does not exist; correct data.root or create it")
+        mend = "create it, or correct data.root or dvc.yaml, whichever names it"
+        return StageResult(2, False, f"{name}: {missing[0]} does not exist; {mend}")
     if outcome is None and (killer := _signal_of(exit_status_of_stage(lines))):
         return StageResult(1, began, f"{name}: killed by {killer.name}")
     return StageResult(1, began, f"{name}: {last_error(lines) or f'dvc ended with status {status}'}")
