@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,18 +28,18 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from pipelines.command import BAD_INPUT, change, run_flow
-from pipelines.graph import Stage, stages, up_to_date
+from pipelines.dvc_internals import up_to_date
+from pipelines.graph import Stage, stages
 from pipelines.process import run_stage
 from pipelines.summary import publish
 from pipelines.workspace import save_experiment, workspace
 from stages.errors import UserError
 from stages.plumbing.settings import PARAMS_FILE, load
+from stages.plumbing.status import EXECUTION, Progress
 
 GPU_LIMIT = "MSDARTS_GPU_LIMIT"  # name of the global concurrency limit that guards this worker's GPU
 LEASE = 60.0  # seconds after which the GPU of a flow run that died is free again
 RETRIES, RETRY_DELAYS = 2, [10.0, 60.0]  # of failures of the machine; seconds
-
-_EPOCH = re.compile(r"(\w+) epoch (\d+)/(\d+)\s+(.*)")
 
 TIMED_OUT = "TimedOut"  # what Prefect calls it
 CACHED = "cached: nothing that it depends on has changed"
@@ -115,39 +114,34 @@ def execute(
     """One stage, with more variables in its environment. The state says whether it ran or nothing had changed, or in one
     line what is wrong.
     """
-    logger, show = get_run_logger(), _progress(stage.name)
-
-    def on_line(line: str) -> None:
-        logger.info(line)
-        show(line)
-
     if not force and up_to_date(folder, stage.name):
         return Completed(name="Cached", message=CACHED)
     try:
         with _gpu(stage) as gpu:
-            identity = {"MSDARTS_EXECUTION": str(flow_run.id), "MSDARTS_FLOW_RUN": str(flow_run.id)}
-            outcome = run_stage(
+            identity = {EXECUTION: str(flow_run.id), "MSDARTS_FLOW_RUN": str(flow_run.id)}
+            result = run_stage(
                 stage.name,
                 folder,
                 force=force,
                 timeout=timeout_hours * 3600,
                 environment={**identity, **(environment or {}), **gpu},
-                on_line=on_line,
+                on_line=get_run_logger().info,
+                on_progress=_progress_artifact(stage.name),
             )
     except TimeoutError:
         message = f"{stage.name}: took longer than timeout_hours ({timeout_hours:g}); the next run goes on from its last epoch"
         return Failed(name=TIMED_OUT, message=message)
     except UserError as error:
         return Failed(name=BAD_INPUT, message=f"{stage.name}: {error}")
-    match outcome.status:
-        case 0 if outcome.ran:
+    match result.status:
+        case 0 if result.ran:
             return Completed(message="ran")
         case 0:
             return Completed(name="Cached", message=CACHED)
         case 2:
-            return Failed(name=BAD_INPUT, message=outcome.message)
+            return Failed(name=BAD_INPUT, message=result.message)
         case _:
-            return Failed(message=outcome.message)
+            return Failed(message=result.message)
 
 
 @contextlib.contextmanager
@@ -170,16 +164,16 @@ def _gpu(stage: Stage) -> Iterator[dict[str, str]]:
             yield {}
 
 
-def _progress(stage: str) -> Callable[[str], None]:
-    """Moves a progress artifact of this task run with the lines that a long stage prints after each epoch."""
+def _progress_artifact(stage: str) -> Callable[[Progress], None]:
+    """Shows the progress of a stage that trains as an artifact of this task run."""
     artifact: UUID | None = None
 
-    def show(line: str) -> None:
+    def show(progress: Progress) -> None:
         nonlocal artifact
-        found = _EPOCH.fullmatch(line)
-        if found is None:
+        if progress.fraction is None:
             return
-        percent, description = 100 * int(found[2]) / int(found[3]), line
+        percent = 100 * progress.fraction
+        description = progress.line or f"{stage} epoch {progress.epoch}/{progress.epochs}"
         try:
             if artifact is None:
                 key = f"{stage.replace('_', '-')}-progress"

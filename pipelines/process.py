@@ -1,8 +1,7 @@
-"""One stage as a process of DVC: its lines as they come, its end whatever happens, and what its exit status means.
+"""One stage as a process of DVC: its lines as they come, how far it is, and how it ended.
 
-DVC hides the exit status of a stage behind its own, but prints it; the stage says in one line what is wrong
-(``error: STAGE: ...``, stages/plumbing/runtime.py). Both lines are read here, and tests hold them. What is not recognized counts
-as a failure of the machine, which is tried again.
+The stage tells its progress and its outcome in files (stages/plumbing/status.py). One that was killed tells no outcome: then DVC is
+asked what it knows. Whatever nobody can explain counts as a failure of the machine, which is tried again.
 """
 
 from __future__ import annotations
@@ -17,36 +16,40 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 
+from pipelines.dvc_internals import exit_status_of_stage, last_error, missing_dependencies, repro_command
 from stages.plumbing.runtime import OWNER
+from stages.plumbing.status import ATTEMPT, Outcome, Progress
 
-GRACE = 20.0  # seconds a stage has to put its affairs in order; a Prefect worker gives the whole flow run 30
+GRACE = 20.0  # seconds that a stage has to save where it is; a Prefect worker gives the whole flow run 30
 LOCK_GRACE = 5.0  # seconds that DVC has to release its locks
-LAST_LINES = 5.0  # seconds that the last lines of an ended process may take to be read on a busy machine
+LAST_LINES = 5.0  # seconds that reading the last lines of an ended process may take on a busy machine
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # of a terminal
-_POLL = 0.5  # seconds: between two looks at whether the time is over, a signal or a lost lease has come
+_POLL = 0.5  # seconds between two looks: at the progress, and at whether time is up, a signal came or a lease was lost
+_SHOW = 2.0  # seconds between two progresses that are passed on
+_KEPT_LINES = 200  # in which DVC says why it failed
 
-_STATUS = re.compile(r"ERROR: failed to reproduce '.+': failed to run: .+, exited with (-?\d+)$")
-_MISSING = re.compile(r"ERROR: failed to reproduce '(.+)': dependency '(.+)' does not exist")
-_STAGE_ERROR = re.compile(r"error: (\w+: .+)")
 _ENDING: ContextVar[threading.Event | None] = ContextVar("_ENDING", default=None)
 
 
 class Stopped(BaseException):
-    """The flow that a stage is a part of ends. Not an Exception: nobody tries the stage again."""
+    """The flow that a stage is part of is ending. Not an Exception: nobody tries the stage again."""
 
 
 @contextlib.contextmanager
 def ended_together() -> Iterator[None]:
-    """Stages started within the block, also by threads that have its context, end when an exception leaves it.
+    """Ends all stages that were started within the block when an exception leaves it.
 
-    A signal reaches the main thread alone: those that wait for a stage in other threads are told by this.
+    That includes stages started by threads that have the block's context. A signal reaches the main thread only, and this
+    tells the threads that wait for a stage.
     """
     ending = threading.Event()
     before = _ENDING.set(ending)
@@ -60,12 +63,12 @@ def ended_together() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a stage ended."""
+class StageResult:
+    """How running a stage ended."""
 
     status: int  # 0 done, 1 a failure of the machine, 2 the user's mistake
-    ran: bool  # False: nothing that it depends on has changed, its results are as they were
-    message: str  # one line that says what is wrong; empty when done
+    ran: bool  # False: it did not have to, because nothing that it depends on has changed, or it failed to start
+    message: str  # one line that says what went wrong; empty when done
 
 
 def run_stage(
@@ -76,42 +79,67 @@ def run_stage(
     timeout: float = math.inf,
     environment: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] = lambda _: None,
-) -> Outcome:
-    """Runs ``dvc repro`` for this one stage in ``folder``; ``on_line`` is called with each line that it prints.
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> StageResult:
+    """Runs ``dvc repro`` for this one stage in ``folder``.
 
-    Other DVC processes of the folder are waited for. Raises TimeoutError after ``timeout`` seconds. However the call
-    ends, also by what ``on_line``, a signal or a cancellation raises, no process of the stage is left.
+    Calls ``on_line`` with each line that is printed, and ``on_progress`` with the stage's progress every few seconds and at the
+    end. Waits for other DVC processes of the folder. Raises TimeoutError after ``timeout`` seconds. However the call ends,
+    also by what a callback, a signal or a cancellation raises, no process of the stage is left.
     """
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
-    lines: list[str] = []
-    with _started([*command, *(["--force"] if force else [])], folder, environment or {}) as process:
+    attempt = uuid4().hex
+    lines: deque[str] = deque(maxlen=_KEPT_LINES)
+    variables = {**(environment or {}), ATTEMPT: attempt}
+    watch = _ProgressWatch(name, folder, attempt, on_progress)
+    with _started(repro_command(name, force=force), folder, variables) as process:
         for line in _lines(process, time.monotonic() + timeout):
-            lines.append(line)
-            on_line(line)
-        return outcome(name, process.wait(), lines)
+            watch.look()
+            if line is not None:
+                lines.append(line)
+                on_line(line)
+        status = process.wait()
+        watch.look(last=True)
+        return _result(name, folder, attempt, status, lines)
 
 
-def outcome(name: str, status: int, lines: Sequence[str]) -> Outcome:
-    """What the exit status of DVC and its lines say of the stage."""
-    ran = any(line.startswith(f"Running stage '{name}'") for line in lines)
+class _ProgressWatch:
+    """Passes on what a stage writes about its progress in one attempt."""
+
+    def __init__(self, name: str, folder: Path, attempt: str, tell: Callable[[Progress], None]):
+        self.name, self.folder, self.attempt, self.tell = name, folder, attempt, tell
+        self.told: Progress | None = None
+        self.next = 0.0
+
+    def look(self, *, last: bool = False) -> None:
+        """Passes on the progress if there is news; unless it is the last, only every few seconds."""
+        if not last and time.monotonic() < self.next:
+            return
+        progress = Progress.read(self.folder, self.name, self.attempt)
+        if progress is not None and progress != self.told:
+            self.tell(progress)
+            self.told, self.next = progress, time.monotonic() + _SHOW
+
+
+def _result(name: str, folder: Path, attempt: str, status: int, lines: Sequence[str]) -> StageResult:
+    """What the stage itself told, or else what DVC knows; ``status`` is DVC's."""
+    outcome = Outcome.read(folder, name, attempt)
     if status == 0:
-        return Outcome(0, ran, "")
-    for line in reversed(lines):
-        if missing := _MISSING.fullmatch(line):
-            return Outcome(2, ran, f"{missing[1]}: {missing[2]} does not exist; correct data.root or make it")
-    # What was killed may have ended within a line, which DVC's then goes on.
-    stage_status = next((int(found[1]) for line in lines if (found := _STATUS.search(line))), None)
-    said = [found[1] for line in lines if (found := _STAGE_ERROR.fullmatch(line))]
-    if said:
-        return Outcome(2 if stage_status == 2 else 1, ran, said[-1])
-    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    if stage_status is not None and (killer := _signal_of(stage_status)):
-        return Outcome(1, ran, f"{name}: killed by {killer.name}")
-    return Outcome(1, ran, f"{name}: {errors[-1] if errors else f'dvc ended with status {status}'}")
+        return StageResult(0, outcome is not None, "")
+    if outcome is not None and outcome.status != 0:
+        return StageResult(2 if outcome.status == 2 else 1, True, f"{name}: {outcome.message}")
+    began = outcome is not None or Progress.read(folder, name, attempt) is not None
+    if not began and (missing := missing_dependencies(folder, name)):
+        mend = "create it, or correct data.root or dvc.yaml, whichever names it"
+        return StageResult(2, False, f"{name}: {missing[0]} does not exist; {mend}")
+    if outcome is None and (killer := _signal_of(exit_status_of_stage(lines))):
+        return StageResult(1, began, f"{name}: killed by {killer.name}")
+    return StageResult(1, began, f"{name}: {last_error(lines) or f'dvc ended with status {status}'}")
 
 
-def _signal_of(status: int) -> signal.Signals | None:
+def _signal_of(status: int | None) -> signal.Signals | None:
     """The signal that ended a stage: DVC's -9, or the 137 of a shell (dash) that waits for the stage as its child."""
+    if status is None:
+        return None
     with contextlib.suppress(ValueError):
         return signal.Signals(-status if status < 0 else status - 128)
     return None
@@ -121,7 +149,7 @@ def _signal_of(status: int) -> signal.Signals | None:
 def _started(
     command: Sequence[str], folder: Path, environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[str]]:
-    """The process in a session of its own, of which nothing is left when the block has ended."""
+    """The command in a session of its own; when the block has ended, no process of that session is left."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     process = subprocess.Popen(
         command,
@@ -142,10 +170,10 @@ def _started(
         process.stdout.close()
 
 
-def _lines(process: subprocess.Popen[str], deadline: float) -> Iterator[str]:
-    """The lines as they come, until a time of the monotonic clock.
+def _lines(process: subprocess.Popen[str], deadline: float) -> Iterator[str | None]:
+    """The lines as they come, and None whenever there was none for a while. Raises TimeoutError after ``deadline``.
 
-    They are read in a thread of its own, for nothing interrupts one that waits for a line.
+    A separate thread reads them, because nothing interrupts a thread that waits for a line.
     """
     arrived: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
@@ -168,8 +196,9 @@ def _lines(process: subprocess.Popen[str], deadline: float) -> Iterator[str]:
         except queue.Empty:
             if process.poll() is not None:
                 ended = min(ended, time.monotonic())
-            if time.monotonic() - ended > LAST_LINES:  # a process it left behind holds the other end
+            if time.monotonic() - ended > LAST_LINES:  # a process that it left behind holds the other end
                 return
+            yield None
             continue
         if line is None:
             return
@@ -178,18 +207,17 @@ def _lines(process: subprocess.Popen[str], deadline: float) -> Iterator[str]:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Ends what is left of the session: the stage first, so that it notes where it was; then DVC, by Ctrl-C."""
+    """Ends what is left of the session: first the stage, so that it saves where it is, then DVC, as Ctrl-C would."""
     stage = {member for member in _session(process.pid) if member.pid != process.pid}
-    below = set(
-        stage
-    )  # with processes that moved to sessions of their own: a stage on several devices ends them itself
+    # Also processes that have moved to sessions of their own: a stage on several devices ends those itself.
+    tree = set(stage)
     for member in stage:
         with contextlib.suppress(psutil.NoSuchProcess):
-            below.update(member.children(recursive=True))
+            tree.update(member.children(recursive=True))
     for member in stage:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.terminate()
-    _, deaf = psutil.wait_procs(list(below), timeout=GRACE)
+    _, deaf = psutil.wait_procs(list(tree), timeout=GRACE)
     for member in deaf:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
@@ -207,7 +235,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _session(session: int) -> list[psutil.Process]:
-    """The processes of a session, also those whose parent is gone."""
+    """The processes of a session, including those whose parent has ended."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(ProcessLookupError, PermissionError, psutil.Error):

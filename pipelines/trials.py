@@ -18,7 +18,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from pipelines.command import BAD_INPUT
-from pipelines.graph import Stage, up_to_date
+from pipelines.dvc_internals import up_to_date
+from pipelines.graph import Stage
 from pipelines.nas import execute_all
 from pipelines.workspace import experiment_name, workspace
 from stages.errors import UserError

@@ -11,27 +11,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from dvc.repo import Repo
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
+from pipelines.dvc_internals import LOCK_FILE, check_out, experiment_ref, experiment_title, share_cache
 from stages.errors import UserError
-from stages.plumbing.runtime import STATE
+from stages.plumbing.runtime import STATE, TEMPORARY
 from stages.plumbing.settings import PARAMS_FILE, load, read, replace
 
-WORKSPACES = Path(".dvc/tmp/exps/flows")  # where stages know that results belong to the project around it
-_LOCK_FILE = "dvc.lock"
-logging.getLogger("dvc_data").setLevel(
-    logging.ERROR
-)  # that there is nothing yet to check out is as it should be
+WORKSPACES = TEMPORARY / "flows"  # where stages know that results belong to the project around it
 _AUTHOR = {
     f"GIT_{role}_{what}": value
     for role in ("AUTHOR", "COMMITTER")
@@ -74,11 +69,11 @@ def save_experiment(folder: Path) -> None:
     index = {"GIT_INDEX_FILE": str(project / STATE / f"{folder.name}.index")}
     _git(folder, "read-tree", commit, env=index)
     changed = _git(folder, "diff", "HEAD", "--name-only", "--diff-filter=AM").splitlines()
-    _git(folder, "add", "--force", "--", _LOCK_FILE, *changed, env=index)
+    _git(folder, "add", "--force", "--", LOCK_FILE, *changed, env=index)
     tree = _git(folder, "write-tree", env=index)
-    title = f"dvc: commit experiment {folder.name}"
+    title = experiment_title(folder.name)
     made = _git(folder, "commit-tree", tree, "-p", commit, "-m", title, env=_AUTHOR)
-    _git(project, "update-ref", f"refs/exps/{commit[:2]}/{commit[2:]}/{folder.name}", made)
+    _git(project, "update-ref", experiment_ref(commit, folder.name), made)
     Path(index["GIT_INDEX_FILE"]).unlink()
 
 
@@ -106,23 +101,22 @@ def _make(project: Path, folder: Path, changes: Mapping[str, Any], base: Path) -
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed while it made it
         _git(project, "worktree", "prune")
         _git(project, "worktree", "add", "--quiet", "--detach", "--no-checkout", str(folder), commit)
-    bare = not (folder / _LOCK_FILE).exists()  # also where a run was killed before it had finished anything
+    bare = not (folder / LOCK_FILE).exists()  # also where a run was killed before it had finished anything
     source = base if bare else folder
-    results = (source / _LOCK_FILE).read_bytes() if (source / _LOCK_FILE).exists() else None
+    results = (source / LOCK_FILE).read_bytes() if (source / LOCK_FILE).exists() else None
     _git(folder, "reset", "--quiet", "--hard", commit)
-    if changed := _git(project, "diff", "HEAD", "--binary", "--", ".", f":!{_LOCK_FILE}"):
+    if changed := _git(project, "diff", "HEAD", "--binary", "--", ".", f":!{LOCK_FILE}"):
         _git(folder, "apply", "--index", "--whitespace=nowarn", input=f"{changed}\n")
     if results is not None:
-        (folder / _LOCK_FILE).write_bytes(results)
+        (folder / LOCK_FILE).write_bytes(results)
     params = read(folder / PARAMS_FILE, "rt")
     for key, value in changes.items():
         replace(params, key, value)
     YAML().dump(params, folder / PARAMS_FILE)
     _share_data(project, folder, Path(load(folder / PARAMS_FILE).data.root))
-    _share_cache(project, folder)
+    share_cache(project, folder)
     if bare and results is not None:
-        with Repo(str(folder)) as repo:
-            repo.checkout(allow_missing=True)
+        check_out(folder)
 
 
 def _share_data(project: Path, folder: Path, root: Path) -> None:
@@ -135,17 +129,6 @@ def _share_data(project: Path, folder: Path, root: Path) -> None:
     link.unlink(missing_ok=True)
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to((project / root).resolve())
-
-
-def _share_cache(project: Path, folder: Path) -> None:
-    """The project's settings of DVC that are not in git, and its cache."""
-    settings = Path(".dvc/config.local")
-    if (project / settings).exists():
-        shutil.copy(project / settings, folder / settings)
-    with Repo(str(project)) as repo:
-        cache = repo.cache.local_cache_dir
-    with Repo(str(folder)) as repo, repo.config.edit("local") as config:
-        cast(dict[str, Any], config)["cache"]["dir"] = cache
 
 
 def _git(folder: Path, *arguments: str, input: str = "", env: Mapping[str, str] | None = None) -> str:

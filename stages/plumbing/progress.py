@@ -1,4 +1,7 @@
-"""What a person sees of a long stage: a bar on a terminal, one line an epoch elsewhere, with the time left."""
+"""What a person sees of a long stage: a bar on a terminal, elsewhere one line per epoch, each with the time left.
+
+Programs read the same in progress.json (stages/plumbing/status.py).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from models.training.events import EpochEnd, Event, Listener, Measuring, Notice,
 from stages.evaluation import Metric
 from stages.plumbing.checkpoint import Checkpoint
 from stages.plumbing.runtime import Watch
+from stages.plumbing.status import ProgressFile
 from stages.plumbing.tracking import StageRun
 
 QUIET = 20.0  # seconds without a line after which a measurement says how far it is
@@ -48,11 +52,11 @@ def reporting(
 
 
 class EpochProgress:
-    """Shows the training loops, and ends them when the pipeline that started the stage is gone."""
+    """Shows how far a training is, and ends it when the pipeline that started the stage has ended."""
 
     def __init__(self, stage: str, columns: Sequence[str]):
         self.stage, self.columns = stage, columns
-        self.watch = Watch()
+        self.watch, self.file = Watch(), ProgressFile(stage)
         self.bar: Progress | None = None
         if sys.stdout.isatty():
             self.bar = Progress(
@@ -85,21 +89,34 @@ class EpochProgress:
         if self.bar:
             text = f"{self.stage} epoch {event.epoch}/{event.epochs}"
             self.bar.update(self.task, description=text, completed=done, total=self.total)
+        self.steps = event.steps
+        if self.file.due():
+            self.file.write(
+                epoch=event.epoch, epochs=event.epochs, step=event.step, steps=event.steps,
+                seconds_left=self._seconds_left(),
+            )  # fmt: skip
 
     def epoch(self, event: EpochEnd) -> None:
         """Called after every epoch."""
         values = "  ".join(f"{name} {event.row[name]:.4g}" for name in self.columns)
-        line = f"{self.stage} epoch {event.epoch}/{event.epochs}  {values}  {self._left()} left"
+        left = self._seconds_left()
+        line = f"{self.stage} epoch {event.epoch}/{event.epochs}  {values}  {_clock(left)} left"
         self.say(line)
+        self.file.write(
+            epoch=event.epoch, epochs=event.epochs, step=self.steps, steps=self.steps, seconds_left=left,
+            values=dict(event.row), line=line,
+        )  # fmt: skip
 
     def measuring(self, event: Measuring) -> None:
-        """Called after every part of a measurement; without a bar, a line where there was none for a while."""
+        """Called after every part of a measurement; without a bar, prints a line if the last one is long ago."""
         self.watch()
         text = f"{self.stage}: {event.what} {event.done} of at most {event.most}"
         if self.bar:
             self.bar.update(self.task, description=text, completed=event.done, total=event.most)
         elif time.monotonic() - self.said >= QUIET:
             self.say(text)
+        if self.file.due():
+            self.file.write(line=text)
 
     def say(self, line: str) -> None:
         """A line that stays."""
@@ -109,11 +126,17 @@ class EpochProgress:
         else:
             print(line, flush=True)
 
-    def _left(self) -> str:
+    def _seconds_left(self) -> float | None:
         steps = self.done - self.first_step
         if self.started is None or steps == 0:
-            return "?"
-        seconds = (time.monotonic() - self.started) / steps * (self.total - self.done)
-        minutes, seconds = divmod(round(seconds), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+            return None
+        return (time.monotonic() - self.started) / steps * (self.total - self.done)
+
+
+def _clock(seconds: float | None) -> str:
+    """Seconds as 1:02:03 or 2:03; a question mark where they are not known."""
+    if seconds is None:
+        return "?"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

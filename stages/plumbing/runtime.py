@@ -1,4 +1,4 @@
-"""What every stage's process does around its work: options, lock, signals, and errors in one line.
+"""What the process of every stage does around its work: options, lock, signals, outcome, and errors in one line.
 
 Exit status: 0 done, 1 failure of the machine, 2 the user's mistake, 130 or 143 interrupted.
 """
@@ -6,10 +6,12 @@ Exit status: 0 done, 1 failure of the machine, 2 the user's mistake, 130 or 143 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
@@ -18,12 +20,15 @@ from filelock import FileLock, Timeout
 
 from models.errors import Diverged, InvalidInput
 from stages.errors import MachineError, UserError
-from stages.plumbing.settings import load
+from stages.plumbing.settings import PARAMS_FILE, load
+from stages.plumbing.status import STATE, begin, end, now
 
-STATE = Path(".checkpoints")  # what stages keep between attempts; undeclared, so that DVC leaves it alone
 PIPELINE = STATE / "pipeline.json"  # the MLflow run that the stages of one execution have in common
-OWNER = "MSDARTS_OWNER"  # id of the process, a flow, that runs DVC and ends with it
-LOCK_PATIENCE = 60.0  # seconds to wait for an orphan of a killed pipeline to notice and end
+TEMPORARY = Path(
+    ".dvc/tmp/exps"
+)  # where DVC and our flows run experiments, within the project they belong to
+OWNER = "MSDARTS_OWNER"  # id of the flow's process, which runs DVC and ends with it
+LOCK_PATIENCE = 60.0  # seconds in which an orphan of a killed pipeline notices that, and ends
 
 
 class Interrupted(BaseException):
@@ -47,26 +52,41 @@ def run(stage: str, main: Callable[..., None], **arguments: str) -> int:
         parser.add_argument(name, nargs="?", help=meaning)
     given = vars(parser.parse_args())
     debug = given.pop("debug")
+    started = now()
     interruptible()
     try:
         params = load()
         STATE.mkdir(exist_ok=True)
-        with _only_one(stage):
+        with _locked(stage):
+            begin(stage)
             main(params, **given)
-    except Interrupted as interruption:
-        print(f"{stage}: {interruption}; `dvc repro` goes on from the last epoch", file=sys.stderr)
-        return interruption.status
-    except Exception as error:
-        if debug:
-            raise
+            end(stage, started, 0)
+    except (Exception, Interrupted) as error:
+        _ignore_signals()  # this process is ending already
         status, message = outcome(error)
-        print(f"error: {stage}: {message}", file=sys.stderr)
+        _tell(stage, started, status, message)
+        if isinstance(error, Interrupted):
+            print(f"{stage}: {message}; `dvc repro` resumes from the last epoch", file=sys.stderr)
+        elif debug:
+            raise
+        else:
+            print(f"error: {stage}: {message}", file=sys.stderr)
         return status
     return 0
 
 
+def _tell(stage: str, started: datetime, status: int, message: str) -> None:
+    """Tells how the stage failed; that it cannot be told, on a full disk, hides no error."""
+    if not PARAMS_FILE.exists():  # not the folder of a project
+        return
+    try:
+        end(stage, started, status, message)
+    except OSError as error:
+        print(f"{stage}: its outcome could not be written ({error.strerror or error})", file=sys.stderr)
+
+
 def outcome(error: Exception | Interrupted) -> tuple[int, str]:
-    """The exit status that an error stands for, and what to say of it in one line."""
+    """The exit status that an error stands for, and one line that says what went wrong."""
     match error:
         case Interrupted():
             return error.status, str(error)
@@ -77,7 +97,7 @@ def outcome(error: Exception | Interrupted) -> tuple[int, str]:
         case OSError():
             where = f" ({error.filename})" if error.filename else ""
             return 1, f"{error.strerror or error}{where}"
-        case _:  # a defect of ours: say so in one line, and where to find more
+        case _:  # a defect of ours: one line that says so, and where to find more
             text = " ".join(str(error).split())[:300]
             return 1, f"{type(error).__name__}: {text}; run with --debug for the traceback"
 
@@ -92,32 +112,33 @@ def _interrupt(number: int, _: FrameType | None) -> None:
     raise Interrupted(f"interrupted by {signal.Signals(number).name}", 128 + number)
 
 
-class _only_one:
+def _ignore_signals() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _locked(stage: str) -> Iterator[None]:
     """Holds the stage's lock: an orphan of a killed pipeline and its successor must not write the same files."""
-
-    def __init__(self, stage: str):
-        self.stage, self.lock = stage, FileLock(STATE / f"{stage}.lock")
-
-    def __enter__(self) -> None:
+    lock = FileLock(STATE / f"{stage}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{stage}: waits until another process of this stage has ended", file=sys.stderr, flush=True)
         try:
-            self.lock.acquire(timeout=0)
+            lock.acquire(timeout=LOCK_PATIENCE)
         except Timeout:
-            print(
-                f"{self.stage}: waits for another process of this stage to end", file=sys.stderr, flush=True
-            )
-            try:
-                self.lock.acquire(timeout=LOCK_PATIENCE)
-            except Timeout:
-                raise MachineError(
-                    f"another process runs this stage in {Path.cwd()}; wait for it or end it, then try again"
-                ) from None
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()
+            raise MachineError(
+                f"another process runs this stage in {Path.cwd()}; wait until it has ended, or end it, and try again"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def pipeline_process() -> psutil.Process | None:
-    """The process this stage is a part of: the outermost of its ancestors that runs DVC, if any."""
+    """The process that this stage is a part of: the outermost of its ancestors that runs DVC, if any."""
     found = None
     for ancestor in psutil.Process().parents():
         try:
@@ -129,7 +150,7 @@ def pipeline_process() -> psutil.Process | None:
 
 
 def _alive(process: psutil.Process) -> bool:
-    """Running, and not a zombie that nobody has waited for."""
+    """Whether a process runs; a zombie, which nobody has waited for, does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -137,7 +158,7 @@ def _alive(process: psutil.Process) -> bool:
 
 
 class Watch:
-    """Ends this stage when the process that started it is gone, DVC or a flow: nobody would record its results."""
+    """Ends this stage when DVC or the flow that started it has ended: nobody would record its results."""
 
     def __init__(self) -> None:
         self.processes = {"dvc process": pipeline_process()} if "DVC_STAGE" in os.environ else {}
@@ -154,4 +175,4 @@ class Watch:
 
 
 def _orphaned(name: str) -> Interrupted:
-    return Interrupted(f"ended, for the {name} that started it is gone", 143)
+    return Interrupted(f"stopped, because the {name} that started it has ended", 143)

@@ -26,7 +26,7 @@ from mlflow.exceptions import MlflowException
 from models.training.events import Row
 from stages.errors import MachineError, UserError
 from stages.plumbing.files import sha256_of, write_json
-from stages.plumbing.runtime import PIPELINE, pipeline_process
+from stages.plumbing.runtime import PIPELINE, TEMPORARY, pipeline_process
 from stages.records import DataCard
 
 DEFAULT_EXPERIMENT = "msdarts"
@@ -37,7 +37,7 @@ def project_folder() -> Path:
     """The folder that results are kept in: the project's own, also from DVC's temporary workspaces within it."""
     here = Path.cwd()
     for folder in here.parents:
-        if here.is_relative_to(folder / ".dvc" / "tmp" / "exps"):
+        if here.is_relative_to(folder / TEMPORARY):
             return folder
     return here
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from models.training.events import EpochEnd, Measuring, StepEnd
@@ -10,8 +12,9 @@ from stages.plumbing.progress import EpochProgress
 
 
 def test_a_measurement_speaks_only_when_nothing_was_said_for_a_while(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     clock = 1000.0
     monkeypatch.setattr(progressing.time, "monotonic", lambda: clock)
     with EpochProgress("search", ("train_loss",)) as progress:

@@ -1,0 +1,134 @@
+"""What a stage tells whoever started it, in two small files under ``.checkpoints/STAGE/``.
+
+``progress.json`` says how far the stage is, ``outcome.json`` how it ended. Each is one record, written and read through it. The
+files are replaced atomically: whoever reads one finds a whole record, whenever the stage is killed. A stage that was killed
+leaves no outcome. Each record names the attempt it belongs to, so that nobody takes an earlier one for the present one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+STATE = Path(".checkpoints")  # what stages keep between attempts; undeclared, so that DVC leaves it alone
+EXECUTION = "MSDARTS_EXECUTION"  # id of the execution of the pipeline, which is a flow run
+ATTEMPT = "MSDARTS_ATTEMPT"  # id of this start of the stage; a flow run that retries a stage makes another
+INTERVAL = 1.0  # seconds between two writings of the progress within an epoch
+
+
+def _execution() -> str:
+    return os.environ.get(EXECUTION) or str(os.getpid())
+
+
+def _attempt() -> str:
+    return os.environ.get(ATTEMPT, "")
+
+
+class _Status(BaseModel):
+    """A record of the stage, in a file of its own."""
+
+    model_config = ConfigDict(frozen=True)
+    file: ClassVar[str]
+
+    execution: str  # MSDARTS_EXECUTION, or the id of the process
+    attempt: str  # MSDARTS_ATTEMPT; empty: nobody who started the stage reads this
+
+    def write(self, stage: str) -> None:
+        """Replaces the file of the stage, in the current folder."""
+        path = STATE / stage / self.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A name of this process alone: one that waits in vain for the stage's lock tells its outcome without holding it.
+        new = path.with_name(f"{path.name}.{os.getpid()}.new")
+        new.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        os.replace(new, path)
+
+    @classmethod
+    def read(cls, project: Path, stage: str, attempt: str) -> Self | None:
+        """What a stage in ``project`` has told in this attempt; None: nothing."""
+        try:
+            record = cls.model_validate_json((project / STATE / stage / cls.file).read_bytes())
+        except (FileNotFoundError, ValidationError):  # not there, or written by code of another version
+            return None
+        return record if record.attempt == attempt else None
+
+
+class Progress(_Status):
+    """How far a stage is. One that does not train tells only that it has begun: it has 0 epochs."""
+
+    file: ClassVar[str] = "progress.json"
+
+    epoch: int = 0  # the present one, counted from 1
+    epochs: int = 0
+    step: int = 0  # of the epoch
+    steps: int = 0
+    seconds_left: float | None = None  # None: not known yet
+    values: dict[str, float | None] = {}  # the last epoch's row of the history
+    line: str = ""  # what people see
+
+    @property
+    def fraction(self) -> float | None:
+        """The part of all steps that is done, 0 to 1; None for a stage that does not train."""
+        total = self.epochs * self.steps
+        return ((self.epoch - 1) * self.steps + self.step) / total if total else None
+
+
+class Outcome(_Status):
+    """How a stage ended."""
+
+    file: ClassVar[str] = "outcome.json"
+
+    status: int  # exit status
+    message: str  # one line that says what went wrong; empty when nothing did
+    started: datetime
+    ended: datetime
+
+
+class ProgressFile:
+    """Keeps progress.json up to date."""
+
+    def __init__(self, stage: str):
+        self.stage = stage
+        self.progress = Progress(execution=_execution(), attempt=_attempt())
+        self._written = -float("inf")
+
+    def due(self) -> bool:
+        """Whether it is time to write again."""
+        return time.monotonic() - self._written >= INTERVAL
+
+    def write(self, **changes: Any) -> None:
+        """Writes the progress, with other values in these fields."""
+        fields: Mapping[str, Any] = {**self.progress.model_dump(), **changes}
+        self.progress = Progress.model_validate(fields)
+        self.progress.write(self.stage)
+        self._written = time.monotonic()
+
+
+def begin(stage: str) -> None:
+    """Tells that the stage has begun. Its process holds the stage's lock, and what earlier ones told is removed."""
+    folder = STATE / stage
+    (folder / Outcome.file).unlink(missing_ok=True)
+    for left_by_a_killed_process in folder.glob("*.json.*.new"):
+        left_by_a_killed_process.unlink(missing_ok=True)
+    ProgressFile(stage).write()
+
+
+def end(stage: str, started: datetime, status: int, message: str = "") -> None:
+    """Tells how the stage ended."""
+    Outcome(
+        execution=_execution(),
+        attempt=_attempt(),
+        status=status,
+        message=message,
+        started=started,
+        ended=now(),
+    ).write(stage)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,179 @@
+"""The files in which a stage tells how far it is and how it ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from models.training.events import EpochEnd, Measuring, StepEnd
+from stages.errors import MachineError, UserError
+from stages.plumbing import runtime, status
+from stages.plumbing.progress import EpochProgress
+from stages.plumbing.runtime import Interrupted
+from stages.plumbing.status import ATTEMPT, EXECUTION, STATE, Outcome, Progress
+from tests.stages.conftest import ROOT, TINY, write_params
+
+Main = Callable[..., None]
+
+# Writes as fast as it can, until it is killed.
+WRITER = """
+from stages.plumbing.status import ProgressFile, begin, end, now
+for number in range(10**9):
+    begin("search")
+    ProgressFile("search").write(epoch=1, epochs=2, step=number % 50, steps=50, line="x" * 5000)
+    end("search", now(), 0, "y" * 5000)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a project, in which a flow starts stages."""
+    write_params(tmp_path / "params.yaml", TINY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(ATTEMPT, "second")
+    monkeypatch.setenv(EXECUTION, "run")
+    return tmp_path
+
+
+def run(main: Main, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["stages.search", *options])
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return runtime.run("search", main)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_status", "message"),
+    [
+        (None, 0, ""),
+        (UserError("search.epochs is 0"), 2, "search.epochs is 0"),
+        (MachineError("the server is away"), 1, "the server is away"),
+        (OSError(28, "No space left on device", "weights"), 1, "No space left on device (weights)"),
+        (Interrupted("interrupted by SIGTERM", 143), 143, "interrupted by SIGTERM"),
+    ],
+)
+def test_how_a_stage_ended_is_in_its_outcome(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException | None,
+    exit_status: int,
+    message: str,
+) -> None:
+    def main(_: object) -> None:
+        assert Outcome.read(folder, "search", "second") is None
+        begun = Progress.read(folder, "search", "second")
+        assert begun is not None
+        assert begun.fraction is None
+        if error is not None:
+            raise error
+
+    before = status.now()
+    assert run(main, monkeypatch) == exit_status
+    outcome = Outcome.read(folder, "search", "second")
+    assert outcome is not None
+    assert (outcome.status, outcome.message, outcome.execution) == (exit_status, message, "run")
+    assert before <= outcome.started <= outcome.ended <= status.now()
+
+
+def test_an_error_is_told_also_where_its_traceback_is_shown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def main(_: object) -> None:
+        raise UserError("search.epochs is 0")
+
+    with pytest.raises(UserError):
+        run(main, monkeypatch, "--debug")
+    outcome = Outcome.read(folder, "search", "second")
+    assert outcome is not None
+    assert outcome.status == 2
+
+
+def test_wrong_parameters_are_told_before_the_stage_begins(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_params(folder / "params.yaml", {"search.epochs": "many"})
+    assert run(lambda _: None, monkeypatch) == 2
+    outcome = Outcome.read(folder, "search", "second")
+    assert outcome is not None
+    assert "search.epochs is 'many'" in outcome.message
+    assert Progress.read(folder, "search", "second") is None
+
+
+def test_a_folder_that_is_no_project_stays_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(lambda _: None, monkeypatch) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_earlier_attempt_told_is_not_taken_for_the_present_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ATTEMPT, "first")
+    assert run(lambda _: None, monkeypatch) == 0
+    assert Outcome.read(folder, "search", "first") is not None
+    assert Outcome.read(folder, "search", "second") is None
+    assert Progress.read(folder, "search", "second") is None
+    monkeypatch.setenv(ATTEMPT, "second")
+    status.begin("search")  # and is killed
+    assert Outcome.read(folder, "search", "first") is None
+    assert Progress.read(folder, "search", "second") is not None
+
+
+def test_killed_at_any_moment_a_writer_leaves_whole_files(folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    path = folder / STATE / "search"
+    for pause in (0.0, 0.003, 0.011, 0.027):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER], cwd=folder, env=environment)
+        while not (path / "outcome.json").exists():
+            time.sleep(0.001)
+        time.sleep(pause)
+        writer.kill()
+        writer.wait()
+        Progress.model_validate_json((path / "progress.json").read_bytes())
+        if (path / "outcome.json").exists():
+            Outcome.model_validate_json((path / "outcome.json").read_bytes())
+        status.begin("search")
+        assert [file.name for file in path.iterdir()] == ["progress.json"]  # nor anything half written
+
+
+def test_progress_is_written_once_a_second_and_at_every_epochs_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: clock)
+
+    def told() -> Progress:
+        progress = Progress.read(folder, "search", "second")
+        assert progress is not None
+        return progress
+
+    status.begin("search")
+    with EpochProgress("search", ("train_loss",)) as progress:
+        progress.step(StepEnd(1, 2, 1, 10))
+        assert (told().epoch, told().step, told().fraction) == (1, 1, 0.05)
+        clock += 0.9
+        progress.step(StepEnd(1, 2, 2, 10))
+        assert told().step == 1
+        clock += 0.1
+        progress.step(StepEnd(1, 2, 3, 10))
+        assert (told().step, told().seconds_left) == (3, pytest.approx(8.5))  # 2 steps took 1 s, 17 are left
+        progress.epoch(EpochEnd(1, 2, {"epoch": 1, "train_loss": 2.5, "hessian": None}, dict))
+        assert told().fraction == 0.5
+        assert told().values == {"epoch": 1, "train_loss": 2.5, "hessian": None}
+        assert told().line.startswith("search epoch 1/2  train_loss 2.5")
+        progress.measuring(Measuring("Hessian eigenvalue, product", 1, 50))
+        assert told().line.startswith("search epoch 1/2")
+        clock += 1
+        progress.measuring(Measuring("Hessian eigenvalue, product", 2, 50))
+        assert told().line == "search: Hessian eigenvalue, product 2 of at most 50"
+        assert told().fraction == 0.5
