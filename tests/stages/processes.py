@@ -160,7 +160,7 @@ def after_epoch(process: Process, epoch: int) -> None:
 
 def checkpoints(folder: Path, stage: str) -> list[Path]:
     """What a stage keeps for its next attempt."""
-    return sorted((folder / STATE / stage).iterdir())
+    return sorted(path for path in (folder / STATE / stage).iterdir() if path.is_dir())
 
 
 def contents(folder: Path) -> dict[str, bytes]:
