@@ -173,7 +173,7 @@ def run_in_order(registry: Registry, versions: list[int], draw: random.Random) -
 def test_of_several_at_once_the_best_is_champion(
     goodness: tuple[float, ...], champion: int | None, metric: Metric
 ) -> None:
-    for seed in range(75):
+    for seed in range(300):
         registry = champion_with(0.5, *goodness, champion=champion, metric=metric)
         run_in_order(registry, list(range(2, 2 + len(goodness))), random.Random(f"{seed} {metric.name}"))
         winner = registry.aliases["champion"]
@@ -227,6 +227,36 @@ def test_one_that_was_cut_off_does_not_stop_the_next() -> None:
             register(registry, 2)
         registry.before_call = lambda _: None
         assert register(registry, 3) == registry.aliases["champion"] == 3
+
+
+def test_a_better_one_that_was_overwritten_in_a_crash_comes_back_with_the_next() -> None:
+    registry = champion_with(0.5, 0.6, 0.7, 0.65)
+    moves = iter(range(100))
+
+    def overtaken(call: str) -> None:
+        if call != "set_registered_model_alias" or (move := next(moves)) == 0:
+            return
+        assert move == 1  # version 2 is about to become champion, and has not seen version 3
+        registry.before_call = lambda _: None
+        assert register(registry, 3) == 3
+        registry.before_call = crash_after_this
+
+    def crash_after_this(_: str) -> None:
+        raise Crash
+
+    registry.before_call = overtaken
+    with pytest.raises(Crash):
+        register(registry, 2)
+    registry.before_call = lambda _: None
+    assert registry.aliases["champion"] == 2, "the worse one has overwritten the better one"
+    assert register(registry, 4) == registry.aliases["champion"] == 3
+
+
+def test_of_equals_the_first_is_best() -> None:
+    for metric in (HIGHER, LOWER):
+        tags = {f"test_{metric.name}": "0.5"}
+        first, second = (SimpleNamespace(version=number, tags=tags) for number in (2, 10))
+        assert promotion._rank(first, metric) > promotion._rank(second, metric)  # type: ignore[arg-type]
 
 
 def test_back_and_back_again_to_the_first() -> None:
