@@ -27,7 +27,7 @@ class ImageTask:
     random sources that modules draw from while they run. ``stages`` may differ from 3 in NAS-Bench-201 only.
     """
 
-    metric = "accuracy"
+    metric, higher_is_better = "accuracy", True
 
     def __init__(
         self, space: SearchSpace, image_shape: Sequence[int], classes: int, seed: int, *, stages: int = STAGES

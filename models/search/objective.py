@@ -34,6 +34,11 @@ class Domain(Criterion, Protocol):
         ...
 
     @property
+    def higher_is_better(self) -> bool:
+        """The direction of that measure."""
+        ...
+
+    @property
     def generators(self) -> Mapping[str, torch.Generator]:
         """The random sources that the supernet draws from while it runs."""
         ...

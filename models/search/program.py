@@ -257,7 +257,7 @@ def stability(mix: Mix, genotype: Genotype, before: Genotype | None) -> dict[str
 
 
 def discretization_gap(domain: Domain, supernet: nn.Module, mix: Mix, loaders: Loaders) -> dict[str, float]:
-    """The metric of the supernet at the mix and at the discretized mix on the validation cases, and the difference.
+    """The metric of the supernet at the mix and at the discretized mix on the validation cases, and by how much the second is worse.
 
     Both are taken with the same weights; each after ``Domain.recalibrated`` on the calibration cases.
     """
@@ -276,5 +276,7 @@ def discretization_gap(domain: Domain, supernet: nn.Module, mix: Mix, loaders: L
     return {
         f"supernet_{domain.metric}": continuous,
         f"discretized_{domain.metric}": discretized,
-        "discretization_gap": continuous - discretized,
+        "discretization_gap": continuous - discretized
+        if domain.higher_is_better
+        else discretized - continuous,
     }

@@ -1,0 +1,89 @@
+"""The tasks that the contract tests run over: those of the project, and one that only tests have."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+import models
+import stages
+from stages.plumbing import runtime
+from stages.tasks import TASKS
+from tests.stages.conftest import TINY, common, store  # noqa: F401
+from tests.stages.processes import ROOT
+
+CURVES = Path(__file__).parent / "curves"
+CHAIN = ("prepare", "search", "discretize", "retrain", "export", "register", "report")
+ALL = [*TASKS, "curves"]
+
+
+def profile(task: str) -> Path:
+    """The complete params.yaml of a task."""
+    if task == "curves":
+        return CURVES / "profiles" / "curves.yaml"
+    return ROOT / "params.yaml" if task == "images" else ROOT / "profiles" / f"{task}.yaml"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def curves_beside_the_others() -> Iterator[None]:
+    """The task curves as if its folders lay in models/ and stages/, with its line in TASKS."""
+    tasks: dict[str, str] = TASKS  # pyright: ignore[reportAssignmentType]
+    for package, folder in ((models, "models"), (stages, "stages")):
+        package.__path__.append(str(CURVES / folder))
+    tasks["curves"] = "stages.curves"
+    yield
+    del tasks["curves"]
+    for package in (models, stages):
+        package.__path__.pop()
+
+
+def write_profile(task: str, path: Path, **changes: Any) -> None:
+    """The profile of a task at its smallest size, with dotted keys changed."""
+    yaml = YAML(typ="safe")
+    content = yaml.load(profile(task))
+    for key, value in {**(TINY if task == "images" else {}), **changes}.items():
+        *sections, name = key.split(".")
+        node = content
+        for section in sections:
+            node = node[section]
+        node[name] = value
+    yaml.dump(content, path)
+
+
+def run(stage: str) -> int:
+    """Runs a stage in this process, in the current folder."""
+    from importlib import import_module
+
+    arguments, sys.argv = sys.argv, [f"stages.{stage}"]
+    try:
+        return runtime.run(stage, import_module(f"stages.{stage}").main)
+    finally:
+        sys.argv = arguments
+
+
+@pytest.fixture(scope="module", params=ALL)
+def task(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def finished_chain(
+    task: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    store: str,  # noqa: F811
+) -> Iterator[Path]:
+    """A project of the task in which all seven stages have run; it is the current folder. Do not change what is in it."""
+    folder = tmp_path_factory.mktemp(task)
+    write_profile(task, folder / "params.yaml", **{"registry.name": f"contract-{task}"})
+    (folder / "data").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", store)
+        patch.setenv("MLFLOW_EXPERIMENT_NAME", "contract")
+        assert [run(stage) for stage in CHAIN] == [0] * len(CHAIN)
+        yield folder

@@ -1,0 +1,1 @@
+"""Curves y(x): their supernet, found network and training."""

@@ -1,0 +1,33 @@
+"""The schema of params.yaml for curves, and what they are judged by."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from stages import params as shared
+from stages.evaluation import Metric
+from stages.params import Count, NotNegative, Positive
+
+METRIC = Metric(name="squared_error", case="point", higher_is_better=False, outcomes="numbers")
+
+
+class DataParams(shared.DataParams, frozen=True):
+    name: Literal["sine"]
+    points: Count
+    noise: NotNegative
+
+
+class SearchParams(shared.SearchParams, frozen=True):
+    space: Literal["curves"]
+
+
+class RetrainParams(shared.RetrainParams, frozen=True):
+    learning_rate: Positive
+
+
+class Params(shared.Params, frozen=True):
+    """All of params.yaml, for curves."""
+
+    data: DataParams
+    search: SearchParams
+    retrain: RetrainParams

@@ -1,0 +1,179 @@
+"""What every task has to keep, so that the stages, the registry, the gate and the report serve it unchanged."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+from safetensors.torch import load_file
+
+from models.training.events import EpochEnd, Event, State
+from models.training.loop import Program
+from models.training.loop import run as train
+from stages import tasks
+from stages.alphas import read_alphas
+from stages.evaluation import Evaluation
+from stages.genotypes import read_genotype
+from stages.params import Params
+from stages.plumbing.files import (
+    ALPHAS,
+    DATA,
+    EVALUATION,
+    EXPORT,
+    GENOTYPE_JSON,
+    REGISTRY,
+    REPORT,
+    RETRAIN,
+    SEARCH,
+    read_rows,
+)
+from stages.plumbing.settings import load
+from stages.records import ExportRecord, RetrainMetrics, SearchSummary
+from stages.registry.record import RegistryRecord
+from tests.models.test_search import Interrupted, copied
+from tests.tasks.conftest import CHAIN, run, write_profile
+
+
+@pytest.fixture
+def params(task: str, finished_chain: Path) -> Params:
+    return load()
+
+
+def test_preparing_again_gives_the_same_bytes(task: str, params: Params, tmp_path: Path) -> None:
+    (tmp_path / "again").mkdir()
+    card = tasks.preparation(task).prepare(params, tmp_path / "again")
+    assert card == tasks.data(task).read_card()
+    made = sorted((tmp_path / "again").iterdir())
+    assert made
+    for file in made:
+        assert file.read_bytes() == (DATA / file.name).read_bytes(), file.name
+    assert set(card.counts) == {"train", "val", "test"}
+
+
+def programs(task: str, params: Params) -> dict[str, Callable[[], Program[Any]]]:
+    training = tasks.training(task)
+    return {
+        "search": lambda: training.search(params),
+        "retrain": lambda: training.retrain(params, read_genotype(task)),
+    }
+
+
+@pytest.mark.parametrize("which", ["search", "retrain"])
+def test_a_training_resumes_bit_for_bit_after_any_epoch(task: str, params: Params, which: str) -> None:
+    make = programs(task, params)[which]
+    whole = train(make())
+    for epoch in range(1, len(whole.history)):
+        kept: list[State] = []
+
+        def interrupt(event: Event, kept: list[State] = kept, epoch: int = epoch) -> None:
+            if isinstance(event, EpochEnd) and event.epoch == epoch:
+                kept.append(copied(event.state()))
+                raise Interrupted
+
+        with pytest.raises(Interrupted):
+            train(make(), on_event=interrupt)
+        again = train(make(), resume=kept[0])
+        assert again.history == whole.history
+        assert all(torch.equal(again.weights[name], weight) for name, weight in whole.weights.items())
+
+
+def test_the_history_has_the_columns_that_stages_read(task: str, finished_chain: Path) -> None:
+    metric = tasks.metric(task).name
+    for file in (SEARCH / "history.csv", RETRAIN / "history.csv"):
+        for row in read_rows(file):
+            for split in ("train", "valid"):
+                assert row[f"{split}_{metric}"] == row[f"{split}_score"]
+                assert isinstance(row[f"{split}_loss"], float)
+
+
+def test_the_records_tell_what_the_files_hold(task: str, params: Params) -> None:
+    metric = tasks.metric(task)
+    history, alphas = read_rows(SEARCH / "history.csv"), read_alphas(ALPHAS)
+    summary = SearchSummary.read(SEARCH / "summary.json", metric)
+    assert summary.epoch == len(history) == len(alphas.epochs)
+    assert summary.valid_score == history[-1]["valid_score"]
+    scores = [row["valid_score"] for row in history]
+    best = max(scores) if metric.higher_is_better else min(scores)  # pyright: ignore[reportArgumentType]
+    assert summary.best_valid_score == best
+    gap = metric.gain(summary.supernet_score, summary.discretized_score)
+    assert summary.discretization_gap == pytest.approx(gap)
+    metrics = RetrainMetrics.read(RETRAIN / "metrics.json", metric)
+    weights = load_file(RETRAIN / "weights.safetensors")
+    assert 0 < metrics.params <= sum(weight.numel() for weight in weights.values())
+    for record, file in ((summary, SEARCH / "summary.json"), (metrics, RETRAIN / "metrics.json")):
+        assert record.content(metric) == json.loads(file.read_text())
+
+
+def test_the_genotype_is_that_of_the_last_mix_and_can_be_written_and_read(task: str, params: Params) -> None:
+    architectures, genotype = tasks.architectures(task), read_genotype(task)
+    content = architectures.genotype_json(genotype)
+    assert content == json.loads(GENOTYPE_JSON.read_text()) and "space" in content
+    assert architectures.genotype_of(content) == genotype
+    assert set(architectures.space(params.search.space, exclude_none=False).groups) == set(genotype.groups)
+
+
+def test_the_exported_file_answers_as_torch_does(task: str, params: Params) -> None:
+    metric = tasks.metric(task)
+    record = ExportRecord.read(EXPORT / "export.json", metric)
+    saved, exported = Evaluation.load(EVALUATION), tasks.exported(task).evaluate(EXPORT / record.file)
+    ours = tasks.testing(task).evaluate_weights(params, RETRAIN / "weights.safetensors")
+    for other in (exported, ours):
+        assert other.cases_sha256 == saved.cases_sha256
+        np.testing.assert_allclose(other.per_case, saved.per_case, atol=1e-5)
+    assert len(saved.per_case) == record.test_cases == tasks.data(task).read_card().counts["test"]
+    assert saved.score == pytest.approx(saved.per_case.mean()) == pytest.approx(record.test_score)
+    assert {"latency_ms", "size_bytes", "params"} <= {*saved.costs, *record.content(metric)}
+    tasks.exported(task).one_call(EXPORT / record.file)()
+
+
+def test_the_version_is_champion_and_card_and_report_speak_of_it(
+    task: str, finished_chain: Path, store: str
+) -> None:
+    metric, registry = tasks.metric(task), RegistryRecord.read(REGISTRY)
+    assert registry.promoted and registry.metric == metric.name
+    version = MlflowClient(store).get_model_version_by_alias(registry.model, "champion")
+    assert int(version.version) == registry.version
+    score = Evaluation.load(EVALUATION).score
+    assert float(version.tags[f"test_{metric.name}"]) == pytest.approx(score)
+    card, page = Path("artifacts/model_card.md").read_text(), REPORT.read_text()
+    for text in (card, page):
+        assert metric.text(score) in text or f"{100 * score:.1f}%" in text
+        assert f"{metric.case}s" in text
+    if task != "images":
+        shown = re.sub(r"<style>.*?</style>|<svg.*?</svg>|<[^>]*>", "", page, flags=re.DOTALL)
+        assert not re.search("image|accuracy", shown + card), "words of another task"
+
+
+def test_a_second_run_registers_nothing_and_a_worse_network_is_refused(
+    task: str, finished_chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("register") == 0
+    assert "is already registered as" in capsys.readouterr().out
+    before = RegistryRecord.read(REGISTRY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        (tmp_path / "data").mkdir()
+        write_profile(
+            task,
+            tmp_path / "params.yaml",
+            **{
+                "registry.name": before.model,
+                "retrain.epochs": 1,
+                "retrain.learning_rate": 1e-7,
+                "retrain.seed": 5,
+            },
+        )
+        assert [run(stage) for stage in CHAIN[:-1]] == [0] * (len(CHAIN) - 1)
+        worse = RegistryRecord.read(REGISTRY)
+    assert (worse.version, worse.champion_before) == (before.version + 1, before.version)
+    metric = tasks.metric(task)
+    assert worse.score is not None and before.score is not None
+    assert worse.promoted == metric.better(worse.score, before.score)
+    assert worse.compared is not None and 0 < worse.compared.p_value <= 1
