@@ -18,9 +18,8 @@ from tests.serving.conftest import (
     Server,
     encode,
     predict,
-    running,
 )
-from tests.serving.tiny import CLASS_NAMES, write
+from tests.serving.tiny import CLASS_NAMES
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
@@ -55,13 +54,6 @@ def test_grey_pixels_are_taken_as_colour(server: Server) -> None:
         answer = httpx.post(f"{server.url}/v1/predict", json=body).json()
         for row in answer["predictions"]:
             np.testing.assert_allclose(row["probabilities"], 1 / 3, atol=1e-6)
-
-
-def test_a_grey_model_takes_colour(tmp_path: Path) -> None:
-    model = write(tmp_path / "grey.onnx", shape=(4, 4, 1), class_names=("light",))
-    with running(tmp_path, "--model", str(model)) as grey:
-        assert predict(grey, encode(RED), encode(200, mode="L")).status_code == 200
-        assert httpx.post(f"{grey.url}/v1/predict", json=[[[1, 2, 3]]]).status_code == 200
 
 
 JPEG = encode(RED, (300, 300), kind="JPEG")
