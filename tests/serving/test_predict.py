@@ -50,10 +50,11 @@ def test_probabilities_are_those_of_onnx_runtime_for_the_same_pixels(
 
 
 def test_grey_pixels_are_taken_as_colour(server: Server) -> None:
-    for body in ([[7, 7], [7, 7]], [[[7], [7]]], {"images": [[[7]], [[[7, 7, 7]]]]}):
+    bodies = [(1, [[7, 7], [7, 7]]), (1, [[[7], [7]]]), (2, {"images": [[[7]], [[[7, 7, 7]]]]})]
+    for images, body in bodies:
         answer = httpx.post(f"{server.url}/v1/predict", json=body).json()
-        for row in answer["predictions"]:
-            np.testing.assert_allclose(row["probabilities"], 1 / 3, atol=1e-6)
+        probabilities = [row["probabilities"] for row in answer["predictions"]]
+        np.testing.assert_allclose(probabilities, np.full((images, 3), 1 / 3), atol=1e-6)
 
 
 JPEG = encode(RED, (300, 300), kind="JPEG")
