@@ -1,4 +1,4 @@
-"""A real Chromium, driven over its DevTools protocol: enough to choose a picture and read the answer."""
+"""Drives a real Chromium over its DevTools protocol, as far as the tests need it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 class Page:
-    """One tab. What it requested is in ``requested``, what its scripts complained of in ``errors``."""
+    """One tab. ``requested`` lists the addresses it requested, ``errors`` what its scripts complained about."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -32,7 +32,7 @@ class Page:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """The result of a DevTools command."""
+        """Runs a DevTools command and returns its result."""
         number = next(self._ids)
         self._connection.send(json.dumps({"id": number, "method": method, "params": params}))
         while True:
@@ -53,7 +53,7 @@ class Page:
                 self.errors.append(params["entry"]["text"])
 
     def resize(self, width: int, height: int, *, phone: bool = False, dark: bool = False) -> None:
-        """The window's size in CSS pixels; a phone also has touch and a scale of 2."""
+        """Sets the size of the window in CSS pixels. A phone also has touch and a scale of 2."""
         scale = 2 if phone else 1
         self.call(
             "Emulation.setDeviceMetricsOverride",
@@ -71,13 +71,13 @@ class Page:
         self.wait("document.readyState === 'complete'")
 
     def value(self, script: str) -> Any:
-        """What a JavaScript expression gives on the page."""
+        """Evaluates a JavaScript expression on the page."""
         result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
     def wait(self, script: str, seconds: float = 20) -> Any:
-        """The value of an expression as soon as it is true."""
+        """Waits until an expression is true and returns its value."""
         end = time.monotonic() + seconds
         while not (value := self.value(f"(() => {{ try {{ return {script} }} catch {{ return null }} }})()")):
             assert time.monotonic() < end, f"never true on the page: {script}; errors: {self.errors}"
@@ -85,7 +85,7 @@ class Page:
         return value
 
     def choose(self, selector: str, file: Path) -> None:
-        """Chooses a file in a file input, as the file dialog does."""
+        """Chooses a file in a file input, as the file dialog would."""
         root = self.call("DOM.getDocument")["root"]["nodeId"]
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
@@ -109,11 +109,11 @@ class Page:
             )
 
     def type(self, text: str) -> None:
-        """Types text where the focus is."""
+        """Types text into the focused element."""
         self.call("Input.insertText", text=text)
 
     def picture(self, path: Path) -> None:
-        """Writes a PNG of the whole page."""
+        """Writes a PNG picture of the whole page."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
@@ -122,7 +122,7 @@ class Page:
 
 @contextmanager
 def browser(folder: Path) -> Iterator[Page]:
-    """A new Chromium with one empty tab; ``folder`` is for its profile."""
+    """Starts Chromium with one empty tab. ``folder`` holds its profile."""
     assert CHROMIUM, "no Chromium"
     with (folder / "chromium.log").open("w+") as output:
         process = subprocess.Popen(
@@ -147,7 +147,7 @@ def browser(folder: Path) -> Iterator[Page]:
             port_file = folder / "profile" / "DevToolsActivePort"
             end = time.monotonic() + 40
             while not (port_file.exists() and re.match(r"\d+\n/", port_file.read_text())):
-                assert process.poll() is None, "Chromium ended at its start"
+                assert process.poll() is None, "Chromium ended while it started"
                 assert time.monotonic() < end, "Chromium did not start"
                 time.sleep(0.05)
             port, address = port_file.read_text().split()

@@ -1,4 +1,4 @@
-"""A real server on loopback, in a process of its own."""
+"""A real server on loopback, in its own process."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from PIL import Image
 from tests.serving.tiny import write
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+MAX_CONNECTIONS = 150  # of the shared server
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Server:
 
 @contextmanager
 def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Server]:
-    """``python -m serving`` with these arguments, on a free port, ready to answer; ended afterwards."""
+    """``python -m serving`` with these arguments on a free port, ready to answer, and ended afterwards."""
     log = folder / "server.log"
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -64,7 +65,7 @@ def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Serve
         assert httpx.get(f"{found[1]}/readyz", timeout=60).status_code == 200
         yield Server(found[1], psutil.Process(process.pid), log)
     finally:
-        process.send_signal(signal.SIGTERM)  # nothing, where it has ended already
+        process.send_signal(signal.SIGTERM)  # does nothing if the server has already ended
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
@@ -74,17 +75,21 @@ def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Serve
 
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ONNX file: 8 x 8 colour pictures, the strongest channel wins."""
+    """An ONNX file for 8 x 8 colour pictures, which names the strongest channel."""
     return write(tmp_path_factory.mktemp("model") / "tiny.onnx")
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, model_file: Path) -> Iterator[Server]:
-    """A server of ``model_file`` with limits that are small enough to be reached."""
+    """A server of ``model_file`` whose limits are small enough to be reached.
+
+    Its batches wait for a second, so a request that waits for company in vain is noticed.
+    """
     folder = tmp_path_factory.mktemp("server")
     limits = ("--max-body-mib", "1", "--max-json-mib", "0.25", "--max-images", "4", "--max-pixels", "1000000")
+    times = ("--body-seconds", "1", "--head-seconds", "1", "--batch-wait-ms", "1000")
     with running(
-        folder, "--model", str(model_file), *limits, "--body-seconds", "1", "--head-seconds", "1"
+        folder, "--model", str(model_file), *limits, *times, "--max-connections", str(MAX_CONNECTIONS)
     ) as started:
         yield started
 
@@ -110,7 +115,7 @@ RED, GREEN, BLUE = (250, 10, 10), (10, 250, 10), (10, 10, 250)
 
 
 def files(*contents: bytes) -> list[tuple[str, tuple[str, bytes]]]:
-    """The multipart form of some image files, for httpx."""
+    """The multipart form of some image files, as httpx takes it."""
     return [("images", (f"{number}.png", content)) for number, content in enumerate(contents)]
 
 

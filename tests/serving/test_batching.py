@@ -1,4 +1,4 @@
-"""Jobs that arrive together share an inference, and each gets its own answer."""
+"""Jobs that arrive together share one inference, and each gets its own answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from serving.errors import Busy
 
 
 class Recorder:
-    """Stands in for a model: notes its batches and answers each image with its first pixel."""
+    """Stands in for a model: records the sizes of its batches and answers each image with its first pixel."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -53,7 +53,7 @@ def test_every_job_gets_its_own_rows_of_the_shared_batch() -> None:
     assert batcher.waiting == 0
 
 
-def test_a_batch_never_exceeds_its_bound() -> None:
+def test_a_batch_never_exceeds_its_limit() -> None:
     model = Recorder()
     asyncio.run(
         batched(Batcher(4, 0.05, 100, lambda _: None), *((model, pictures(*range(3))) for _ in range(5)))
@@ -62,7 +62,33 @@ def test_a_batch_never_exceeds_its_bound() -> None:
     assert sum(model.batches) == 15
 
 
-def test_jobs_prepared_for_two_models_are_answered_by_each() -> None:
+def test_a_job_waits_for_one_that_is_being_decoded_but_for_no_other() -> None:
+    async def story() -> None:
+        model: Any = Recorder()
+        batcher = Batcher(8, 60, 100, lambda _: None)  # a wait for nothing would fail by its length
+        task = asyncio.create_task(batcher.run())
+        async with asyncio.timeout(10):
+            await batcher.predict(model, pictures(1))
+            batcher.coming = 1
+            first = asyncio.create_task(batcher.predict(model, pictures(2)))
+            await asyncio.sleep(0.05)
+            assert model.batches == [1]
+            batcher.coming = 0
+            await asyncio.gather(first, batcher.predict(model, pictures(3)))
+        assert model.batches == [1, 2]
+        task.cancel()
+
+    asyncio.run(story())
+
+
+def test_a_job_waits_no_longer_than_it_may() -> None:
+    model = Recorder()
+    batcher = Batcher(8, 0.05, 100, lambda _: None, coming=1)  # decoding never ends
+    answers = asyncio.run(asyncio.wait_for(batched(batcher, (model, pictures(1))), 10))
+    assert [answer.tolist() for answer in answers] == [[[1]]]
+
+
+def test_jobs_for_two_models_are_answered_by_their_own() -> None:
     old, new = Recorder(), Recorder()
     jobs = [(old, pictures(1)), (new, pictures(2)), (old, pictures(3))]
     answers = asyncio.run(batched(Batcher(8, 0.05, 100, lambda _: None), *jobs))
@@ -70,21 +96,20 @@ def test_jobs_prepared_for_two_models_are_answered_by_each() -> None:
     assert (old.batches, new.batches) == ([2], [1])
 
 
-def test_a_full_queue_is_busy_and_recovers() -> None:
+def test_a_full_queue_refuses_jobs_and_recovers() -> None:
     async def story() -> None:
-        model = Recorder()
+        model: Any = Recorder()
         model.free.clear()
         batcher = Batcher(1, 0, 2, lambda _: None)
         task = asyncio.create_task(batcher.run())
-        first = asyncio.create_task(batcher.predict(model, pictures(1)))  # type: ignore[arg-type]
-        assert await asyncio.to_thread(
-            model.entered.wait, 10
-        )  # the first is being answered, so no longer waits
-        waiting = [asyncio.create_task(batcher.predict(model, pictures(n))) for n in (2, 3)]  # type: ignore[arg-type]
+        first = asyncio.create_task(batcher.predict(model, pictures(1)))
+        # Once the network runs, the first job no longer waits.
+        assert await asyncio.to_thread(model.entered.wait, 10)
+        waiting = [asyncio.create_task(batcher.predict(model, pictures(n))) for n in (2, 3)]
         await asyncio.sleep(0)
         assert batcher.full()
         with pytest.raises(Busy):
-            await batcher.predict(model, pictures(4))  # type: ignore[arg-type]
+            await batcher.predict(model, pictures(4))
         model.free.set()
         assert [answer.tolist() for answer in await asyncio.gather(first, *waiting)] == [[[1]], [[2]], [[3]]]
         assert not batcher.full()
@@ -93,7 +118,7 @@ def test_a_full_queue_is_busy_and_recovers() -> None:
     asyncio.run(story())
 
 
-def test_a_batch_that_fails_leaves_the_next_one_alone() -> None:
+def test_a_batch_that_fails_does_not_affect_the_next() -> None:
     async def story() -> None:
         model: Any = Recorder()
         batcher = Batcher(1, 0, 10, lambda _: None)

@@ -1,4 +1,4 @@
-"""The page in a real browser: a picture is dropped or chosen, and its answer is read."""
+"""The page in a real browser: a picture is dropped or chosen, and the page shows its answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)"
 )
 
-# With this set to a folder, the tests leave their pictures of the page there (docs/pictures/).
+# If this names a folder, the tests write pictures of the page to it (docs/pictures/).
 PICTURES = os.environ.get("MSDARTS_PICTURES")
 SIZES = {"desktop": (1100, 800, False), "phone": (375, 740, True)}
 
@@ -49,7 +49,7 @@ def sky(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def picture(tab: Page, name: str) -> None:
     if PICTURES:
-        time.sleep(0.3)  # fonts and the decoded picture
+        time.sleep(0.3)  # until fonts and the picture are drawn
         tab.picture(Path(PICTURES) / f"{name}.png")
 
 
@@ -77,7 +77,7 @@ def test_a_picture_is_answered_on_the_page(server: Server, tab: Page, sky: Path,
     assert "ms in the server" in facts
     assert "tiny, version" in facts
     assert [url for url in tab.requested if "/v1/" in url] == [f"{server.url}/v1/predict"]
-    # Nothing is wider than the window, and what is to be read or touched is large enough for it.
+    # Nothing is wider than the window, and text and the drop area are large enough to read and touch.
     assert tab.value("document.documentElement.scrollWidth") <= width
     assert (
         tab.value(
@@ -95,7 +95,7 @@ def test_a_picture_is_answered_on_the_page(server: Server, tab: Page, sky: Path,
         picture(tab, f"page-{size}")
 
 
-def test_what_is_not_an_image_gets_the_servers_sentence(
+def test_a_file_that_is_no_image_shows_the_servers_sentence(
     server: Server, tab: Page, tmp_path: Path, sky: Path
 ) -> None:
     text = tmp_path / "letter.png"
@@ -105,11 +105,11 @@ def test_what_is_not_an_image_gets_the_servers_sentence(
     tab.choose("#file", text)
     tab.wait("document.querySelector('#message').innerText === 'Image 1 is not a PNG, JPEG or WebP image.'")
     assert tab.value("document.querySelector('#picture').hidden")
-    tab.choose("#file", sky)  # and the next picture is answered
+    tab.choose("#file", sky)  # the next picture is answered
     assert bars(tab)[0].startswith("blue")
 
 
-def test_the_keyboard_is_enough(server: Server, tab: Page) -> None:
+def test_the_page_can_be_used_with_the_keyboard(server: Server, tab: Page) -> None:
     tab.resize(1100, 800)
     tab.open(f"{server.url}/")
     reached = []
@@ -119,10 +119,12 @@ def test_the_keyboard_is_enough(server: Server, tab: Page) -> None:
     assert reached == ["file", "API", "Metrics"]
     tab.value("document.querySelector('#file').focus()")
     outline = tab.value("getComputedStyle(document.querySelector('#drop')).outlineStyle")
-    assert outline == "solid"  # the focus is seen
+    assert outline == "solid"  # the focus is visible
 
 
-def test_a_server_with_a_key_asks_for_it(tab: Page, tmp_path: Path, model_file: Path, sky: Path) -> None:
+def test_the_page_asks_for_the_key_of_a_server_that_has_one(
+    tab: Page, tmp_path: Path, model_file: Path, sky: Path
+) -> None:
     with running(tmp_path, "--model", str(model_file), MSDARTS_API_KEY="sesame") as server:
         tab.resize(375, 740, phone=True)
         tab.open(f"{server.url}/")
@@ -147,14 +149,14 @@ def test_the_reference_fits_a_phone(server: Server, tab: Page) -> None:
     picture(tab, "api")
 
 
-def test_the_page_in_the_dark(server: Server, tab: Page, sky: Path) -> None:
+def test_the_page_has_a_dark_mode(server: Server, tab: Page, sky: Path) -> None:
     tab.resize(1100, 800, dark=True)
     tab.open(f"{server.url}/")
     tab.choose("#file", sky)
     bars(tab)
-    light, dark = (
+    text, ground = (
         tab.value(f"getComputedStyle(document.body).{name}") for name in ("color", "backgroundColor")
     )
-    assert light == "rgb(232, 234, 237)"
-    assert dark == "rgb(21, 24, 28)"
+    assert text == "rgb(232, 234, 237)"
+    assert ground == "rgb(21, 24, 28)"
     picture(tab, "page-dark")

@@ -1,4 +1,4 @@
-"""Thousands of malformed requests: each gets a 4xx, the server answers right after, and its memory stays."""
+"""Thousands of malformed requests get a 4xx each; the server keeps answering, and its memory does not grow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Attack = Callable[[random.Random, httpx.Client], int]
 
 
 def corrupted_file(rng: random.Random, client: httpx.Client) -> int:
-    """An image file with its end cut off and some bytes changed."""
+    """An image file without its end and with some bytes changed."""
     kind = rng.choice(["PNG", "JPEG", "WEBP"])
     content = bytearray(
         encode((rng.randrange(256), 7, 7), (rng.randrange(9, 200), rng.randrange(9, 200)), kind=kind)
@@ -33,7 +33,7 @@ def corrupted_file(rng: random.Random, client: httpx.Client) -> int:
 
 
 def bomb(rng: random.Random, client: httpx.Client) -> int:
-    """A small PNG or WebP header that promises millions of pixels."""
+    """A small PNG whose header announces millions of pixels."""
     size = (rng.randrange(2000, 10_000), rng.randrange(2000, 10_000))
     content = bytearray(encode(0, (1, 1), "L"))
     content[16:24] = size[0].to_bytes(4, "big") + size[1].to_bytes(4, "big")
@@ -42,7 +42,7 @@ def bomb(rng: random.Random, client: httpx.Client) -> int:
 
 
 def noise(rng: random.Random, client: httpx.Client) -> int:
-    """Random bytes as a file, some with the first bytes of an image."""
+    """A file of random bytes, which may start like an image."""
     start = rng.choice(
         [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"RIFF\x00\x00\x00\x00WEBPVP8 ", b"GIF89a", b"BM"]
     )
@@ -50,7 +50,7 @@ def noise(rng: random.Random, client: httpx.Client) -> int:
 
 
 def multipart(rng: random.Random, client: httpx.Client) -> int:
-    """A multipart body that is broken as such."""
+    """A multipart body that is itself broken."""
     file = BytesIO()
     Image.new("RGB", (9, 9), RED).save(file, "PNG")
     body = (
@@ -66,7 +66,7 @@ def multipart(rng: random.Random, client: httpx.Client) -> int:
 
 
 def wrong_json(rng: random.Random, client: httpx.Client) -> int:
-    """JSON that is broken, or of the wrong form."""
+    """JSON that is broken or has the wrong form."""
     wrong = rng.choice(["x", -1, 256, 1.5, None, True, {}, [], [[]], 10**30, "9" * 50])
     size = rng.randrange(1, 20)
     image: list[list[Any]] = [[[1, 2, 3] for _ in range(size)] for _ in range(size)]
@@ -78,7 +78,7 @@ def wrong_json(rng: random.Random, client: httpx.Client) -> int:
 
 
 def strange_request(rng: random.Random, client: httpx.Client) -> int:
-    """A path, a method or a type that is not served."""
+    """A path, method or content type that the server does not have."""
     path = "/" + "".join(rng.choice("abc/%.?\u00e4") for _ in range(rng.randrange(1, 40)))
     match rng.randrange(4):
         case 0:
@@ -95,7 +95,7 @@ def strange_request(rng: random.Random, client: httpx.Client) -> int:
 
 
 def not_http(rng: random.Random, client: httpx.Client) -> int:
-    """Bytes that are no HTTP request."""
+    """Bytes that are not an HTTP request."""
     lines = [
         rng.randbytes(60) + b"\r\n\r\n",
         b"POST /v1/predict HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
@@ -112,7 +112,7 @@ def not_http(rng: random.Random, client: httpx.Client) -> int:
                 b"\x00" + lines[0] if (choice := rng.randrange(len(lines))) == 0 else lines[choice]
             )
             answer = connection.recv(100)
-        except ConnectionError:  # closed on us in the middle of the bytes: as good a refusal
+        except ConnectionError:  # the server closed the connection while we were sending, which also refuses
             return 400
     return int(answer.split()[1]) if answer.startswith(b"HTTP/1.1 ") else 0
 
@@ -120,10 +120,10 @@ def not_http(rng: random.Random, client: httpx.Client) -> int:
 ATTACKS: tuple[Attack, ...] = (corrupted_file, bomb, noise, multipart, wrong_json, strange_request, not_http)
 
 
-def test_malformed_requests_get_4xx_and_harm_nothing(server: Server) -> None:
+def test_malformed_requests_get_4xx_and_do_no_harm(server: Server) -> None:
     rng = random.Random(7)
     with httpx.Client(base_url=server.url, timeout=30) as client:
-        for _ in range(100):  # what a server that is in use has in memory anyway
+        for _ in range(100):  # fills the memory that a server in use needs anyway
             assert client.post("/v1/predict", files=files(encode(RED, (500, 500)))).status_code == 200
         before = server.memory()
         wrong = []

@@ -1,7 +1,8 @@
-"""Pictures as a request brings them become the batch that the model takes."""
+"""Images in a request become the batch that the model takes."""
 
 from __future__ import annotations
 
+import json
 from io import BytesIO
 
 import numpy as np
@@ -26,12 +27,12 @@ def read_form(body: bytes, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def read(content: bytes, shape: tuple[int, int, int] = (4, 4, 3)) -> np.ndarray:
-    """One image file, through the reader of a multipart body."""
+    """The image in a multipart body that holds one file."""
     body = b'--x\r\nContent-Disposition: form-data; name="images"\r\n\r\n' + content + b"\r\n--x--\r\n"
     return read_form(body, shape)[0]
 
 
-def test_a_picture_of_the_models_size_is_left_alone() -> None:
+def test_a_picture_of_the_models_size_keeps_its_pixels() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     np.testing.assert_array_equal(read(saved(Image.fromarray(pixels))), pixels)
 
@@ -42,12 +43,12 @@ def test_height_and_width_are_not_exchanged() -> None:
     np.testing.assert_array_equal(read(saved(Image.fromarray(pixels)), (2, 6, 3)), pixels)
 
 
-def test_16_bits_of_grey_are_scaled_not_clipped() -> None:
+def test_16_bit_grey_is_scaled_instead_of_clipped() -> None:
     pixels = (np.arange(16, dtype=np.uint16) * 4096).reshape(4, 4)
     np.testing.assert_array_equal(read(saved(Image.fromarray(pixels)), (4, 4, 1))[..., 0], pixels // 257)
 
 
-def test_what_is_transparent_becomes_white() -> None:
+def test_transparent_pixels_become_white() -> None:
     picture = Image.new("RGBA", (4, 4), (9, 9, 9, 0))
     assert (read(saved(picture)) == 255).all()
     assert (read(saved(picture, "WEBP", lossless=True)) == 255).all()
@@ -56,21 +57,56 @@ def test_what_is_transparent_becomes_white() -> None:
 
 def test_a_picture_taken_sideways_is_turned_upright() -> None:
     pixels = np.zeros((4, 4, 3), np.uint8)
-    pixels[0] = 200  # the stored top row
+    pixels[0] = 200  # the top row of the file
     exif = Image.Exif()
-    exif[0x0112] = 6  # is the right column of the picture
+    exif[0x0112] = 6  # is the right column of the upright picture
     turned = read(saved(Image.fromarray(pixels), exif=exif))
     assert (turned[:, 3] == 200).all()
     assert (turned[:, :3] == 0).all()
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def indexed(size: tuple[int, int], colour: tuple[int, int, int]) -> Image.Image:
+    picture = Image.new("P", size, 1)
+    picture.putpalette([0, 0, 0, *colour])
+    return picture
+
+
+SIZE, WHITE = (5, 7), 255
+PNGS = {
+    "1": (Image.new("1", SIZE, 1), WHITE),
+    "L": (Image.new("L", SIZE, 200), 200),
+    "LA": (Image.new("LA", SIZE, (200, 255)), 200),
+    "P": (indexed(SIZE, (200, 200, 200)), 200),
+    "RGB": (Image.new("RGB", SIZE, (200, 200, 200)), 200),
+    "RGBA": (Image.new("RGBA", SIZE, (200, 200, 200, 255)), 200),
+    "I;16": (Image.new("I;16", SIZE, 200 * 257), 200),
+}
+
+
+@pytest.mark.parametrize(("picture", "value"), PNGS.values(), ids=PNGS)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_mode_of_a_png_becomes_the_models(mode: str, channels: int) -> None:
-    assert read(saved(Image.new(mode, (5, 7))), (4, 3, channels)).shape == (4, 3, channels)
+def test_every_mode_of_a_png_keeps_its_colour_in_the_models_mode(
+    picture: Image.Image, value: int, channels: int
+) -> None:
+    np.testing.assert_array_equal(
+        read(saved(picture), (4, 3, channels)), np.full((4, 3, channels), value, np.uint8)
+    )
 
 
-def test_a_large_jpeg_is_read_as_the_plain_way_reads_it() -> None:
+@pytest.mark.parametrize("kind", ["file", "pixels"])
+def test_colours_become_their_luminance_for_a_grey_model(kind: str) -> None:
+    if kind == "file":
+        images = read(encode(RED), (4, 4, 1))[None]
+    else:
+        body = json.dumps([[list(RED)]]).encode()
+        images = read_images("application/json", body, (4, 4, 1), LIMITS, LIMITS.pixels)
+        assert images is not None
+    luminance = 0.299 * RED[0] + 0.587 * RED[1] + 0.114 * RED[2]  # ITU-R BT.601
+    assert images.shape == (1, 4, 4, 1)
+    assert np.abs(images - luminance).max() <= 1
+
+
+def test_a_large_jpeg_is_nearly_what_decoding_it_in_full_gives() -> None:
     x, y = np.meshgrid(np.linspace(0, 6, 900), np.linspace(0, 6, 900))
     waves = np.stack([np.sin(x), np.sin(y), np.cos(x + y)], axis=-1)
     content = saved(Image.fromarray((127 * waves + 128).astype(np.uint8)), "JPEG", quality=95)
@@ -78,7 +114,7 @@ def test_a_large_jpeg_is_read_as_the_plain_way_reads_it() -> None:
     assert np.abs(read(content, (32, 32, 3)) - plain).max() <= 3
 
 
-def test_pixels_are_counted_over_all_images() -> None:
+def test_the_limit_on_pixels_is_for_all_images_together() -> None:
     content = encode(0, (600, 600), "L")
     part = b'--x\r\nContent-Disposition: form-data; name="images"\r\n\r\n' + content + b"\r\n"
     assert len(read_form(part * 2 + b"--x--\r\n", (4, 4, 1))) == 2
@@ -88,5 +124,5 @@ def test_pixels_are_counted_over_all_images() -> None:
         read_form(part * 3 + b"--x--\r\n", (4, 4, 1))
 
 
-def test_red_is_red() -> None:
+def test_a_red_picture_is_red() -> None:
     assert (read(encode(RED)) == np.array(RED)).all()

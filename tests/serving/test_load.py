@@ -1,20 +1,23 @@
-"""Many clients, slow clients and large pictures: what bounds them, and that nobody else waits for them."""
+"""Many clients, slow clients and large pictures meet their limits, and nobody else waits for them."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import re
+import select
 import socket
+import statistics
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-import pytest
+import numpy as np
 
 from tests.serving.conftest import (
+    MAX_CONNECTIONS,
     RED,
     Server,
     encode,
@@ -25,38 +28,45 @@ from tests.serving.conftest import (
 from tests.serving.tiny import CLASS_NAMES, write
 
 
-def test_a_slow_body_is_given_up_and_holds_up_nobody(server: Server) -> None:
+def connected(server: Server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=10)
+
+
+def test_a_slow_body_gets_408_and_delays_nobody(server: Server) -> None:
     head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n["
-    slow = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(100)]
+    slow = [connected(server) for _ in range(100)]
     for connection in slow:
         connection.sendall(head)
-    start = time.perf_counter()
     assert predict(server, encode(RED)).status_code == 200
-    assert time.perf_counter() - start < 0.9  # sooner than the slow ones are given up
+    answered, _, _ = select.select(slow, [], [], 0)
+    assert answered == []  # the server was still waiting for all of them
     for connection in slow:
         assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
         connection.close()
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET / HT"])
-def test_a_connection_that_begins_no_request_is_closed(server: Server, sent: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
-        connection.sendall(sent)
+def test_a_connection_without_a_whole_head_is_closed(server: Server) -> None:
+    connections = [connected(server) for _ in range(2)]
+    connections[1].sendall(b"GET / HT")
+    for connection in connections:
         assert connection.recv(1) == b""
+        connection.close()
 
 
-def test_idle_connections_without_number_are_refused_and_then_closed(server: Server) -> None:
-    idle = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(600)]
-    assert predict(server, encode(RED)).status_code in (200, 503)  # 503 while all connections are taken
+def test_too_many_idle_connections_are_refused_and_then_closed(server: Server) -> None:
+    idle = [connected(server) for _ in range(MAX_CONNECTIONS)]
+    assert predict(server, encode(RED)).status_code == 503
     for connection in idle:
         assert connection.recv(1) == b""
         connection.close()
     assert predict(server, encode(RED)).status_code == 200
 
 
-def test_requests_that_arrive_together_share_a_batch(tmp_path: Path, model_file: Path) -> None:
+def test_requests_that_arrive_together_share_a_batch(tmp_path: Path) -> None:
     pixels = {"red": [[[9, 0, 0]]], "green": [[[0, 9, 0]]], "blue": [[[0, 0, 9]]]}
-    with running(tmp_path, "--model", str(model_file), "--batch-wait-ms", "1000") as server:
+    slow = write(tmp_path / "slow.onnx", repeats=4)  # the others arrive while it answers the first
+    with running(tmp_path, "--model", str(slow)) as server:
+        before = batches(server)
         connections = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=20) for _ in range(12)]
         for number, connection in enumerate(connections):
             body = json.dumps(pixels[CLASS_NAMES[number % 3]]).encode()
@@ -64,44 +74,54 @@ def test_requests_that_arrive_together_share_a_batch(tmp_path: Path, model_file:
             connection.putheader("Content-Type", "application/json")
             connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body[:-1])
-        for connection in connections:  # all are complete at nearly the same time
+        for connection in connections:  # completes all requests at nearly the same time
             connection.send(b"]")
         answers = [json.load(connection.getresponse()) for connection in connections]
         names = [answer["predictions"][0]["class_name"] for answer in answers]
         assert names == ["red", "green", "blue"] * 4
-        metrics = httpx.get(f"{server.url}/metrics").text
-        batches = re.search(r"^msdarts_batch_images_count (\S+)", metrics, re.M)
-        images = re.search(r"^msdarts_batch_images_sum (\S+)", metrics, re.M)
-        assert batches
-        assert images
-        assert float(images[1]) == 12
-        assert float(batches[1]) <= 6
+        count, images = np.subtract(batches(server), before)
+        assert images == 12
+        assert count <= 3
         for connection in connections:
             connection.close()
 
 
-def test_an_answer_waits_neither_for_company_nor_for_the_network_stack(server: Server) -> None:
+def batches(server: Server) -> tuple[float, float]:
+    """The number of batches so far, and the number of images in them."""
+    metrics = httpx.get(f"{server.url}/metrics").text
+    count, images = (
+        re.search(rf"^msdarts_batch_images_{name} (\S+)", metrics, re.M) for name in ("count", "sum")
+    )
+    assert count
+    assert images
+    return float(count[1]), float(images[1])
+
+
+def test_an_answer_waits_neither_for_company_nor_for_an_acknowledgement(server: Server) -> None:
     with httpx.Client(base_url=server.url) as client:
         times = []
         for _ in range(30):
             start = time.perf_counter()
             client.post("/v1/predict", files=files(encode(RED)))
             times.append(time.perf_counter() - start)
-    assert sorted(times)[15] < 0.035  # a delayed acknowledgement alone takes 0.04
+    assert statistics.median(times) < 0.035  # company: 1 s; a delayed acknowledgement: 0.04 s
 
 
-def test_large_pictures_do_not_hold_up_small_ones(tmp_path: Path, model_file: Path) -> None:
-    large, stop = encode(0, (4900, 5000)), threading.Event()
+def test_large_pictures_do_not_delay_small_ones(tmp_path: Path, model_file: Path) -> None:
+    large, stop = encode(0, (3500, 3500), "L"), threading.Event()
     with running(tmp_path, "--model", str(model_file)) as server, ThreadPoolExecutor(8) as pool:
+        answered = threading.Semaphore(0)
 
         def flood() -> list[int]:
             statuses = []
             while not stop.is_set():
                 statuses.append(predict(server, large).status_code)
+                answered.release()
             return statuses
 
         floods = [pool.submit(flood) for _ in range(8)]
-        time.sleep(0.5)
+        for _ in range(4):  # by now, large pictures are being decoded and others wait
+            assert answered.acquire(timeout=60)
         times = []
         with httpx.Client(base_url=server.url, timeout=30) as client:
             for _ in range(20):
@@ -109,23 +129,24 @@ def test_large_pictures_do_not_hold_up_small_ones(tmp_path: Path, model_file: Pa
                 assert client.post("/v1/predict", files=files(encode(RED))).status_code == 200
                 times.append(time.perf_counter() - start)
         stop.set()
-        large_alone = time.perf_counter()
-        statuses = [status for future in floods for status in future.result()]
-        large_alone = (time.perf_counter() - large_alone) / 8
-        assert set(statuses) == {200}
-        print(f"small {1000 * sorted(times)[10]:.0f} ms, large {1000 * large_alone:.0f} ms")
-        assert sorted(times)[10] < large_alone  # far sooner than even one large picture takes
+        start = time.perf_counter()
+        statuses = {status for future in floods for status in future.result()}
+        seconds_per_large = (time.perf_counter() - start) / 8
+    assert statuses == {200}
+    # A small picture that had to wait for the large ones would wait for most of the eight.
+    print(f"small {1000 * statistics.median(times):.0f} ms, large {1000 * seconds_per_large:.0f} ms")
+    assert statistics.median(times) < seconds_per_large
 
 
 def test_a_full_queue_answers_503_with_retry_after(tmp_path: Path) -> None:
-    slow = write(tmp_path / "slow.onnx", repeats=40)
+    slow = write(tmp_path / "slow.onnx", repeats=6)
     with (
         running(tmp_path, "--model", str(slow), "--queue-size", "2", "--max-batch", "1") as server,
         ThreadPoolExecutor(16) as pool,
     ):
-        answers = list(pool.map(lambda _: predict(server, encode(RED)), range(32)))
+        answers = list(pool.map(lambda _: predict(server, encode(RED)), range(16)))
         refused = [answer for answer in answers if answer.status_code != 200]
-        assert 0 < len(refused) < 32
+        assert 0 < len(refused) < 16
         for answer in refused:
             assert answer.status_code == 503
             assert int(answer.headers["Retry-After"]) > 0

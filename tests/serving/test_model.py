@@ -81,3 +81,10 @@ def test_a_model_without_names_numbers_its_classes() -> None:
     assert loaded.class_names == ("0", "1", "2")
     assert loaded.genotype == {}
     assert loaded.shape == (8, 8, 3)
+
+
+def test_a_grey_model_answers_grey_images() -> None:
+    model = load(changed(shape=(4, 4, 1), class_names=("light", "other")), "grey", "1", 1)
+    assert model.shape == (4, 4, 1)
+    answer = model.predict(np.full((2, 4, 4, 1), 200, np.uint8))
+    np.testing.assert_allclose(answer, np.full((2, 2), 0.5), atol=1e-6)

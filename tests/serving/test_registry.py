@@ -1,13 +1,13 @@
-"""The server on a registry: it follows the alias under load, and keeps the old version when it must."""
+"""The server on a registry: it follows the alias under load, and keeps the old version if the new one fails."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,9 @@ import mlflow.models
 import numpy as np
 import onnx
 import pytest
-from mlflow.onnx import load_model, log_model, save_model
+from mlflow.onnx import log_model, save_model
 
+from serving.__main__ import main
 from serving.errors import ModelError
 from serving.registry import Registry
 from tests.serving.browser import CHROMIUM, browser
@@ -28,7 +29,7 @@ from tests.serving.tiny import network
 
 NAME = "tiny"
 REPORT = "<!doctype html><title>Report</title><style>p { color: rgb(1, 2, 3) }</style><p>How it was found</p>"
-# MLflow warns of its own type hints while it is imported; what the server logs is looked at in the tests.
+# MLflow warns about its own type hints when it is imported. The tests check what the server logs.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -43,7 +44,7 @@ class Store:
     client: mlflow.MlflowClient
 
     def champion(self, version: str) -> None:
-        """Moves the alias."""
+        """Gives the alias champion to a version."""
         self.client.set_registered_model_alias(NAME, "champion", version)
 
     def report(self, version: str, content: str) -> None:
@@ -74,7 +75,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
                     pip_requirements=["onnxruntime"],
                     registered_model_name=NAME,
                 )
-            # An int8 network lies beside the float one, in the version's folder.
+            # The int8 network is beside the float one, in the version's folder.
             save_model(network(), folder / "both")
             int8 = network(sharpness=0.01, metadata={"precision": "int8"})
             onnx.save(int8, folder / "both" / "model.int8.onnx")
@@ -92,11 +93,23 @@ def serving(store: Store, folder: Path, *options: str, **environment: str) -> It
         yield server
 
 
-def wait_for_line(server: Server, line: str) -> None:
+@pytest.fixture(scope="module")
+def watching(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of the champion that all tests share; each first says which champion it needs."""
+    store.champion("1")
+    with serving(store, tmp_path_factory.mktemp("watching")) as server:
+        yield server
+
+
+def wait_until(server: Server, condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 30
-    while line not in server.log.read_text():
+    while not condition():
         assert time.monotonic() < end, server.log.read_text()
         time.sleep(0.05)
+
+
+def wait_for_line(server: Server, line: str) -> None:
+    wait_until(server, lambda: line in server.log.read_text())
 
 
 def ask(client: httpx.Client) -> tuple[int, str, float]:
@@ -108,63 +121,66 @@ def ask(client: httpx.Client) -> tuple[int, str, float]:
     return 200, content["model_version"], content["predictions"][0]["probabilities"][2]
 
 
-def wait_for(server: Server, version: str) -> None:
-    end = time.monotonic() + 30
-    while httpx.get(f"{server.url}/v1/model").json()["version"] != version:
-        assert time.monotonic() < end, server.log.read_text()
-        time.sleep(0.05)
+def serve_version(store: Store, server: Server, version: str) -> None:
+    """Makes a version the champion and waits until it is served."""
+    store.champion(version)
+    wait_until(server, lambda: httpx.get(f"{server.url}/v1/model").json()["version"] == version)
 
 
-def test_a_new_champion_is_served_without_a_failed_request(store: Store, tmp_path: Path) -> None:
-    store.champion("1")
-    with serving(store, tmp_path) as server:
-        answers: list[tuple[int, str, float]] = []
-        stop = threading.Event()
-
-        def load() -> None:
-            with httpx.Client(base_url=server.url, timeout=30) as client:
-                while not stop.is_set():
-                    answers.append(ask(client))
-
-        threads = [threading.Thread(target=load) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for version in ("2", "1", "2"):
-            store.champion(version)
-            wait_for(server, version)
-        stop.set()
-        for thread in threads:
-            thread.join(30)
-
-        assert len(answers) > 50
-        assert {status for status, _, _ in answers} == {200}
-        # Each version answers with its own numbers: no answer mixes two.
-        sure = {version: {chance for _, name, chance in answers if name == version} for version in ("1", "2")}
-        assert min(sure["1"]) > 0.99
-        assert min(sure["2"]) > 0.8
-        assert max(sure["2"]) < 0.95
-        metrics = httpx.get(f"{server.url}/metrics").text
-        assert 'msdarts_model_swaps_total{outcome="done"} 3.0' in metrics
-        assert 'msdarts_model_info{name="tiny",version="2"} 1.0' in metrics
-        assert 'version="1"' not in metrics
+def swaps(server: Server) -> float:
+    found = re.search(
+        r'^msdarts_model_swaps_total{outcome="done"} (\S+)', httpx.get(f"{server.url}/metrics").text, re.M
+    )
+    return float(found[1]) if found else 0
 
 
-def test_a_version_that_does_not_load_leaves_the_old_one(store: Store, tmp_path: Path) -> None:
-    store.champion("1")
-    with serving(store, tmp_path) as server:
-        store.champion("3")
-        wait_for_line(server, "still serving version 1: model tiny 3: metadata class_names must be JSON")
-        with httpx.Client(base_url=server.url) as client:
-            assert ask(client)[:2] == (200, "1")
-            assert client.get("/readyz").status_code == 200
-            store.champion("2")
-            wait_for(server, "2")
-            assert ask(client)[:2] == (200, "2")
-        assert "Traceback" not in server.log.read_text()
+def test_a_new_champion_is_served_without_a_failed_request(store: Store, watching: Server) -> None:
+    serve_version(store, watching, "1")
+    swaps_before = swaps(watching)
+    answers: list[tuple[int, str, float]] = []
+    stop = threading.Event()
+
+    def load() -> None:
+        with httpx.Client(base_url=watching.url, timeout=30) as client:
+            while not stop.is_set():
+                answers.append(ask(client))
+
+    threads = [threading.Thread(target=load) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for version in ("2", "1", "2"):
+        serve_version(store, watching, version)
+    stop.set()
+    for thread in threads:
+        thread.join(30)
+
+    assert len(answers) > 50
+    assert {status for status, _, _ in answers} == {200}
+    # Each version answers with its own numbers, so no answer mixes two versions.
+    sure = {version: {chance for _, name, chance in answers if name == version} for version in ("1", "2")}
+    assert min(sure["1"]) > 0.99
+    assert min(sure["2"]) > 0.8
+    assert max(sure["2"]) < 0.95
+    assert swaps(watching) == swaps_before + 3
+    metrics = httpx.get(f"{watching.url}/metrics").text
+    assert 'msdarts_model_info{name="tiny",version="2"} 1.0' in metrics
+    assert 'version="1"' not in metrics
 
 
-def test_int8_is_served_where_it_is_asked_for_and_nothing_else_in_its_place(
-    store: Store, tmp_path: Path
+def test_a_version_that_does_not_load_leaves_the_old_one_served(store: Store, watching: Server) -> None:
+    serve_version(store, watching, "1")
+    store.champion("3")
+    wait_for_line(watching, "still serving version 1: model tiny 3: metadata class_names must be JSON")
+    with httpx.Client(base_url=watching.url) as client:
+        assert ask(client)[:2] == (200, "1")
+        assert client.get("/readyz").status_code == 200
+        serve_version(store, watching, "2")
+        assert ask(client)[:2] == (200, "2")
+    assert "Traceback" not in watching.log.read_text()
+
+
+def test_int8_is_served_on_request_and_never_replaced_by_float(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store.champion("4")
     with (
@@ -178,43 +194,47 @@ def test_int8_is_served_where_it_is_asked_for_and_nothing_else_in_its_place(
         store.champion("1")
         wait_for_line(server, f"still serving version 4: models:/{NAME}/1: has no model.int8.onnx; set")
         assert ask(client) == (200, "4", sure)
-    done = started("--name", NAME, "--precision", "int8", uri=store.uri)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(f"serving: models:/{NAME}/1: has no model.int8.onnx")
-    assert "Traceback" not in done.stderr
-    store.champion("4")
-    with serving(store, tmp_path) as server, httpx.Client(base_url=server.url) as client:
-        assert ask(client)[2] > 0.99  # without the option it is the float network
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    assert main(["--name", NAME, "--precision", "int8"]) == 2
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1].startswith(f"serving: models:/{NAME}/1: has no model.int8.onnx")
+    assert "Traceback" not in error
 
 
-def test_the_report_of_the_served_version_is_shown_as_soon_as_there_is_one(
-    store: Store, tmp_path: Path
+def test_float_is_served_by_default(store: Store, watching: Server) -> None:
+    serve_version(store, watching, "4")
+    with httpx.Client(base_url=watching.url) as client:
+        assert client.get("/v1/model").json()["precision"] == "float32"
+        assert ask(client)[2] > 0.99
+
+
+def test_the_report_of_the_served_version_is_shown_as_soon_as_it_exists(
+    store: Store, watching: Server
 ) -> None:
-    store.champion("2")
-    with serving(store, tmp_path) as server, httpx.Client(base_url=server.url, timeout=30) as client:
+    def wait_for_report(exists: bool) -> None:
+        wait_until(watching, lambda: client.get("/v1/model").json()["report"] == exists)
 
-        def wait_until(there: bool) -> None:
-            end = time.monotonic() + 30
-            while client.get("/v1/model").json()["report"] != there:
-                assert time.monotonic() < end, server.log.read_text()
-                time.sleep(0.05)
-
+    with httpx.Client(base_url=watching.url, timeout=30) as client:
+        serve_version(store, watching, "2")
         answer = client.get("/report")
         assert (answer.status_code, answer.json()["detail"]) == (404, "The served model has no report.")
         store.report("2", REPORT)  # the version is served before its report is made
-        wait_until(True)
+        wait_for_report(True)
         answer = client.get("/report")
         assert answer.text == REPORT
         assert answer.headers["content-type"].startswith("text/html")
-        assert "script-src" not in answer.headers["content-security-policy"]  # and so none, by default-src
-        store.champion("1")
-        wait_for(server, "1")
-        wait_until(False)
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "script-src" not in policy  # so default-src forbids scripts
+        serve_version(store, watching, "1")
+        wait_for_report(False)
         assert client.get("/report").status_code == 404
-        # A report that cannot be had is said in a sentence, and everything else goes on.
+        # A report that cannot be fetched is reported in one sentence, and everything else goes on.
         store.client.set_model_version_tag(NAME, "1", "run_report", "0" * 32)
-        wait_until(True)
-        assert client.get("/report").status_code == 503
+        wait_for_report(True)
+        answer = client.get("/report")
+        assert answer.status_code == 503
+        assert answer.json()["detail"] == "The report cannot be fetched from the registry; try again later."
         assert ask(client)[:2] == (200, "1")
         store.client.delete_model_version_tag(NAME, "1", "run_report")
 
@@ -237,7 +257,7 @@ def test_the_page_leads_to_the_report(store: Store, tmp_path: Path, key: str) ->
             tab.open(f"{server.url}/")
         tab.wait("!document.querySelector('#report').hidden")
         tab.value("document.querySelector('#report a').click()")
-        if key:  # a link cannot send it, so the page fetches the report and saves it
+        if key:  # a link cannot send the key, so the page fetches the report and saves it
             saved, end = tmp_path / "saved" / "report.html", time.monotonic() + 20
             while not saved.exists() or saved.read_text() != REPORT:
                 assert time.monotonic() < end, tab.errors
@@ -247,37 +267,29 @@ def test_the_page_leads_to_the_report(store: Store, tmp_path: Path, key: str) ->
             assert tab.value("getComputedStyle(document.querySelector('p')).color") == "rgb(1, 2, 3)"
 
 
-def test_the_server_and_mlflow_answer_the_same(store: Store, tmp_path: Path) -> None:
-    store.champion("1")
+def test_the_server_and_mlflow_answer_the_same(store: Store, watching: Server) -> None:
+    serve_version(store, watching, "1")
     pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
     expected = mlflow.pyfunc.load_model(f"models:/{NAME}@champion").predict(pixels)["probabilities"]
-    with serving(store, tmp_path) as server:
-        answer = httpx.post(f"{server.url}/v1/predict", json=pixels.tolist()).json()
+    answer = httpx.post(f"{watching.url}/v1/predict", json=pixels.tolist()).json()
     got = np.array([row["probabilities"] for row in answer["predictions"]], np.float32)
     np.testing.assert_array_equal(got, expected)
 
 
-@pytest.mark.parametrize(("name", "alias"), [("nobody", "champion"), (NAME, "nothing")])
-def test_no_such_model_is_said_in_one_line(
-    store: Store, name: str, alias: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "alias", "reason"),
+    [
+        ("nobody", "champion", "Registered Model with name=nobody not found"),
+        (NAME, "nothing", "Registered model alias nothing not found."),
+    ],
+)
+def test_an_unknown_name_or_alias_is_one_line(
+    store: Store, name: str, alias: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
     with pytest.raises(ModelError) as error:
         Registry(name, alias, threads=1).current()
-    assert str(error.value).startswith(f"models:/{name}@{alias}: ")
-    assert "\n" not in str(error.value)
-
-
-def started(*options: str, uri: str) -> subprocess.CompletedProcess[str]:
-    """A server that does not get to listen."""
-    return subprocess.run(
-        [sys.executable, "-m", "serving", *options],
-        cwd=REPOSITORY,
-        env={**os.environ, "MLFLOW_TRACKING_URI": uri},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    assert str(error.value) == f"models:/{name}@{alias}: {reason}"
 
 
 def test_make_serve_takes_the_name_in_params_and_refuses_one_without_a_champion(
@@ -285,7 +297,7 @@ def test_make_serve_takes_the_name_in_params_and_refuses_one_without_a_champion(
 ) -> None:
     (tmp_path / "params.yaml").write_text("registry: {name: nobody}\n")
     run = subprocess.run(
-        # The environment counts as made: this folder has none, and the command needs none of its own.
+        # This folder has no environment; --old-file keeps make from building one.
         ["make", "--file", REPOSITORY / "Makefile", "--old-file", ".venv/ready", "serve", "ARGS=--port 0"],
         cwd=tmp_path,
         env={**os.environ, "MLFLOW_TRACKING_URI": store.uri, "PYTHONPATH": str(REPOSITORY), "LC_ALL": "C"},
@@ -297,9 +309,3 @@ def test_make_serve_takes_the_name_in_params_and_refuses_one_without_a_champion(
     assert sentence.startswith("serving: models:/nobody@champion: ")
     assert end.endswith("serve] Error 2")
     assert "Traceback" not in run.stderr
-
-
-def test_the_fixture_is_what_was_registered(store: Store) -> None:
-    loaded = load_model(f"models:/{NAME}/1")
-    assert isinstance(loaded, onnx.ModelProto)
-    assert {entry.key for entry in loaded.metadata_props} >= {"class_names", "genotype", "run_id"}

@@ -1,4 +1,4 @@
-"""What the service bounds by itself: the work of the event loop, and memory."""
+"""What the service limits by itself: work on the event loop, and memory."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.serving.conftest import (
 from tests.serving.tiny import network
 
 
-def test_only_what_is_tiny_is_decoded_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_tiny_requests_are_decoded_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load(network().SerializeToString(), "tiny", "1", 1)
-    decoded: list[tuple[str, bool]] = []  # the thread, and whether images came of it
+    decoded: list[tuple[str, bool]] = []  # the thread, and whether it returned images
 
     def watched(*arguments: Any) -> Any:
         images = read_images(*arguments)

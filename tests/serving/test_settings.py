@@ -1,4 +1,4 @@
-"""Settings: where they come from, and what is said of a wrong one."""
+"""Settings: where they come from, and the message about a wrong one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.__main__ import main
 from serving.errors import StartError
 from serving.settings import read_settings
 from tests.serving.conftest import (
@@ -15,7 +16,7 @@ from tests.serving.conftest import (
 )
 
 
-def test_options_win_over_the_environment_and_that_over_params(
+def test_options_override_the_environment_which_overrides_params(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params = tmp_path / "params.yaml"
@@ -73,19 +74,26 @@ def test_a_wrong_setting_is_one_line(tmp_path: Path, text: str, sentence: str) -
         (["--port", "many"], "serving: serve.port: "),
         (["--model", "nowhere.onnx"], "serving: nowhere.onnx: cannot be read (No such file or directory)"),
         (["--params", "nowhere.yaml"], "serving: nowhere.yaml: cannot be read"),
-        (
-            ["--model", "MODEL", "--host", "192.0.2.1"],
-            "serving: serve.host, serve.port: cannot listen on 192.0.2.1",
-        ),
     ],
 )
-def test_a_mistake_at_the_start_is_one_line_and_status_2(
-    arguments: list[str], sentence: str, model_file: Path
+def test_a_mistake_is_one_line_and_status_2(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [str(model_file) if argument == "MODEL" else argument for argument in arguments]
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(sentence)
+
+
+def test_an_address_of_another_machine_is_refused_in_one_line(model_file: Path) -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "serving", *given], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "serving", "--model", str(model_file), "--host", "192.0.2.1"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert run.returncode == 2
-    assert run.stderr.splitlines()[-1].startswith(sentence)
+    assert run.stderr.splitlines()[-1].startswith(
+        "serving: serve.host, serve.port: cannot listen on 192.0.2.1 port 8000 ("
+    )
     assert "Traceback" not in run.stderr

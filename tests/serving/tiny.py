@@ -1,4 +1,4 @@
-"""Tiny ONNX files that keep the contract of ``model.onnx``, made without torch."""
+"""Makes tiny ONNX files that keep the contract of ``model.onnx``, without torch."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def network(
     repeats: int = 0,
     metadata: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
-    """Names the strongest channel of a picture (class i: channel i modulo channels).
+    """Makes a network that names the strongest channel of a picture (class i: channel i modulo channels).
 
     A network with ``repeats`` also multiplies a large matrix that often for every image, so that it takes its
     time.
@@ -93,7 +93,7 @@ def network(
 
 
 def _slow(repeats: int, channels: int, classes: int) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
-    """From ``mean`` and ``logits`` to ``slow_logits``, which are equal to ``logits``."""
+    """Nodes and constants that take their time and turn ``logits`` into equal ``slow_logits``."""
     size = 400
     constants = {
         "slow": np.full((size, size), 1e-6, np.float32),
@@ -119,6 +119,6 @@ def _slow(repeats: int, channels: int, classes: int) -> tuple[list[onnx.NodeProt
 
 
 def write(path: Path, **options: Any) -> Path:
-    """A file with ``network(**options)`` in it."""
+    """Writes ``network(**options)`` to a file."""
     onnx.save(network(**options), path)
     return path
