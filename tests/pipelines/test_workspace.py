@@ -93,7 +93,7 @@ def test_one_run_at_a_time_in_a_workspace(project: Path) -> None:
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
-    assert "waits for another flow run" in waited[0]
+    assert "waits until another flow run" in waited[0]
 
 
 @pytest.mark.parametrize(
