@@ -38,7 +38,7 @@ _BEAT, _ANY = "prefect.flow-run.heartbeat", "prefect.flow-run.*"
 
 
 def zombie(name: str, after: set[str], within: timedelta, message: str) -> Automation:
-    """An automation that marks a flow run Crashed when nothing is heard of it ``within`` a time after one of the events."""
+    """An automation that marks a flow run Crashed when it is silent for the time ``within`` after an event."""
     return Automation(
         name=name,
         trigger=EventTrigger(

@@ -132,7 +132,8 @@ def execute(
                 on_progress=_progress_artifact(stage.name),
             )
     except TimeoutError:
-        message = f"{stage.name}: took longer than timeout_hours ({timeout_hours:g}); the next run resumes from its last epoch"
+        limit = f"timeout_hours ({timeout_hours:g})"
+        message = f"{stage.name}: took longer than {limit}; the next run resumes from its last epoch"
         return Failed(name=TIMED_OUT, message=message)
     except UserError as error:
         return Failed(name=BAD_INPUT, message=f"{stage.name}: {error}")
@@ -149,7 +150,7 @@ def execute(
 
 @contextlib.contextmanager
 def _gpu(stage: Stage) -> Iterator[dict[str, str]]:
-    """Holds the worker's GPU for a stage that computes on it, and hides it from other stages. Without a limit, does nothing."""
+    """Holds the worker's GPU for a stage that computes on it, and hides it from others; does nothing without a limit."""
     limit = os.environ.get(GPU_LIMIT)
     if not limit:
         yield {}

@@ -90,7 +90,7 @@ def task_runner(name: RunnerName, workers: int | None, address: str | None) -> T
 
 
 def cores_per_trial(workers: int) -> dict[str, str]:
-    """The variable that gives each of so many trials its share of the cores; a number that the user has set takes precedence."""
+    """The variable that gives each trial its share of the cores, unless the user has set it."""
     own = os.environ.get("OMP_NUM_THREADS")
     return {"OMP_NUM_THREADS": own or str(max(1, (os.cpu_count() or 1) // workers))}
 

@@ -81,7 +81,7 @@ def sweep(
 
 
 def _prepare(request: Request, timeout_hours: float) -> None:
-    """Runs once what all trials share, and makes their workspaces from it. Raises UserError or MachineError when it fails."""
+    """Runs once what all trials share, and makes their workspaces from it. Raises UserError or MachineError."""
     with workspace(request.params, get_run_logger().info) as base:
         _succeed(execute_all(without_effect(request.chain, request.varied), base, timeout_hours))
         for trial in request.trials:
@@ -92,7 +92,7 @@ def _prepare(request: Request, timeout_hours: float) -> None:
 def _run(
     request: Request, pool: TaskRunner[Any], timeout_hours: float, environment: dict[str, str]
 ) -> list[Result]:
-    """Runs the unfinished trials, and keeps each finished one as a DVC experiment. The results are in the order of the plan."""
+    """Runs the unfinished trials, and keeps finished ones as DVC experiments. Results are in the order of the plan."""
     missing = [trial for trial in request.trials if not finished(_folder(trial), request.chain)]
     with connected(pool) if missing else contextlib.nullcontext(), ended_together():
         started = {

@@ -73,7 +73,7 @@ def run_of(folder: Path) -> str:
 
 
 def publish(run: SweepRun, results: Sequence[Result], best: Result | None, rank_by: RankBy) -> None:
-    """Publishes table and picture of all trials in MLflow and as a Prefect artifact. The trials' runs become children of ``run``."""
+    """Publishes all trials in MLflow, where their runs become children of ``run``, and as a Prefect artifact."""
     with tempfile.TemporaryDirectory() as name, reported():
         table, picture = Path(name) / "trials.csv", Path(name) / "trials.png"
         write_rows(table, rows(results, best))
@@ -93,7 +93,7 @@ def publish(run: SweepRun, results: Sequence[Result], best: Result | None, rank_
 
 
 def publish_winner(run: SweepRun, folder: Path, child: str) -> str:
-    """Adds the results of the retrained winner to the run, and returns them in one line. ``child`` is the winner's run in MLflow."""
+    """Adds the retrained winner's results to the run, and returns them in one line. ``child``: its own run in MLflow."""
     metrics, registry = read_json(folder / RETRAIN / "metrics.json"), read_json(folder / REGISTRY)
     with reported():
         run.mlflow.log_metric(run.id, "test_accuracy", metrics["test_accuracy"])

@@ -43,7 +43,7 @@ def experiment_name(changes: Mapping[str, Any]) -> str:
 def workspace(
     changes: Mapping[str, Any], on_wait: Callable[[str], None] = lambda _: None, base: Path | None = None
 ) -> Iterator[Path]:
-    """A folder with these parameters in params.yaml, for this process alone. Calls ``on_wait`` before it waits for the folder.
+    """A folder with these parameters in params.yaml, for this process alone; ``on_wait`` is called before it waits.
 
     The current folder is the project. A workspace without results starts with those of ``base``, another workspace, or with
     those of the project. Raises UserError when params.yaml or a change is wrong, before anything is created.

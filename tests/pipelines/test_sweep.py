@@ -1,4 +1,4 @@
-"""Flow sweep: three seeds on a real server, one made to fail; what is missing runs again; the same sweep on Ray."""
+"""Flow sweep on a real server: three seeds, one made to fail; a second sweep runs what is missing; the same on Ray."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def is_loopback(address: str) -> bool:
 
 @dataclass(frozen=True)
 class Swept:
-    """A project in which sweeps run, as commands on the tests' server."""
+    """A project in which sweeps run as commands, on the tests' server."""
 
     project: Path
     environment: Mapping[str, str]
 
     def sweep(self, *arguments: str, failing: int | None = None) -> str:
-        """What the command wrote; it must succeed, and nothing of it may listen to other machines."""
+        """The output of the command, which must succeed; none of its processes may listen to other machines."""
         environment = {**self.environment, **({} if failing is None else {FAILING: str(failing)})}
         command = [sys.executable, "-m", "pipelines.sweep", *arguments]
         with (self.project.parent / "sweep.log").open("w+") as log:
@@ -74,19 +74,19 @@ class Swept:
         return MlflowClient(f"sqlite:///{self.project / 'mlflow.db'}")
 
     def runs(self, stage: str) -> list[Run]:
-        """The runs of a stage, of all pipelines, or of sweeps."""
+        """All MLflow runs of a stage, or of ``pipeline`` or ``sweep``."""
         (experiment,) = [e for e in self.mlflow.search_experiments() if e.name == "msdarts"]
         return list(self.mlflow.search_runs([experiment.experiment_id], f"tags.stage = '{stage}'"))
 
     def table(self) -> list[dict[str, str]]:
-        """The table of the only sweep."""
+        """The table of the sweep, of which there is one."""
         (run,) = self.runs("sweep")
         files = Path(str(run.info.artifact_uri).removeprefix("file://"))
         assert (files / "trials.png").exists()
         return list(csv.DictReader((files / "trials.csv").read_text().splitlines()))
 
     def searched(self, row: Mapping[str, str]) -> float:
-        """The validation accuracy of a trial, from what its search has written."""
+        """The validation accuracy of a trial, as its search wrote it."""
         summary = self.project / WORKSPACES / row["experiment"] / "artifacts/search/summary.json"
         return json.loads(summary.read_text())["valid_accuracy"]
 
@@ -95,14 +95,14 @@ class Swept:
         return row
 
     def registered(self) -> list[str]:
-        """The workspaces whose network was registered."""
+        """The names of the workspaces whose network was registered."""
         return sorted(
             path.parts[-3] for path in (self.project / WORKSPACES).glob("*/artifacts/registry.json")
         )
 
 
 def new_project(folder: Path, server: Server) -> Swept:
-    """A project of its own, whose search fails with the seed in a variable; that change is not committed."""
+    """A project whose search fails with the seed in a variable; that change of the code is not committed."""
     git_project(folder)
     write_params(folder / "params.yaml", {**SMALL, "search.epochs": 4})
     search = folder / "stages/search.py"
@@ -137,7 +137,7 @@ def test_a_failed_trial_stops_no_other_and_the_best_alone_is_registered(swept: S
     assert swept.registered() == [swept.winner()["experiment"]]
     assert len(swept.mlflow.search_model_versions("name = 'msdarts'")) == 1
     assert len(swept.runs("retrain")) == 1
-    assert len(swept.runs("prepare")) == 1  # shared by all
+    assert len(swept.runs("prepare")) == 1  # all trials share it
     (sweep,) = swept.runs("sweep")
     children = {run.info.run_id for run in swept.runs("pipeline") if run.data.tags.get("mlflow.parentRunId") == sweep.info.run_id}  # fmt: skip
     assert children >= {row["run_id"] for row in rows if row["run_id"]}
@@ -176,7 +176,7 @@ def test_the_same_sweep_again_runs_what_is_missing_and_then_nothing(swept: Swept
     assert [row["state"] for row in swept.table()] == ["cached", "cached", "cached"]
     assert {stage: len(swept.runs(stage)) for stage in runs} == runs
     started = [line for line in said.splitlines() if "Running stage '" in line]
-    assert all("'register'" in line for line in started)  # which is always asked
+    assert all("'register'" in line for line in started)  # which always runs
     assert len(swept.runs("sweep")) == 1
 
 

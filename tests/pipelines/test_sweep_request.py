@@ -39,7 +39,7 @@ def test_a_cluster_that_does_not_answer_is_one_line() -> None:
             raise ConnectionError("ray client\n connection timeout")
 
         def __exit__(self, *_: object) -> None:
-            raise AssertionError("it was never there")
+            raise AssertionError("it was never entered")
 
     with pytest.raises(UserError) as error, connected(Away()):  # type: ignore[arg-type]
         pass
@@ -58,11 +58,11 @@ def test_a_cluster_that_does_not_answer_is_one_line() -> None:
         ),
     ],
 )
-def test_what_a_failed_trial_says_is_one_line(message: str | None, said: str) -> None:
+def test_the_message_of_a_failed_trial_is_one_line(message: str | None, said: str) -> None:
     assert _message(Failed(message=message)) == said
 
 
-def test_every_seed_meets_every_point_of_the_grid_in_the_order_that_ties_are_broken_by() -> None:
+def test_the_plan_is_every_seed_with_every_point_of_the_grid_seed_by_seed() -> None:
     trials = plan([7, 1], {"search.epochs": 2}, {"search.channels": [4, 8]}, 3)
     assert list(map(str, trials)) == [
         f"seed {seed} search.channels={channels}" for seed in (7, 1) for channels in (4, 8)
@@ -73,7 +73,7 @@ def test_every_seed_meets_every_point_of_the_grid_in_the_order_that_ties_are_bro
     assert len({trial.name for trial in trials}) == 4
 
 
-def test_the_winner_is_the_most_accurate_and_of_equals_the_first() -> None:
+def test_the_winner_is_the_most_accurate_and_among_equals_the_first() -> None:
     def won(*accuracies: float | None) -> int | None:
         best = winner(results(*accuracies))
         return None if best is None else best.trial.seed
@@ -84,7 +84,7 @@ def test_the_winner_is_the_most_accurate_and_of_equals_the_first() -> None:
     assert won(None, None) is None
 
 
-def test_what_trials_share_is_what_no_varied_key_reaches() -> None:
+def test_trials_share_the_stages_that_no_varied_key_affects() -> None:
     def names(*keys: str) -> list[str]:
         return [stage.name for stage in without_effect(CHAIN, keys)]
 
