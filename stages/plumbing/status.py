@@ -37,7 +37,7 @@ class _Status(BaseModel):
     file: ClassVar[str]
 
     execution: str  # MSDARTS_EXECUTION, or the id of the process
-    attempt: str  # MSDARTS_ATTEMPT; empty: nobody who started the stage reads this
+    attempt: str  # MSDARTS_ATTEMPT; empty: nobody who starts the stage reads its files
 
     def write(self, stage: str) -> None:
         """Replaces the file of the stage, in the current folder."""
