@@ -1,4 +1,4 @@
-"""What flows have in common as commands: options, the server that they report to, exit status."""
+"""What all flows share as commands: options, the server that they report to, and the exit status."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ruamel.yaml.error import YAMLError
 from stages.errors import UserError
 
 SERVER = "http://127.0.0.1:4200/api"  # what `make server` starts
-BAD_INPUT = "BadInput"  # name of the state of what only the user can mend
+BAD_INPUT = "BadInput"  # name of the state when only the user can fix what is wrong
 
 
 def run_flow(flow: Callable[[], State]) -> int:
-    """Calls a flow, on a server that there is or one of its own; the exit status, after the line on stderr if it failed."""
+    """Calls a flow, on a running server or one of its own. Returns the exit status; a failure is one line on stderr."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, lambda number, _: sys.exit(128 + number))  # ends stages on its way out
+        if signal.getsignal(number) != signal.SIG_IGN:  # which it is under nohup
+            signal.signal(number, lambda number, _: sys.exit(128 + number))  # the exception ends the stages
     try:
         with _server():
             state = flow()
@@ -41,7 +41,7 @@ def run_flow(flow: Callable[[], State]) -> int:
 
 
 def change(text: str) -> tuple[str, Any]:
-    """``search.seed=3`` as a key and a value, read as YAML, as DVC reads it. Raises UserError."""
+    """``search.seed=3`` as a key and a value, which is read as YAML, as DVC does. Raises UserError."""
     key, equals, value = text.partition("=")
     if not equals:
         raise UserError(f"--set-param {text} has no value; write it as KEY=VALUE")
@@ -58,18 +58,20 @@ def yaml_value(value: str, option: str) -> Any:
 
 @contextlib.contextmanager
 def _server() -> Iterator[None]:
-    """The server the user has chosen, or the one that is running on this machine, or one for this block alone."""
+    """The server that the user has chosen, or the one that runs on this machine, or one for this block alone."""
     if PREFECT_API_URL.value():
         yield
     elif _answers(SERVER):
         with temporary_settings({PREFECT_API_URL: SERVER}):
             yield
     else:
-        from prefect.server.api.server import SubprocessASGIServer  # seconds: only where it is needed
+        from prefect.server.api.server import (
+            SubprocessASGIServer,
+        )  # takes seconds, and is imported only where it is needed
 
         own = SubprocessASGIServer()  # ends with this process, after the last logs have been sent
-        # Ctrl-C and the end of a terminal reach every process in it. The server inherits that they are held back: it has
-        # to hear of the flow's end, which would otherwise wait for it for minutes.
+        # Ctrl-C and a closed terminal reach every process in it. The server inherits that they are blocked, because it must
+        # hear of the flow's end: the flow would otherwise wait minutes for an answer.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
         try:
             own.start(timeout=PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())

@@ -1,10 +1,9 @@
-"""What the Prefect server has to know before it can schedule anything; run again after every change.
+"""Tells the Prefect server what it must know before it can schedule anything. Run it again after every change.
 
     python -m pipelines.deploy --gpus 2
 
-Makes the work pool, for each GPU of this host a queue and a concurrency limit of 1 (both named HOST-gpu-NUMBER), the
-automations that notice runs whose worker has died, and the deployments of prefect.yaml. What is there already is brought
-up to date.
+Creates or updates the work pool, one queue and one concurrency limit of 1 per GPU of this host (both named
+HOST-gpu-NUMBER), the automations that notice runs whose worker has died, and the deployments of prefect.yaml.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 POOL = "msdarts"
-# A run beats every 30 s (prefect.toml), and one missed beat may have been a busy server.
+# A run sends a heartbeat every 30 s (prefect.toml); a single one may be late because the server is busy.
 SILENCE = timedelta(seconds=75)
-# From the moment a worker has taken a run until it beats: the imports of a cold machine.
+# Between taking a run and its first heartbeat, a worker imports everything, on a cold machine for minutes.
 STARTING = timedelta(minutes=5)
 
 _BEAT, _ANY = "prefect.flow-run.heartbeat", "prefect.flow-run.*"
 
 
 def zombie(name: str, after: set[str], within: timedelta, message: str) -> Automation:
-    """An automation that marks a flow run Crashed when it is not heard of within a time after some event."""
+    """An automation that marks a flow run Crashed when it is silent for the time ``within`` after an event."""
     return Automation(
         name=name,
         trigger=EventTrigger(
@@ -56,8 +55,8 @@ def zombie(name: str, after: set[str], within: timedelta, message: str) -> Autom
 
 
 def automations(silence: timedelta = SILENCE, starting: timedelta = STARTING) -> list[Automation]:
-    """Those that free what a dead run holds: its place in the queue and in the deployment's limit."""
-    resume = "its worker was stopped or died; the next run resumes from the last epoch"
+    """The automations that free what a dead run holds: its place in the queue and in the deployment's limit."""
+    resume = "its worker was stopped or has died; the next run resumes from the last epoch"
     return [
         zombie("msdarts: silent runs have crashed", {_BEAT, "prefect.flow-run.Cancelling"}, silence, resume),
         zombie(
@@ -67,12 +66,12 @@ def automations(silence: timedelta = SILENCE, starting: timedelta = STARTING) ->
 
 
 def gpu_names(gpus: int, host: str) -> list[str]:
-    """The names of this host's GPUs, for queue and limit."""
+    """The names of this host's GPUs, which their queues and limits share."""
     return [f"{host}-gpu-{number}" for number in range(gpus)]
 
 
 def prepare(client: SyncPrefectClient, gpus: Sequence[str], wanted: Sequence[Automation]) -> None:
-    """Makes or updates pool, queues, limits and automations."""
+    """Creates or updates pool, queues, limits and automations."""
     client.create_work_pool(WorkPoolCreate(name=POOL, type="process"), overwrite=True)
     for name in gpus:
         client.upsert_global_concurrency_limit_by_name(name, 1)
@@ -85,7 +84,7 @@ def prepare(client: SyncPrefectClient, gpus: Sequence[str], wanted: Sequence[Aut
         try:
             automation.id = cast(Automation, Automation.read(name=automation.name)).id
             automation.update()
-        except ValueError:  # there is none of that name
+        except ValueError:  # none has that name
             automation.create()
 
 
@@ -110,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in gpus:
         print(f"queue and limit: {name}")
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    here = {"MSDARTS_PROJECT": str(Path.cwd())}  # PWD may be another folder, where the project is not
+    here = {"MSDARTS_PROJECT": str(Path.cwd())}  # PWD may name another folder than the project
     return subprocess.run(command, env={**os.environ, **here}, check=False).returncode
 
 

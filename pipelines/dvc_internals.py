@@ -1,8 +1,8 @@
-"""Everything of DVC that is used here and that DVC does not promise: its graph, its experiments, its cache, its last words.
+"""Everything that is used of DVC without a promise of DVC's: graph, experiments, cache, and the errors that it prints.
 
-No other module imports DVC or knows its files. tests/pipelines/test_dvc_internals.py pins each assumption and, after an update of
-DVC, names the one that no longer holds. What stages assume (the folder of temporary experiments, ``DVC_STAGE``, the name of
-DVC's process) is in stages/plumbing/runtime.py, because stages import nothing of this package; the same tests pin it.
+No other module imports DVC. tests/pipelines/test_dvc_internals.py pins each assumption and names the one that an update of
+DVC breaks. What stages assume (the folder of temporary experiments, ``DVC_STAGE``, the name of DVC's process) is in
+stages/plumbing/runtime.py, because stages import nothing of this package; the same tests pin it.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python -m pipelines.nas -S search.seed=3 --target retrain
 
-A flow run does what ``dvc repro`` does; what is up to date is not run again, and what was cut off goes on at its last
-epoch. Exit status as of a stage: 0 done, 1 a failure of the machine, 2 the user's mistake.
+A flow run does what ``dvc repro`` does: it skips what is up to date, and resumes an interrupted stage from its last epoch.
+The exit status is that of a stage: 0 done, 1 a failure of the machine, 2 the user's mistake.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from stages.plumbing.status import EXECUTION, Progress
 
 GPU_LIMIT = "MSDARTS_GPU_LIMIT"  # name of the global concurrency limit that guards this worker's GPU
 LEASE = 60.0  # seconds after which the GPU of a flow run that died is free again
-RETRIES, RETRY_DELAYS = 2, [10.0, 60.0]  # of failures of the machine; seconds
+RETRIES, RETRY_DELAYS = 2, [10.0, 60.0]  # after failures of the machine; delays in seconds
 
-TIMED_OUT = "TimedOut"  # what Prefect calls it
+TIMED_OUT = "TimedOut"  # Prefect's own name for such a state
 CACHED = "cached: nothing that it depends on has changed"
 
 
@@ -52,14 +52,14 @@ def nas(
     force: bool = False,
     timeout_hours: float = 48.0,
 ) -> State:
-    """Images to a registered network.
+    """Runs the stages, from data to a registered network.
 
     Args:
-        params: Keys of params.yaml with other values, such as {"search.seed": 3}. Such a run has a workspace of its own
-            and becomes a DVC experiment.
-        target: The last stage to run, after those it depends on; empty: every stage.
-        force: Run stages even where nothing has changed.
-        timeout_hours: The longest that one stage may take; waiting for a GPU does not count.
+        params: Other values for keys of params.yaml, such as {"search.seed": 3}. Such a run has a workspace of its own and
+            becomes a DVC experiment.
+        target: The last stage to run, after those that it depends on; empty: every stage.
+        force: Whether to run stages that are up to date, too.
+        timeout_hours: The longest that one stage may take; time spent waiting for a GPU does not count.
     """
     changes = params or {}
     try:
@@ -83,16 +83,18 @@ def execute_all(
     force: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> State:
-    """One stage after another; the state of the first that fails, or Completed."""
+    """Runs one stage after another. Returns the state of the first that fails, or Completed."""
     for stage in chain:
         state = execute(stage, folder, force, timeout_hours, environment, return_state=True)
-        if not state.is_completed():  # a new state: a task's own would be counted, not shown
+        if (
+            not state.is_completed()
+        ):  # a new state, because Prefect counts the tasks' own states and shows no message
             return Failed(name=state.name, message=state.message)
     return Completed()
 
 
-def _may_pass(_: Any, __: TaskRun, state: State) -> bool:
-    """Whether another attempt may succeed: not where the user must mend something, nor after the longest time."""
+def _worth_a_retry(_: Any, __: TaskRun, state: State) -> bool:
+    """Whether another attempt may succeed: neither where the user must fix something, nor after a timeout."""
     return state.name not in (BAD_INPUT, TIMED_OUT)
 
 
@@ -102,7 +104,7 @@ def _may_pass(_: Any, __: TaskRun, state: State) -> bool:
     persist_result=False,
     retries=RETRIES,
     retry_delay_seconds=RETRY_DELAYS,
-    retry_condition_fn=_may_pass,
+    retry_condition_fn=_worth_a_retry,
 )
 def execute(
     stage: Stage,
@@ -111,8 +113,9 @@ def execute(
     timeout_hours: float,
     environment: Mapping[str, str] | None = None,
 ) -> State:
-    """One stage, with more variables in its environment. The state says whether it ran or nothing had changed, or in one
-    line what is wrong.
+    """Runs one stage, with additional variables in its environment.
+
+    The state says whether the stage ran or was up to date, or in one line what went wrong.
     """
     if not force and up_to_date(folder, stage.name):
         return Completed(name="Cached", message=CACHED)
@@ -129,7 +132,8 @@ def execute(
                 on_progress=_progress_artifact(stage.name),
             )
     except TimeoutError:
-        message = f"{stage.name}: took longer than timeout_hours ({timeout_hours:g}); the next run goes on from its last epoch"
+        limit = f"timeout_hours ({timeout_hours:g})"
+        message = f"{stage.name}: took longer than {limit}; the next run resumes from its last epoch"
         return Failed(name=TIMED_OUT, message=message)
     except UserError as error:
         return Failed(name=BAD_INPUT, message=f"{stage.name}: {error}")
@@ -146,7 +150,7 @@ def execute(
 
 @contextlib.contextmanager
 def _gpu(stage: Stage) -> Iterator[dict[str, str]]:
-    """Holds the worker's GPU for a stage that computes on it, and hides it from the others; no limit: does nothing."""
+    """Holds the worker's GPU for a stage that computes on it, and hides it from others; does nothing without a limit."""
     limit = os.environ.get(GPU_LIMIT)
     if not limit:
         yield {}
@@ -158,8 +162,8 @@ def _gpu(stage: Stage) -> Iterator[dict[str, str]]:
                 held.enter_context(concurrency(limit, lease_duration=LEASE, strict=True))
             except ConcurrencySlotAcquisitionError:
                 raise UserError(
-                    f"{GPU_LIMIT} is {limit!r}, which the Prefect server has no limit for; `prefect gcl create {limit}"
-                    " --limit 1` makes it"
+                    f"{GPU_LIMIT} is {limit!r}, but the Prefect server has no limit of that name; `prefect gcl create"
+                    f" {limit} --limit 1` creates it"
                 ) from None
             yield {}
 
@@ -180,21 +184,21 @@ def _progress_artifact(stage: str) -> Callable[[Progress], None]:
                 artifact = cast(UUID, create_progress_artifact(percent, key, description))
             else:
                 update_progress_artifact(artifact, percent, description)
-        except httpx.HTTPError as error:  # a server that is away for a moment ends no training
+        except httpx.HTTPError as error:  # a training goes on while the server is away
             get_run_logger().warning("progress is not shown: %s", error)
 
     return show
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The flow as a command: on the server that is running on this machine, else on one for this run alone."""
+    """The flow as a command, on the server that runs on this machine, or else on one for this run alone."""
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.nas", description="The pipeline as a Prefect flow."
     )
     parser.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE",
                         help="another value for a key of params.yaml; may be repeated")  # fmt: skip
-    parser.add_argument("--target", help="the last stage to run, after those it depends on")
-    parser.add_argument("--force", action="store_true", help="run stages even where nothing has changed")
+    parser.add_argument("--target", help="the last stage to run, after those that it depends on")
+    parser.add_argument("--force", action="store_true", help="also run stages that are up to date")
     options = parser.parse_args(arguments)
     try:
         changes = dict(change(text) for text in options.set_param)

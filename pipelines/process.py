@@ -1,7 +1,7 @@
 """One stage as a process of DVC: its lines as they come, how far it is, and how it ended.
 
-The stage tells its progress and its outcome in files (stages/plumbing/status.py). One that was killed tells no outcome: then DVC is
-asked what it knows. Whatever nobody can explain counts as a failure of the machine, which is tried again.
+The stage tells its progress and its outcome in files (stages/plumbing/status.py). A killed stage tells no outcome; then DVC
+is asked. Whatever nobody explains counts as a failure of the machine, which is retried.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ GRACE = 20.0  # seconds that a stage has to save where it is; a Prefect worker g
 LOCK_GRACE = 5.0  # seconds that DVC has to release its locks
 LAST_LINES = 5.0  # seconds that reading the last lines of an ended process may take on a busy machine
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # of a terminal
-_POLL = 0.5  # seconds between two looks: at the progress, and at whether time is up, a signal came or a lease was lost
+_POLL = 0.5  # seconds between two looks at the progress, the time, and whether the flow is ending
 _SHOW = 2.0  # seconds between two progresses that are passed on
 _KEPT_LINES = 200  # in which DVC says why it failed
 
@@ -67,7 +67,7 @@ class StageResult:
     """How running a stage ended."""
 
     status: int  # 0 done, 1 a failure of the machine, 2 the user's mistake
-    ran: bool  # False: it did not have to, because nothing that it depends on has changed, or it failed to start
+    ran: bool  # False: it is up to date, or could not start
     message: str  # one line that says what went wrong; empty when done
 
 
@@ -83,9 +83,9 @@ def run_stage(
 ) -> StageResult:
     """Runs ``dvc repro`` for this one stage in ``folder``.
 
-    Calls ``on_line`` with each line that is printed, and ``on_progress`` with the stage's progress every few seconds and at the
-    end. Waits for other DVC processes of the folder. Raises TimeoutError after ``timeout`` seconds. However the call ends,
-    also by what a callback, a signal or a cancellation raises, no process of the stage is left.
+    Calls ``on_line`` with each printed line, and ``on_progress`` with the stage's progress every few seconds and at the end.
+    Waits for other DVC processes of the folder. Raises TimeoutError after ``timeout`` seconds. However the call ends, even
+    by what a callback, a signal or a cancellation raises, no process of the stage is left.
     """
     attempt = uuid4().hex
     lines: deque[str] = deque(maxlen=_KEPT_LINES)

@@ -1,4 +1,4 @@
-"""What a finished flow run shows in Prefect: numbers, the cell, and the way to MLflow and the registered version."""
+"""What a finished flow run shows in Prefect: numbers, the cell, and links to MLflow and the registered version."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipelines.workspace import experiment_name
 from stages.plumbing.files import ARTIFACTS, EXPORT, GENOTYPE, REGISTRY, RETRAIN, SEARCH
 from stages.plumbing.runtime import PIPELINE
 
-MLFLOW_PAGE = "MSDARTS_MLFLOW_PAGE"  # address of MLflow's pages, where the tracking store is no server
+MLFLOW_PAGE = "MSDARTS_MLFLOW_PAGE"  # address of MLflow's pages, for a tracking store that is not a server
 DEFAULT_PAGE = "http://127.0.0.1:5000"  # what `make ui` starts
 
 REPORT = ARTIFACTS / "report.html"
@@ -32,12 +32,12 @@ METRICS = {  # what the table shows, as (file, key)
 
 
 def publish(folder: Path, changes: Mapping[str, Any]) -> None:
-    """Makes the markdown artifact of the flow run from what is in the workspace; what is not there is left out."""
-    create_markdown_artifact(markdown(folder, changes), key="nas", description="What the run ended with")
+    """Creates the markdown artifact of the flow run from the files in the workspace. What does not exist is left out."""
+    create_markdown_artifact(markdown(folder, changes), key="nas", description="The results of the run")
 
 
 def markdown(folder: Path, changes: Mapping[str, Any]) -> str:
-    """The artifact's text: a table of numbers, links, and the pictures of the cell within the text."""
+    """The artifact's text: a table of numbers, links, and the embedded pictures of the cell."""
     rows = [
         f"| {name} | {_number(content[key])} |"
         for name, (file, key) in METRICS.items()
@@ -56,7 +56,7 @@ def markdown(folder: Path, changes: Mapping[str, Any]) -> str:
 
 
 def mlflow_page(store: str) -> str:
-    """Where a browser finds the runs of a tracking store."""
+    """The address at which a browser finds the runs of a tracking store."""
     page = os.environ.get(MLFLOW_PAGE) or (store if store.startswith("http") else DEFAULT_PAGE)
     return page.rstrip("/")
 
@@ -79,7 +79,7 @@ def _links(folder: Path) -> list[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON file, or nothing where the run did not get as far."""
+    """The content of a JSON file; empty where the run did not get that far."""
     return json.loads(path.read_text()) if path.exists() else {}
 
 
@@ -88,5 +88,5 @@ def _number(value: float) -> str:
 
 
 def embedded(picture: Path) -> str:
-    """The picture as an address that holds it: the Prefect server cannot read the files of a worker."""
+    """The picture as a data address, because the Prefect server cannot read the files of a worker."""
     return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"

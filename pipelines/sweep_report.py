@@ -1,4 +1,4 @@
-"""What a sweep leaves behind: one run in MLflow, above those of its trials, with a table and a picture of all of them."""
+"""What a sweep records: one MLflow run above those of its trials, with a table and a picture of all trials."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class SweepRun:
 
 @contextlib.contextmanager
 def sweep_run(trials: Sequence[Trial], rank_by: RankBy) -> Iterator[SweepRun]:
-    """The sweep's run: the one that the same trials had before, or a new one. Ends as FINISHED, FAILED or KILLED."""
+    """The sweep's run: that of an earlier sweep with the same trials, or a new one. Ends as FINISHED, FAILED or KILLED."""
     whole = [load(PARAMS_FILE, trial.changes).model_dump() for trial in trials]
     key = hashlib.sha256(json.dumps([whole, rank_by], sort_keys=True).encode()).hexdigest()[:16]
     mlflow = client()
@@ -66,14 +66,14 @@ def sweep_run(trials: Sequence[Trial], rank_by: RankBy) -> Iterator[SweepRun]:
 
 
 def run_of(folder: Path) -> str:
-    """The id of the MLflow run above those of a workspace's stages; empty where none has run."""
+    """The id of the MLflow run above those of a workspace's stages; empty where no stage has run."""
     file = folder / PIPELINE
     about = read_json(file) if file.exists() else {}
     return about["run_id"] if about.get("tracking_uri") == tracking_uri() else ""
 
 
 def publish(run: SweepRun, results: Sequence[Result], best: Result | None, rank_by: RankBy) -> None:
-    """Table and picture of all trials, in MLflow and as a Prefect artifact; the trials' runs become the run's children."""
+    """Publishes all trials in MLflow, where their runs become children of ``run``, and as a Prefect artifact."""
     with tempfile.TemporaryDirectory() as name, reported():
         table, picture = Path(name) / "trials.csv", Path(name) / "trials.png"
         write_rows(table, rows(results, best))
@@ -93,7 +93,7 @@ def publish(run: SweepRun, results: Sequence[Result], best: Result | None, rank_
 
 
 def publish_winner(run: SweepRun, folder: Path, child: str) -> str:
-    """Adds what retraining the winner came to; returns it in one line. ``child``: its run in MLflow."""
+    """Adds the retrained winner's results to the run, and returns them in one line. ``child``: its own run in MLflow."""
     metrics, registry = read_json(folder / RETRAIN / "metrics.json"), read_json(folder / REGISTRY)
     with reported():
         run.mlflow.log_metric(run.id, "test_accuracy", metrics["test_accuracy"])
@@ -107,7 +107,7 @@ def publish_winner(run: SweepRun, folder: Path, child: str) -> str:
 
 
 def rows(results: Sequence[Result], best: Result | None) -> list[dict[str, Any]]:
-    """A row for each trial, in the order of the plan."""
+    """One row per trial, in the order of the plan."""
     return [
         {
             "experiment": result.trial.name,
@@ -126,7 +126,7 @@ def rows(results: Sequence[Result], best: Result | None) -> list[dict[str, Any]]
 def markdown(
     results: Sequence[Result], best: Result | None, rank_by: RankBy, picture: Path, page: str
 ) -> str:
-    """The Prefect artifact: what has won, all trials, the picture within the text."""
+    """The text of the Prefect artifact: the winner, all trials, and the embedded picture."""
     said = "Every trial has failed." if best is None else f"**{best.trial}** has won (`{best.trial.name}`)."
     columns = ["seed", *results[0].trial.point, RANKED[rank_by], ""]
     lines = [
@@ -143,7 +143,7 @@ def markdown(
 
 
 def draw(path: Path, results: Sequence[Result], best: Result | None, rank_by: RankBy) -> None:
-    """Accuracy of every trial, a column for each point of the grid, the seeds side by side in it."""
+    """Draws the accuracy of every trial: one column per point of the grid, with the seeds side by side."""
     points = list(dict.fromkeys(_label(result.trial) for result in results))
     seeds = list(dict.fromkeys(result.trial.seed for result in results))
     gap = 1 if len(points) > 1 else 0

@@ -1,6 +1,6 @@
-"""A trial of a sweep: parameters of its own, the workspace that belongs to them, and how good it turned out to be.
+"""A trial of a sweep: its parameters, its workspace, and how good it turned out to be.
 
-What a worker of a task runner does is here too, in a module that a worker of another process can import.
+Also what a worker of a task runner executes, because a worker in another process must be able to import it.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Trial:
     seed: int
     point: Mapping[str, Any]  # of the grid: key -> value
     changes: Mapping[str, Any]  # of params.yaml, for the trial
-    final: Mapping[str, Any]  # of params.yaml, for the whole pipeline when this trial has won
+    final: Mapping[str, Any]  # of params.yaml, for the whole pipeline if this trial wins
 
     @property
     def name(self) -> str:
-        """Its name among DVC's experiments."""
+        """The name of its DVC experiment."""
         return experiment_name(self.changes)
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ class Result:
     state: Literal["ran", "cached", "failed"]
     accuracy: float | None  # on the validation images; None: it failed
     error: str = ""  # one line
-    bad_input: bool = False  # only the user can mend it
+    bad_input: bool = False  # only the user can fix it
     run_id: str = ""  # of MLflow
 
 
@@ -68,7 +68,7 @@ def plan(
     grid: Mapping[str, Sequence[Any]],
     ranking_epochs: int | None,
 ) -> list[Trial]:
-    """Every seed with every point of the grid, seed by seed: the order that ties are broken by."""
+    """Every seed with every point of the grid, seed by seed. Ties are broken in this order."""
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     short = {} if ranking_epochs is None else {EPOCHS: ranking_epochs}
     trials = []
@@ -79,15 +79,15 @@ def plan(
 
 
 def winner(results: Sequence[Result]) -> Result | None:
-    """The highest accuracy; of equals the first of the plan. None when all have failed."""
+    """The result with the highest accuracy, and among equals the first of the plan. None when all have failed."""
     ranked = [result for result in results if result.accuracy is not None]
     return max(ranked, key=lambda result: result.accuracy or 0.0, default=None)
 
 
 def accuracy(folder: Path, rank_by: RankBy) -> float:
-    """The validation accuracy in a workspace: of the search, at the epoch the cell was taken from, or of retraining.
+    """The validation accuracy in a workspace: that of the search at the epoch of the cell, or that of retraining.
 
-    The test images have no part in it. Raises UserError when a file is absent or damaged.
+    The test images play no part in it. Raises UserError when a file is missing or damaged.
     """
     if rank_by == "short-retrain":
         return read_json(folder / RETRAIN / "metrics.json")["valid_accuracy"]
@@ -96,7 +96,7 @@ def accuracy(folder: Path, rank_by: RankBy) -> float:
 
 
 def finished(folder: Path, chain: Sequence[Stage]) -> bool:
-    """Whether no stage of the chain has anything to do in this workspace."""
+    """Whether every stage of the chain is up to date in this workspace."""
     return up_to_date(folder, *(stage.name for stage in chain))
 
 
@@ -109,8 +109,8 @@ def run_trial(
     timeout_hours: float,
     environment: dict[str, str],
 ) -> State:
-    """The stages of one trial, in its workspace of ``project``, which every worker sees at the same path."""
-    if Path.cwd() != project:  # a process that Ray or Dask has started; threads share the flow's own folder
+    """Runs the stages of one trial in its workspace. Every worker sees ``project`` at the same path."""
+    if Path.cwd() != project:  # in a process of Ray or Dask; threads share the flow's current folder
         os.chdir(project)
     try:
         with workspace(changes, get_run_logger().info) as folder:

@@ -1,9 +1,9 @@
-"""Where a run works: in the project's folder, or, with parameters of its own, in a workspace that only they share.
+"""Where a run works: in the project's folder or, with parameters of its own, in a workspace for these parameters.
 
-A workspace is a git worktree within the project's ``.dvc/tmp/exps``, named after the hash of the changed parameters: the
-same changes come back to the same place, and so find the checkpoints and results of a run that was cut off; other
-changes never meet them; params.yaml of the project is not touched. It starts from the project as it stands (the last
-commit, what is changed since in tracked files, dvc.lock and the results it names) and shares its DVC cache and data.
+A workspace is a git worktree within the project's ``.dvc/tmp/exps``, named after the hash of the changed parameters. The same
+changes lead to the same place, where they find the checkpoints and results of an interrupted run; other changes never
+meet them. The project's params.yaml is not touched. A workspace starts from the project as it is (the last commit, the
+changes in tracked files, dvc.lock and the results that it names) and shares the project's DVC cache and data.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stages.errors import UserError
 from stages.plumbing.runtime import STATE, TEMPORARY
 from stages.plumbing.settings import PARAMS_FILE, load, read, replace
 
-WORKSPACES = TEMPORARY / "flows"  # where stages know that results belong to the project around it
+WORKSPACES = TEMPORARY / "flows"  # within it, stages know that their results belong to the project around it
 _AUTHOR = {
     f"GIT_{role}_{what}": value
     for role in ("AUTHOR", "COMMITTER")
@@ -35,7 +35,7 @@ _AUTHOR = {
 
 
 def experiment_name(changes: Mapping[str, Any]) -> str:
-    """The name of a run with these parameters among DVC's experiments, and of its workspace."""
+    """The name of a run with these parameters: that of its DVC experiment and of its workspace."""
     return f"nas-{hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:10]}"
 
 
@@ -43,26 +43,26 @@ def experiment_name(changes: Mapping[str, Any]) -> str:
 def workspace(
     changes: Mapping[str, Any], on_wait: Callable[[str], None] = lambda _: None, base: Path | None = None
 ) -> Iterator[Path]:
-    """A folder with these parameters in params.yaml, for this process alone; ``on_wait`` is told of a wait for it.
+    """A folder with these parameters in params.yaml, for this process alone; ``on_wait`` is called before it waits.
 
-    The current folder is the project. A workspace that has none starts with the results of ``base``, another workspace, or
-    of the project. Raises UserError when params.yaml or a change is wrong, before anything is made.
+    The current folder is the project. A workspace without results starts with those of ``base``, another workspace, or with
+    those of the project. Raises UserError when params.yaml or a change is wrong, before anything is created.
     """
     load(PARAMS_FILE, changes)
     project = Path.cwd()
     folder = project / WORKSPACES / experiment_name(changes) if changes else project
     lock = project / STATE / f"{folder.name if changes else 'project'}.flow.lock"
-    with _only_one(lock, lambda: on_wait(f"waits for another flow run in {folder}")):
+    with _locked(lock, lambda: on_wait(f"waits until another flow run in {folder} has ended")):
         if changes:
-            with FileLock(project / STATE / "workspaces.lock"):  # git makes one worktree at a time
+            with FileLock(project / STATE / "workspaces.lock"):  # git creates one worktree at a time
                 _make(project, folder, changes, base or project)
         yield folder
 
 
 def save_experiment(folder: Path) -> None:
-    """Keeps the workspace's params.yaml and dvc.lock as a DVC experiment of the commit it is based on.
+    """Keeps the workspace's params.yaml and dvc.lock as a DVC experiment of the commit that it is based on.
 
-    An experiment is a commit under ``refs/exps``; made here by git alone, for ``dvc exp save`` stashes the working tree.
+    An experiment is a commit under a reference. Git alone makes it, because ``dvc exp save`` would stash the working tree.
     """
     project = Path.cwd()
     commit = _git(folder, "rev-parse", "HEAD")
@@ -78,8 +78,8 @@ def save_experiment(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """One flow run at a time in a folder: stages of two would read what the other writes."""
+def _locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Lets one flow run at a time work in a folder: stages of two runs would read what the other run writes."""
     path.parent.mkdir(exist_ok=True)
     lock = FileLock(path)
     try:
@@ -94,14 +94,16 @@ def _only_one(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 
 
 def _make(project: Path, folder: Path, changes: Mapping[str, Any], base: Path) -> None:
-    """Makes the workspace, or brings the one that is there to what the project's code is now."""
+    """Creates the workspace, or updates an existing one to the project's present code."""
     new = not (folder / PARAMS_FILE).exists()
     commit = _git(project, "rev-parse", "HEAD")
     if new:
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed while it made it
+        shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed here
         _git(project, "worktree", "prune")
         _git(project, "worktree", "add", "--quiet", "--detach", "--no-checkout", str(folder), commit)
-    bare = not (folder / LOCK_FILE).exists()  # also where a run was killed before it had finished anything
+    bare = not (
+        folder / LOCK_FILE
+    ).exists()  # also after a run that was killed before it had finished any stage
     source = base if bare else folder
     results = (source / LOCK_FILE).read_bytes() if (source / LOCK_FILE).exists() else None
     _git(folder, "reset", "--quiet", "--hard", commit)
@@ -120,7 +122,7 @@ def _make(project: Path, folder: Path, changes: Mapping[str, Any], base: Path) -
 
 
 def _share_data(project: Path, folder: Path, root: Path) -> None:
-    """The project's own images, and what is downloaded beside them, instead of a copy."""
+    """Links the project's own data, and what is downloaded beside it, into the workspace."""
     if root.is_absolute() or not (project / root).exists():
         return
     link = folder / root
@@ -132,7 +134,7 @@ def _share_data(project: Path, folder: Path, root: Path) -> None:
 
 
 def _git(folder: Path, *arguments: str, input: str = "", env: Mapping[str, str] | None = None) -> str:
-    """What git prints. Raises UserError when it refuses."""
+    """Runs git and returns what it prints. Raises UserError when it fails."""
     done = subprocess.run(
         ["git", *arguments],
         cwd=folder,
@@ -146,7 +148,7 @@ def _git(folder: Path, *arguments: str, input: str = "", env: Mapping[str, str] 
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(
-            f"a run with parameters of its own works in a git worktree, and `git {arguments[0]}` in {folder} said:"
+            f"a run with parameters of its own needs a git worktree, and `git {arguments[0]}` in {folder} failed:"
             f" {said}"
         )
     return done.stdout.rstrip("\n")

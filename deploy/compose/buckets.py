@@ -1,13 +1,13 @@
-"""Makes the buckets of DVC and MLflow in the object storage of AWS_ENDPOINT_URL, where they are not there yet."""
+"""Creates the buckets of DVC and MLflow in the object storage at AWS_ENDPOINT_URL, unless they exist."""
 
-import boto3  # pyright: ignore[reportMissingImports]: in the image alone
+import boto3  # pyright: ignore[reportMissingImports]: installed in the image only
 from botocore.config import Config  # pyright: ignore[reportMissingImports]
 
 NAMES = ("dvc", "mlflow")
 
 storage = boto3.client("s3", config=Config(retries={"total_max_attempts": 10}))  # it may still be starting
-there = {bucket["Name"] for bucket in storage.list_buckets()["Buckets"]}
+existing = {bucket["Name"] for bucket in storage.list_buckets()["Buckets"]}
 for name in NAMES:
-    if name not in there:
+    if name not in existing:
         storage.create_bucket(Bucket=name)
-        print(f"made bucket {name}")
+        print(f"created bucket {name}")

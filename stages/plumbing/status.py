@@ -1,8 +1,8 @@
 """What a stage tells whoever started it, in two small files under ``.checkpoints/STAGE/``.
 
-``progress.json`` says how far the stage is, ``outcome.json`` how it ended. Each is one record, written and read through it. The
-files are replaced atomically: whoever reads one finds a whole record, whenever the stage is killed. A stage that was killed
-leaves no outcome. Each record names the attempt it belongs to, so that nobody takes an earlier one for the present one.
+``progress.json`` says how far the stage is, ``outcome.json`` how it ended. Each is one record. The files are replaced
+atomically: whenever the stage is killed, a reader finds whole records. A killed stage leaves no outcome. Each record names
+the attempt that it belongs to, so that nobody takes an earlier one for the present one.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class _Status(BaseModel):
     file: ClassVar[str]
 
     execution: str  # MSDARTS_EXECUTION, or the id of the process
-    attempt: str  # MSDARTS_ATTEMPT; empty: nobody who started the stage reads this
+    attempt: str  # MSDARTS_ATTEMPT; empty: nobody who starts the stage reads its files
 
     def write(self, stage: str) -> None:
         """Replaces the file of the stage, in the current folder."""
         path = STATE / stage / self.file
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A name of this process alone: one that waits in vain for the stage's lock tells its outcome without holding it.
+        # The name is this process's own: a stage that does not get its lock tells its outcome without holding it.
         new = path.with_name(f"{path.name}.{os.getpid()}.new")
         new.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
         os.replace(new, path)
@@ -110,7 +110,7 @@ class ProgressFile:
 
 
 def begin(stage: str) -> None:
-    """Tells that the stage has begun. Its process holds the stage's lock, and what earlier ones told is removed."""
+    """Tells that the stage has begun, and removes what earlier ones told. The caller holds the stage's lock."""
     folder = STATE / stage
     (folder / Outcome.file).unlink(missing_ok=True)
     for left_by_a_killed_process in folder.glob("*.json.*.new"):

@@ -1,4 +1,4 @@
-"""One Prefect server on loopback and one small project for all tests of this room; workers as users start them."""
+"""One Prefect server on loopback and one small project for all tests of this folder; workers as users start them."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ SMALL = {**TINY, "search.epochs": 8, "search.images": 256, "search.curvature_ima
 
 @dataclass(frozen=True)
 class Server:
-    """A running Prefect server, and the folder of the project whose deployments it has."""
+    """A running Prefect server, and the folder of the project whose deployments it holds."""
 
     client: SyncPrefectClient
     project: Path
     environment: dict[str, str]
 
     def start(self, params: dict[str, Any] | None = None, **parameters: Any) -> UUID:
-        """A new run of nas/on-demand, for any worker."""
+        """Schedules a new run of nas/on-demand, for any worker."""
         deployment = self.client.read_deployment_by_name("nas/on-demand")
         run = self.client.create_flow_run_from_deployment(
             deployment.id, parameters={"params": params or {}, **parameters}
@@ -51,7 +51,7 @@ class Server:
         return self.client.read_flow_run(id)
 
     def tasks(self, id: UUID) -> dict[str, TaskRun]:
-        """The task runs by the names of their stages."""
+        """The task runs by the name of their stage."""
         found = self.client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[id])))
         return {task.name: task for task in found}
 
@@ -72,12 +72,12 @@ class Server:
         return run
 
     def said(self, id: UUID, text: str, seconds: float = 120) -> None:
-        """Waits for a line of the run's log that holds the text."""
+        """Waits until a line of the run's log contains the text."""
         self.when(id, lambda run: any(text in line for _, line in self.lines(id)), seconds)
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:
-    """The processes that work in a folder."""
+    """The processes whose current folder is within ``folder``."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -87,7 +87,7 @@ def processes_in(folder: Path) -> list[psutil.Process]:
 
 
 def none_is_left(folder: Path, seconds: float = 30) -> bool:
-    """Whether the folder's processes end within that time."""
+    """Whether all processes in the folder end within that time."""
     late = time.monotonic() + seconds
     while processes_in(folder):
         if time.monotonic() > late:
@@ -103,7 +103,7 @@ def free_port() -> int:
 
 
 def end(process: subprocess.Popen[Any]) -> None:
-    """Ends a process and all that it started."""
+    """Kills a process and everything that it started."""
     tree = [process, *psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []
     for member in tree:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -112,7 +112,7 @@ def end(process: subprocess.Popen[Any]) -> None:
 
 
 def git_project(folder: Path) -> None:
-    """The project as it stands in the working tree, in a git repository of its own, with tiny parameters."""
+    """A copy of the working tree in a git repository of its own, with tiny parameters."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split("\0")  # fmt: skip
@@ -136,7 +136,7 @@ def ctrl_c() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project that the server's deployments are of."""
+    """The project that the server's deployments belong to."""
     folder = tmp_path_factory.mktemp("flow") / "project"
     git_project(folder)
     return folder
@@ -144,13 +144,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What processes of these tests run with: nothing of the user's own Prefect or MLflow."""
+    """The variables of all processes of these tests: nothing refers to the user's own Prefect or MLflow."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
     return {
         **kept,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
-        # One connection: a file stalls for a minute now and then, when several write to it.
+        # In memory, with one connection: a file with several writers sometimes stalls for a minute.
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:///file::memory:?cache=shared&uri=true&check_same_thread=false",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "MSDARTS_HOST": HOST,
@@ -193,7 +193,7 @@ def _wait_for(address: str, process: subprocess.Popen[Any]) -> None:
 
 @pytest.fixture(scope="session")
 def workers(server: Server) -> Iterator[dict[int, subprocess.Popen[bytes]]]:
-    """Workers by process id: as many as ``new_worker`` has started, all killed in the end."""
+    """The workers that ``new_worker`` has started, by process id; all are killed at the end."""
     started: dict[int, subprocess.Popen[bytes]] = {}
     try:
         yield started
@@ -206,7 +206,7 @@ def workers(server: Server) -> Iterator[dict[int, subprocess.Popen[bytes]]]:
 def new_worker(
     server: Server, workers: dict[int, subprocess.Popen[bytes]]
 ) -> Callable[[], subprocess.Popen[bytes]]:
-    """Starts a worker that was given GPU 0 of this host (there need not be one)."""
+    """Starts a worker for GPU 0 of this host (which need not exist). Two are started at once."""
 
     def start() -> subprocess.Popen[bytes]:
         with (server.project.parent / "workers.log").open("a") as log:

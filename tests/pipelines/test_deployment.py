@@ -1,4 +1,4 @@
-"""The files that take the flow to a server and to a team's machines."""
+"""The files that bring the flow to a server and to a team's machines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read(path: Path) -> dict[str, Any]:
     return YAML(typ="safe").load(path)
 
 
-def test_every_deployment_is_of_a_flow_that_is_there() -> None:
+def test_every_deployment_names_an_existing_flow() -> None:
     deployments = {
         deployment["name"]: deployment for deployment in read(ROOT / "prefect.yaml")["deployments"]
     }
@@ -41,7 +41,7 @@ def test_a_dead_run_is_noticed_within_two_minutes() -> None:
     heartbeat = re.search(r"heartbeat_frequency = (\d+)", (ROOT / "prefect.toml").read_text())
     assert heartbeat is not None
     silent = automations()[0].trigger.within.total_seconds()  # type: ignore[union-attr]
-    assert 2 * int(heartbeat[1]) < silent < 115  # one beat may be missed; the server looks every 5 s
+    assert 2 * int(heartbeat[1]) < silent < 115  # one heartbeat may be late; the server looks every 5 s
 
 
 def test_worker_and_deployment_agree_on_the_names_of_gpus(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_compose_accepts_its_file() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_what_the_compose_file_names_is_there() -> None:
+def test_everything_that_the_compose_file_names_exists() -> None:
     content = read(COMPOSE / "compose.yaml")
     services = content["services"]
     assert services.keys() == {"postgres", "storage", "buckets", "prefect", "mlflow", "worker-0"}

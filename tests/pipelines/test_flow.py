@@ -1,7 +1,7 @@
 """Flow nas on a real server with real workers: scheduled, killed, cancelled, refused, and two at once.
 
-One run of the whole chain, made by the scheduler; the other runs search in workspaces of their own, which begin with its
-prepared images. The run whose worker is killed comes second, so that the others fill the time until it is found out.
+The scheduler makes one run of the whole chain. The other runs search in workspaces of their own, which begin with the prepared
+images of the first. The run whose worker is killed comes second: the others fill the time until its silence is noticed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ KILLED = {"search.seed": 3}
 
 @pytest.fixture(scope="session")
 def scheduled(server: Server, new_worker: Callable[[], object]) -> FlowRun:
-    """A run of the whole chain that the scheduler made for the deployment nightly, once it has ended."""
+    """A run of the whole chain that the scheduler made for the deployment nightly; it has ended."""
     deployment = server.client.read_deployment_by_name("nas/nightly")
     often = IntervalSchedule(interval=timedelta(seconds=30))
     (schedule,) = server.client.create_deployment_schedules(deployment.id, [(often, True)])
@@ -66,7 +66,7 @@ def killed(
     workers: dict[int, subprocess.Popen[bytes]],
     new_worker: Callable[[], object],
 ) -> tuple[UUID, float]:
-    """A search whose worker, with all that it started, was killed in the middle; the run, and when that was."""
+    """A search whose worker was killed in the middle, with everything it had started: the run, and the time of the kill."""
     id = server.start(KILLED, target="search")
     server.said(id, "search epoch 2/")
     ancestors = {process.pid for process in stage_process(folder_of(server, KILLED), "search").parents()}
@@ -104,14 +104,14 @@ def test_progress_and_summary_are_artifacts_of_the_run(server: Server, scheduled
     assert "/runs/" in summary
 
 
-def test_a_killed_worker_leaves_no_process_and_a_run_nobody_knows_the_end_of(
+def test_a_killed_worker_leaves_no_process_and_a_run_that_seems_to_go_on(
     server: Server, killed: tuple[UUID, float]
 ) -> None:
     id, _ = killed
     assert processes_in(folder_of(server, KILLED)) == []
     state = server.run(id).state
     assert state is not None
-    assert state.is_running()  # what becomes of it is seen further below, when its silence has been noticed
+    assert state.is_running()  # a test below sees what happens when its silence is noticed
 
 
 def test_a_killed_stage_is_tried_again_and_a_cancelled_run_leaves_no_process(
@@ -132,7 +132,7 @@ def test_a_killed_stage_is_tried_again_and_a_cancelled_run_leaves_no_process(
     assert none_is_left(folder), processes_in(folder)
     search = server.tasks(id)["search"]
     assert search.run_count == 2
-    # What the worker printed, which has no way to the server before it.
+    # The worker prints this line.
     said = (server.project.parent / "workers.log").read_text()
     assert "search: killed by SIGKILL" in said, said
     assert server.client.read_global_concurrency_limit_by_name(f"{HOST}-gpu-0").active_slots == 0
@@ -173,7 +173,7 @@ def test_two_runs_with_one_gpu_do_not_overlap(server: Server, killed: tuple[UUID
     (_, first_end, _), (second_begin, _, waited) = sorted(spans, key=lambda span: span[0])
     assert first_end < second_begin
     assert waited.start_time is not None
-    assert waited.start_time.timestamp() < first_end  # it was there, and waited
+    assert waited.start_time.timestamp() < first_end  # it had started, and waited
 
 
 def test_a_run_whose_worker_died_is_crashed_and_the_next_one_resumes_it(
@@ -206,7 +206,7 @@ def test_a_run_whose_worker_died_is_crashed_and_the_next_one_resumes_it(
     assert experiment_name(KILLED) in listed.stdout.split()
 
 
-def test_a_flow_that_is_interrupted_leaves_no_process_and_goes_on_the_next_time(
+def test_an_interrupted_flow_leaves_no_process_and_resumes_the_next_time(
     server: Server, scheduled: FlowRun
 ) -> None:
     params = {"search.seed": 7, "search.epochs": 60}

@@ -1,4 +1,4 @@
-"""Running one stage with DVC: a real DVC, small stages of shell and Python."""
+"""Running one stage with the real DVC; the stages are a few lines of shell or Python."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_the_last_lines_count_even_when_they_are_read_long_after_the_end(
 
 
 def slowly(lines: Iterable[str], seconds: float) -> Iterator[str]:
-    """The lines, each that much later."""
+    """The lines, each of them delayed by ``seconds``."""
     for line in lines:
         time.sleep(seconds)
         yield line
@@ -230,7 +230,7 @@ def test_no_process_is_left_when_the_caller_is_interrupted(
         run_stage("deaf", folder, on_line=interrupt)
     assert processes_in(folder) == []
     assert time.monotonic() - started < 60
-    assert run_stage("first", folder) == StageResult(0, True, "")  # no lock is left either
+    assert run_stage("first", folder) == StageResult(0, True, "")  # nor is a lock left
 
 
 def test_a_stage_that_takes_too_long_is_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +265,7 @@ def test_stages_that_other_threads_wait_for_end_with_the_flow(
 
 @pytest.fixture
 def signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A flow as a command that needs no server, started as at a terminal; the signals' handlers are restored at the end.
+    """A flow as a command without a server, started as at a terminal; signal handlers are restored at the end.
 
     Under nohup, this process has inherited SIGHUP as ignored.
     """
@@ -282,7 +282,7 @@ def flow_sent(number: signal.Signals) -> State:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_flow_goes_out_in_good_order_when_it_is_ended_or_its_terminal_closed(
+def test_a_flow_ends_in_good_order_when_it_is_ended_or_its_terminal_closes(
     signals: None, number: signal.Signals
 ) -> None:
     with pytest.raises(SystemExit) as ended:

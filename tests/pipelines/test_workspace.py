@@ -1,4 +1,4 @@
-"""Runs with parameters of their own: where they work, what they share, and what they leave alone."""
+"""Runs with parameters of their own: where they work, what they share, and what they do not touch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHANGES = {"search.seed": 3}
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of this test alone, which is the current folder."""
+    """A project for one test; it is the current folder."""
     git_project(tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
     return tmp_path / "project"
@@ -54,7 +54,7 @@ def test_changes_have_a_workspace_and_the_project_stays_as_it_is(project: Path) 
     (project / "stages/prepare.py").write_text("# newer\n")
     with workspace({"search.seed": 4}) as other:
         assert other != folder
-    with workspace(CHANGES) as again:  # the same place, what was made there, and the code of now
+    with workspace(CHANGES) as again:  # the same place, with its results and the present code
         assert again == folder
         assert (again / "dvc.lock").read_text() == "schema: '2.0'\n"
         assert (again / "artifacts").is_dir()
@@ -93,7 +93,7 @@ def test_one_run_at_a_time_in_a_workspace(project: Path) -> None:
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
-    assert "waits for another flow run" in waited[0]
+    assert "waits until another flow run" in waited[0]
 
 
 @pytest.mark.parametrize(
