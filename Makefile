@@ -42,7 +42,7 @@ test: $(VENV)/ready ## run all tests, one process per core
 	python $(TESTS)
 
 quick: $(VENV)/ready ## run the unit tests: those that start no process, no server and no real stage
-	python $(TESTS) -m "not slow" --timeout 10
+	python $(TESTS) -m "not slow" --timeout 30
 
 coverage: $(VENV)/ready ## run all tests and measure branch coverage, in the processes of stages and servers too
 	rm -rf .coverage .coverage.*

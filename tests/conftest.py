@@ -14,9 +14,16 @@ import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Files of minutes, the longest first.
-LONGEST = ("test_default_run.py", "test_flow.py", "test_devices.py", "test_sweep.py", "test_other_runs.py")
+LONGEST = (
+    "test_default_run.py",
+    "test_flow.py",
+    "test_devices.py",
+    "test_sweep.py",
+    "test_interrupt.py",
+    "test_other_runs.py",
+)
 # What `make quick` leaves out: tests that start processes, servers or real stages, or train for seconds. They are known by a
-# fixture that does so, or by their file; `make quick` fails a test of more than ten seconds that is not among these.
+# fixture that does so, or by their file; `make quick` fails a test of more than 30 seconds that is not among these.
 SLOW_FIXTURES = {"clone", "finished", "prepared", "run_stage", "server", "store", "tab"}
 SLOW_FILES = (
     "tests/models/test_distributed.py",
