@@ -1,6 +1,6 @@
 # `make` prints this list. Everything runs in .venv, made from requirements.lock on first use.
 .DEFAULT_GOAL := help
-.PHONY: help repro flow sweep clusters server worker deploy test quick coverage check format serve rollback bench bench-serve stability lock ui clean
+.PHONY: help repro task flow sweep clusters server worker deploy test quick coverage check format serve rollback bench bench-serve stability lock ui clean
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,6 +16,9 @@ help: ## print every target
 
 repro: $(VENV)/ready ## images to registered network: runs every stage that is out of date
 	dvc repro
+
+task: $(VENV)/ready ## put the settings of another task into params.yaml (NAME=images)
+	python -m pipelines.task $(NAME)
 
 flow: $(VENV)/ready ## the same as a Prefect flow, nothing else started (ARGS="-S search.seed=3 --target search")
 	python -m pipelines.nas $(ARGS)
@@ -83,6 +86,7 @@ lock: $(VENV)/ready ## resolve pyproject.toml anew into requirements.lock, and w
 	set -o pipefail; uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra ray --extra dask \
 	  pyproject.toml -c requirements.lock $$(grep -oE '^[a-z0-9._-]+==' requirements.lock | sed 's/\(.*\)==/--no-emit-package=\1/') \
 	  | grep -v '^#' > requirements-clusters.lock
+	python -m stages.plumbing.versions
 
 clean: ## remove what stages, flows, tests and tools have made (not .venv, not the DVC cache)
 	rm -rf .dvc/tmp/exps/flows && git worktree prune

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from prefect.client.schemas.objects import State
@@ -46,6 +46,15 @@ def change(text: str) -> tuple[str, Any]:
     if not equals:
         raise UserError(f"--set-param {text} has no value; write it as KEY=VALUE")
     return key.strip(), yaml_value(value, f"--set-param {text}")
+
+
+def on_profile(profile: str | None, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes of params.yaml, or of another task's profile. Raises UserError where they name two tasks."""
+    if profile is None:
+        return dict(changes)
+    if changes.get("task", profile) != profile:
+        raise UserError(f"task is {changes['task']}, but profile is {profile}; leave one of them out")
+    return {"task": profile, **changes}
 
 
 def yaml_value(value: str, option: str) -> Any:

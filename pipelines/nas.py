@@ -27,7 +27,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from pipelines.command import BAD_INPUT, change, run_flow
+from pipelines.command import BAD_INPUT, change, on_profile, run_flow
 from pipelines.dvc_internals import up_to_date
 from pipelines.graph import Stage, stages
 from pipelines.process import run_stage
@@ -51,6 +51,7 @@ def nas(
     target: str | None = None,
     force: bool = False,
     timeout_hours: float = 48.0,
+    profile: str | None = None,
 ) -> State:
     """Runs the stages, from data to a registered network.
 
@@ -60,9 +61,10 @@ def nas(
         target: The last stage to run, after those that it depends on; empty: every stage.
         force: Whether to run stages that are up to date, too.
         timeout_hours: The longest that one stage may take; time spent waiting for a GPU does not count.
+        profile: Another task, whose settings (profiles/TASK.yaml) the run starts from, in a workspace of its own.
     """
-    changes = params or {}
     try:
+        changes = on_profile(profile, params or {})
         with workspace(changes, get_run_logger().info) as folder:
             state = execute_all(stages(folder, target), folder, timeout_hours, force=force)
             if not state.is_completed():
@@ -197,11 +199,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE",
                         help="another value for a key of params.yaml; may be repeated")  # fmt: skip
+    parser.add_argument("--profile", metavar="TASK", help="the settings of another task, profiles/TASK.yaml")
     parser.add_argument("--target", help="the last stage to run, after those that it depends on")
     parser.add_argument("--force", action="store_true", help="also run stages that are up to date")
     options = parser.parse_args(arguments)
     try:
-        changes = dict(change(text) for text in options.set_param)
+        changes = on_profile(options.profile, dict(change(text) for text in options.set_param))
         load(PARAMS_FILE, changes)  # a typing error does not wait for a server
         stages(Path.cwd(), options.target)
     except UserError as error:

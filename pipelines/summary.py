@@ -12,23 +12,17 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact
 
 from pipelines.workspace import experiment_name
+from stages import tasks
 from stages.plumbing.files import ARTIFACTS, EXPORT, GENOTYPE, REGISTRY, RETRAIN, SEARCH
 from stages.plumbing.runtime import PIPELINE
+from stages.plumbing.settings import PARAMS_FILE, load
+from stages.records import ExportRecord, RetrainMetrics, SearchSummary
+from stages.registry.record import RegistryRecord
 
 MLFLOW_PAGE = "MSDARTS_MLFLOW_PAGE"  # address of MLflow's pages, for a tracking store that is not a server
 DEFAULT_PAGE = "http://127.0.0.1:5000"  # what `make ui` starts
 
 REPORT = ARTIFACTS / "report.html"
-
-METRICS = {  # what the table shows, as (file, key)
-    "test accuracy": (RETRAIN / "metrics.json", "test_accuracy"),
-    "validation accuracy of the search": (SEARCH / "summary.json", "valid_accuracy"),
-    "discretization gap": (SEARCH / "summary.json", "discretization_gap"),
-    "top Hessian eigenvalue": (SEARCH / "summary.json", "hessian_eigenvalue"),
-    "parameters": (EXPORT / "export.json", "params"),
-    "MACs": (EXPORT / "export.json", "macs"),
-    "largest difference of ONNX from torch": (EXPORT / "export.json", "largest_difference"),
-}
 
 
 def publish(folder: Path, changes: Mapping[str, Any]) -> None:
@@ -38,11 +32,7 @@ def publish(folder: Path, changes: Mapping[str, Any]) -> None:
 
 def markdown(folder: Path, changes: Mapping[str, Any]) -> str:
     """The artifact's text: a table of numbers, links, and the embedded pictures of the cell."""
-    rows = [
-        f"| {name} | {_number(content[key])} |"
-        for name, (file, key) in METRICS.items()
-        if (content := _read(folder / file)).get(key) is not None
-    ]
+    rows = [f"| {name} | {text} |" for name, text in _numbers(folder).items()]
     table = ["| metric | value |", "|---|---|", *rows] if rows else []
     changed = [f"With {', '.join(f'`{key}={value}`' for key, value in changes.items())}: "
                f"experiment `{experiment_name(changes)}`, workspace `{folder}`."] if changes else []  # fmt: skip
@@ -55,6 +45,28 @@ def markdown(folder: Path, changes: Mapping[str, Any]) -> str:
     )
 
 
+def _numbers(folder: Path) -> dict[str, str]:
+    """What the table shows: name -> number."""
+    metric = tasks.metric(load(folder / PARAMS_FILE).task)
+    found: dict[str, str] = {}
+    if (file := folder / RETRAIN / "metrics.json").exists():
+        found[f"test {metric.words}"] = metric.digits(RetrainMetrics.read(file, metric).test_score)
+    if (file := folder / SEARCH / "summary.json").exists():
+        summary = SearchSummary.read(file, metric)
+        if summary.valid_score is not None:
+            found[f"validation {metric.words} of the search"] = metric.digits(summary.valid_score)
+        found["discretization gap"] = metric.digits(summary.discretization_gap)
+        if summary.hessian_eigenvalue is not None:
+            found["top Hessian eigenvalue"] = f"{summary.hessian_eigenvalue:.4g}"
+    if (file := folder / EXPORT / "export.json").exists():
+        exported = ExportRecord.read(file, metric)
+        found["parameters"] = f"{exported.params:,}"
+        if exported.macs is not None:
+            found["MACs"] = f"{exported.macs:,}"
+        found["largest difference of the exported file from torch"] = f"{exported.largest_difference:.4g}"
+    return found
+
+
 def mlflow_page(store: str) -> str:
     """The address at which a browser finds the runs of a tracking store."""
     page = os.environ.get(MLFLOW_PAGE) or (store if store.startswith("http") else DEFAULT_PAGE)
@@ -63,15 +75,16 @@ def mlflow_page(store: str) -> str:
 
 def _links(folder: Path) -> list[str]:
     links = []
-    pipeline, registry = _read(folder / PIPELINE), _read(folder / REGISTRY)
+    pipeline = _read(folder / PIPELINE)
     page = mlflow_page(pipeline.get("tracking_uri", ""))
     if "experiment_id" in pipeline:
         run = f"{page}/#/experiments/{pipeline['experiment_id']}/runs/{pipeline['run_id']}"
         links.append(f"- [MLflow run]({run})")
-    if "version" in registry:
-        name, version = registry["model"], registry["version"]
+    if (file := folder / REGISTRY).exists():
+        registry = RegistryRecord.read(file)
+        name, version = registry.model, registry.version
         links.append(
-            f"- [{name} version {version}]({page}/#/models/{name}/versions/{version}): {registry['reason']}"
+            f"- [{name} version {version}]({page}/#/models/{name}/versions/{version}): {registry.reason}"
         )
     if (report := folder / REPORT).exists():
         links.append(f"- [report]({report.resolve().as_uri()})")
@@ -81,10 +94,6 @@ def _links(folder: Path) -> list[str]:
 def _read(path: Path) -> dict[str, Any]:
     """The content of a JSON file; empty where the run did not get that far."""
     return json.loads(path.read_text()) if path.exists() else {}
-
-
-def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def embedded(picture: Path) -> str:

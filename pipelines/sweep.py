@@ -24,13 +24,13 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner
 
 from pipelines import sweep_report as report
-from pipelines.command import BAD_INPUT, change, run_flow
+from pipelines.command import BAD_INPUT, change, on_profile, run_flow
 from pipelines.graph import without_effect
 from pipelines.nas import execute_all, nas
 from pipelines.process import COLOUR, ended_together
 from pipelines.runners import RUNNERS, WORKERS, RunnerName, connected, cores_per_trial, task_runner
 from pipelines.sweep_request import Request, checked, grid_from, seeds_from
-from pipelines.trials import TARGETS, RankBy, Result, Trial, accuracy, finished, run_trial, winner
+from pipelines.trials import TARGETS, RankBy, Result, Trial, finished, run_trial, score, winner
 from pipelines.workspace import WORKSPACES, save_experiment, workspace
 from stages.errors import MachineError, UserError
 
@@ -46,6 +46,7 @@ def sweep(
     workers: int | None = None,
     address: str | None = None,
     timeout_hours: float = 48.0,
+    profile: str | None = None,
 ) -> State:
     """Runs several searches, and retrains and registers the best.
 
@@ -60,19 +61,20 @@ def sweep(
         workers: Trials at once; empty: 2. A cluster with an address has its own number.
         address: The address of a running Ray or Dask cluster; empty: workers on this machine, for this sweep.
         timeout_hours: The longest that one stage may take.
+        profile: Another task, whose settings (profiles/TASK.yaml) all trials start from.
     """
     try:
-        request = checked(seeds, params or {}, grid or {}, rank_by, ranking_epochs)
+        request = checked(seeds, on_profile(profile, params or {}), grid or {}, rank_by, ranking_epochs)
         environment = {} if address else cores_per_trial(workers or WORKERS)
         pool = task_runner(runner, workers, address)
         with report.sweep_run(request.trials, rank_by) as run:
             _prepare(request, timeout_hours)
             results = _run(request, pool, timeout_hours, environment)
-            best = winner(results)
-            report.publish(run, results, best, rank_by)
+            best = winner(results, request.metric)
+            report.publish(run, results, best, rank_by, request.metric)
             if best is None:
                 raise _all_failed(results)
-            said = report.publish_winner(run, *_finish(best, timeout_hours))
+            said = report.publish_winner(run, *_finish(best, timeout_hours), request.metric)
             return Completed(message=f"{best.trial} is the best of {len(results)} trials: {said}")
     except UserError as error:
         return Failed(name=BAD_INPUT, message=str(error))
@@ -112,7 +114,8 @@ def _run(
         results = []
         for trial in request.trials:
             result = _result(trial, started.get(trial.name), request.rank_by)
-            said = result.error or f"{result.state}, validation accuracy {result.accuracy:.4f}"
+            measured = "" if result.score is None else request.metric.digits(result.score)
+            said = result.error or f"{result.state}, validation {request.metric.words} {measured}"
             get_run_logger().info("%s: %s", trial, said)
             results.append(result)
     return results
@@ -128,8 +131,8 @@ def _result(trial: Trial, future: PrefectFuture[Any] | None, rank_by: RankBy) ->
                 trial, "failed", None, _message(state), state.name == BAD_INPUT, report.run_of(folder)
             )
     save_experiment(folder)
-    score = accuracy(folder, rank_by)
-    return Result(trial, "cached" if future is None else "ran", score, run_id=report.run_of(folder))
+    state = "cached" if future is None else "ran"
+    return Result(trial, state, score(folder, rank_by), run_id=report.run_of(folder))
 
 
 def _folder(trial: Trial) -> Path:
@@ -174,6 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", default="3", metavar="K|A,B,..", help="how many, or which (3: 0, 1 and 2)")
     parser.add_argument("-S", "--set-param", action="append", default=[], metavar="KEY=VALUE",
                         help="another value for a key of params.yaml in all trials; may be repeated")  # fmt: skip
+    parser.add_argument("--profile", metavar="TASK", help="the settings of another task, profiles/TASK.yaml")
     parser.add_argument("--grid", action="append", default=[], metavar="KEY=VALUE,VALUE,..",
                         help="values to try with every seed; may be repeated")  # fmt: skip
     parser.add_argument(
@@ -190,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         seeds = seeds_from(options.seeds)
-        params = dict(change(text) for text in options.set_param)
+        params = on_profile(options.profile, dict(change(text) for text in options.set_param))
         grid = dict(grid_from(text) for text in options.grid)
         checked(seeds, params, grid, options.rank_by, options.ranking_epochs)
         task_runner(options.runner, options.workers, options.address)

@@ -20,16 +20,19 @@ from prefect.artifacts import create_markdown_artifact
 
 from pipelines.summary import embedded, mlflow_page
 from pipelines.trials import SEED, RankBy, Result, Trial
+from stages.evaluation import Metric
 from stages.plumbing.files import REGISTRY, RETRAIN, read_json, write_rows
 from stages.plumbing.runtime import PIPELINE
 from stages.plumbing.settings import PARAMS_FILE, load
 from stages.plumbing.tracking import client, ending, experiment_id, git_commit, reported, tracking_uri
+from stages.records import RetrainMetrics
+from stages.registry.record import RegistryRecord
 
 matplotlib.use("Agg")
 
 RANKED: dict[RankBy, str] = {  # what is compared, in words
-    "search": "validation accuracy of the search",
-    "short-retrain": "validation accuracy after a short retraining",
+    "search": "validation {} of the search",
+    "short-retrain": "validation {} after a short retraining",
 }
 _FOUND, _BEST, _FAILED = "#2b6cb0", "#c05621", "#c53030"
 
@@ -72,12 +75,14 @@ def run_of(folder: Path) -> str:
     return about["run_id"] if about.get("tracking_uri") == tracking_uri() else ""
 
 
-def publish(run: SweepRun, results: Sequence[Result], best: Result | None, rank_by: RankBy) -> None:
+def publish(
+    run: SweepRun, results: Sequence[Result], best: Result | None, rank_by: RankBy, metric: Metric
+) -> None:
     """Publishes all trials in MLflow, where their runs become children of ``run``, and as a Prefect artifact."""
     with tempfile.TemporaryDirectory() as name, reported():
         table, picture = Path(name) / "trials.csv", Path(name) / "trials.png"
-        write_rows(table, rows(results, best))
-        draw(picture, results, best, rank_by)
+        write_rows(table, rows(results, best, metric))
+        draw(picture, results, best, rank_by, metric)
         for result in results:
             if result.run_id:
                 run.mlflow.set_tag(result.run_id, "mlflow.parentRunId", run.id)
@@ -85,35 +90,34 @@ def publish(run: SweepRun, results: Sequence[Result], best: Result | None, rank_
         for file in (table, picture):
             run.mlflow.log_artifact(run.id, str(file))
         run.mlflow.log_metric(run.id, "failed_trials", sum(result.state == "failed" for result in results))
-        if best is not None and best.accuracy is not None:
-            run.mlflow.log_metric(run.id, "valid_accuracy", best.accuracy)
+        if best is not None and best.score is not None:
+            run.mlflow.log_metric(run.id, f"valid_{metric.name}", best.score)
             run.mlflow.set_tag(run.id, "winner", best.trial.name)
-        text = markdown(results, best, rank_by, picture, run.page)
+        text = markdown(results, best, rank_by, picture, run.page, metric)
     create_markdown_artifact(markdown=text, key="sweep", description="All trials of the sweep")
 
 
-def publish_winner(run: SweepRun, folder: Path, child: str) -> str:
+def publish_winner(run: SweepRun, folder: Path, child: str, metric: Metric) -> str:
     """Adds the retrained winner's results to the run, and returns them in one line. ``child``: its own run in MLflow."""
-    metrics, registry = read_json(folder / RETRAIN / "metrics.json"), read_json(folder / REGISTRY)
+    score = RetrainMetrics.read(folder / RETRAIN / "metrics.json", metric).test_score
+    registry = RegistryRecord.read(folder / REGISTRY)
+    version = f"{registry.model} version {registry.version}"
     with reported():
-        run.mlflow.log_metric(run.id, "test_accuracy", metrics["test_accuracy"])
-        run.mlflow.set_tag(run.id, "registered", f"{registry['model']} version {registry['version']}")
+        run.mlflow.log_metric(run.id, f"test_{metric.name}", score)
+        run.mlflow.set_tag(run.id, "registered", version)
         if child:
             run.mlflow.set_tag(child, "mlflow.parentRunId", run.id)
-    return (
-        f"test accuracy {metrics['test_accuracy']:.4f}, {registry['model']} version {registry['version']}:"
-        f" {registry['reason']}"
-    )
+    return f"test {metric.words} {metric.digits(score)}, {version}: {registry.reason}"
 
 
-def rows(results: Sequence[Result], best: Result | None) -> list[dict[str, Any]]:
+def rows(results: Sequence[Result], best: Result | None, metric: Metric) -> list[dict[str, Any]]:
     """One row per trial, in the order of the plan."""
     return [
         {
             "experiment": result.trial.name,
             "seed": result.trial.seed,
             **result.trial.point,
-            "valid_accuracy": result.accuracy,
+            f"valid_{metric.name}": result.score,
             "state": result.state,
             "winner": result is best,
             "error": result.error,
@@ -124,16 +128,21 @@ def rows(results: Sequence[Result], best: Result | None) -> list[dict[str, Any]]
 
 
 def markdown(
-    results: Sequence[Result], best: Result | None, rank_by: RankBy, picture: Path, page: str
+    results: Sequence[Result],
+    best: Result | None,
+    rank_by: RankBy,
+    picture: Path,
+    page: str,
+    metric: Metric,
 ) -> str:
     """The text of the Prefect artifact: the winner, all trials, and the embedded picture."""
     said = "Every trial has failed." if best is None else f"**{best.trial}** has won (`{best.trial.name}`)."
-    columns = ["seed", *results[0].trial.point, RANKED[rank_by], ""]
+    columns = ["seed", *results[0].trial.point, RANKED[rank_by].format(metric.words), ""]
     lines = [
         [
             str(result.trial.seed),
             *map(str, result.trial.point.values()),
-            "failed" if result.accuracy is None else f"{result.accuracy:.4f}",
+            "failed" if result.score is None else metric.digits(result.score),
             "**winner**" if result is best else result.error.replace("|", "\\|") or result.state,
         ]
         for result in results
@@ -142,8 +151,8 @@ def markdown(
     return "\n\n".join([said, table, f"[MLflow run]({page})", f"![All trials]({embedded(picture)})"])
 
 
-def draw(path: Path, results: Sequence[Result], best: Result | None, rank_by: RankBy) -> None:
-    """Draws the accuracy of every trial: one column per point of the grid, with the seeds side by side."""
+def draw(path: Path, results: Sequence[Result], best: Result | None, rank_by: RankBy, metric: Metric) -> None:
+    """Draws the score of every trial: one column per point of the grid, with the seeds side by side."""
     points = list(dict.fromkeys(_label(result.trial) for result in results))
     seeds = list(dict.fromkeys(result.trial.seed for result in results))
     gap = 1 if len(points) > 1 else 0
@@ -157,7 +166,7 @@ def draw(path: Path, results: Sequence[Result], best: Result | None, rank_by: Ra
     axes = figure.add_subplot()
     for result in results:
         x = places[_label(result.trial), result.trial.seed]
-        if result.accuracy is None:
+        if result.score is None:
             axes.plot(x, 0.03, "x", color=_FAILED, markersize=8, transform=axes.get_xaxis_transform())
             axes.annotate("failed", (x, 0.07), xycoords=axes.get_xaxis_transform(), rotation=90, color=_FAILED,
                           ha="center", va="bottom", fontsize=8)  # fmt: skip
@@ -165,16 +174,16 @@ def draw(path: Path, results: Sequence[Result], best: Result | None, rank_by: Ra
         won = result is best
         axes.plot(
             x,
-            result.accuracy,
+            result.score,
             "*" if won else "o",
             color=_BEST if won else _FOUND,
             markersize=14 if won else 7,
         )
         if won:
-            axes.annotate(f"winner: {result.accuracy:.1%}", (x, result.accuracy), xytext=(0, 9),
+            axes.annotate(f"winner: {metric.text(result.score)}", (x, result.score), xytext=(0, 9),
                           textcoords="offset points", ha="center", color=_BEST, fontsize=9)  # fmt: skip
     for column, point in enumerate(points):
-        drawn = [r.accuracy for r in results if _label(r.trial) == point and r.accuracy is not None]
+        drawn = [r.score for r in results if _label(r.trial) == point and r.score is not None]
         if len(drawn) > 1:
             first = column * (len(seeds) + gap)
             axes.hlines(sum(drawn) / len(drawn), first - 0.4, first + len(seeds) - 0.6, colors="#a0aec0", zorder=0,
@@ -183,8 +192,9 @@ def draw(path: Path, results: Sequence[Result], best: Result | None, rank_by: Ra
                 axes.legend(frameon=False, loc="lower right")
     axes.set_xticks([*places.values()], [str(seed) for _, seed in places])
     axes.set_xlabel(SEED)
-    axes.set_ylabel(RANKED[rank_by], fontsize=9)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
+    axes.set_ylabel(RANKED[rank_by].format(metric.words), fontsize=9)
+    if metric.outcomes == "right or wrong":
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
     axes.margins(x=0.08, y=0.2)
     axes.grid(axis="y", alpha=0.3)
     if points != [""]:

@@ -10,7 +10,9 @@ from typing import Any
 from pipelines.command import yaml_value
 from pipelines.graph import Stage, stages
 from pipelines.trials import EPOCHS, SEED, TARGETS, RankBy, Trial, plan
+from stages import tasks
 from stages.errors import UserError
+from stages.evaluation import Metric
 from stages.plumbing.settings import PARAMS_FILE, load
 
 SHORT = 10  # a short retraining has this fraction of the epochs of a full one: 1/10
@@ -25,6 +27,7 @@ class Request:
     chain: Sequence[Stage]  # what each trial runs
     varied: Sequence[str]  # keys in which trials differ
     rank_by: RankBy
+    metric: Metric  # of the task
 
 
 def checked(
@@ -37,7 +40,7 @@ def checked(
     """The trials that are asked for. Raises UserError for what no trial could do, or what would have no effect."""
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     _check_keys(seeds, numbers, params, grid)
-    epochs = load(PARAMS_FILE, params).retrain.epochs
+    base = load(PARAMS_FILE, params)
     if rank_by == "search" and ranking_epochs is not None:
         raise UserError(f"ranking_epochs is {ranking_epochs}; it needs rank_by to be short-retrain")
     if rank_by == "short-retrain":
@@ -45,10 +48,9 @@ def checked(
             raise UserError(
                 f"grid: {EPOCHS} is set by ranking_epochs while trials are ranked; use ranking_epochs"
             )
-        ranking_epochs = max(1, epochs // SHORT) if ranking_epochs is None else ranking_epochs
+        ranking_epochs = max(1, base.retrain.epochs // SHORT) if ranking_epochs is None else ranking_epochs
     trials = plan(numbers, params, grid, ranking_epochs)
-    for trial in trials:
-        load(PARAMS_FILE, trial.changes)
+    active = set().union(*(load(PARAMS_FILE, trial.changes).active_keys() for trial in trials))
     chain = stages(Path.cwd(), TARGETS[rank_by])
     for key in grid:
         if not any(stage.reads(key) for stage in chain):
@@ -56,7 +58,12 @@ def checked(
                 f"grid: {key} has no effect up to {TARGETS[rank_by]}, where trials are compared;"
                 f" put it in params{', or rank by short-retrain' if rank_by == 'search' else ''}"
             )
-    return Request(params, trials, chain, [SEED, *grid], rank_by)
+        if not any(name == key or name.startswith(f"{key}.") for name in active):
+            raise UserError(
+                f"grid: {key} has no effect, because other settings turn it off in all trials (search.strategy is"
+                f" {base.search.strategy}); change these, or leave {key} out"
+            )
+    return Request(params, trials, chain, [SEED, *grid], rank_by, tasks.metric(base.task))
 
 
 def _check_keys(

@@ -22,9 +22,12 @@ from pipelines.dvc_internals import up_to_date
 from pipelines.graph import Stage
 from pipelines.nas import execute_all
 from pipelines.workspace import experiment_name, workspace
+from stages import tasks
 from stages.errors import UserError
-from stages.plumbing.files import RETRAIN, SEARCH, read_json
-from stages.plumbing.settings import load
+from stages.evaluation import Metric
+from stages.plumbing.files import RETRAIN, SEARCH
+from stages.plumbing.settings import PARAMS_FILE, load
+from stages.records import RetrainMetrics, SearchSummary
 
 SEED = "search.seed"
 EPOCHS = "retrain.epochs"
@@ -56,7 +59,7 @@ class Result:
 
     trial: Trial
     state: Literal["ran", "cached", "failed"]
-    accuracy: float | None  # on the validation images; None: it failed
+    score: float | None  # on the validation cases; None: it failed
     error: str = ""  # one line
     bad_input: bool = False  # only the user can fix it
     run_id: str = ""  # of MLflow
@@ -78,21 +81,28 @@ def plan(
     return trials
 
 
-def winner(results: Sequence[Result]) -> Result | None:
-    """The result with the highest accuracy, and among equals the first of the plan. None when all have failed."""
-    ranked = [result for result in results if result.accuracy is not None]
-    return max(ranked, key=lambda result: result.accuracy or 0.0, default=None)
+def winner(results: Sequence[Result], metric: Metric) -> Result | None:
+    """The result with the best score, and among equals the first of the plan. None when all have failed."""
+    best: Result | None = None
+    for result in results:
+        if result.score is None:
+            continue
+        if best is None or best.score is None or metric.better(result.score, best.score):
+            best = result
+    return best
 
 
-def accuracy(folder: Path, rank_by: RankBy) -> float:
-    """The validation accuracy in a workspace: that of the search at the epoch of the cell, or that of retraining.
+def score(folder: Path, rank_by: RankBy) -> float | None:
+    """The validation score in a workspace: that of the search at the epoch of the cell, or that of retraining.
 
-    The test images play no part in it. Raises UserError when a file is missing or damaged.
+    The test cases play no part in it. Raises UserError when a file is missing or damaged.
     """
+    params = load(folder / PARAMS_FILE)
+    metric = tasks.metric(params.task)
     if rank_by == "short-retrain":
-        return read_json(folder / RETRAIN / "metrics.json")["valid_accuracy"]
-    best = load(folder / "params.yaml").discretize.epoch == "best"
-    return read_json(folder / SEARCH / "summary.json")["best_valid_accuracy" if best else "valid_accuracy"]
+        return RetrainMetrics.read(folder / RETRAIN / "metrics.json", metric).valid_score
+    summary = SearchSummary.read(folder / SEARCH / "summary.json", metric)
+    return summary.chosen_score(params.discretize.epoch)
 
 
 def finished(folder: Path, chain: Sequence[Stage]) -> bool:

@@ -24,7 +24,8 @@ from ruamel.yaml import YAML
 from pipelines.dvc_internals import LOCK_FILE, check_out, experiment_ref, experiment_title, share_cache
 from stages.errors import UserError
 from stages.plumbing.runtime import STATE, TEMPORARY
-from stages.plumbing.settings import PARAMS_FILE, load, read, replace
+from stages.plumbing.settings import PARAMS_FILE, load
+from stages.plumbing.settings import changed as changed_params
 
 WORKSPACES = TEMPORARY / "flows"  # within it, stages know that their results belong to the project around it
 _AUTHOR = {
@@ -111,10 +112,7 @@ def _make(project: Path, folder: Path, changes: Mapping[str, Any], base: Path) -
         _git(folder, "apply", "--index", "--whitespace=nowarn", input=f"{changed}\n")
     if results is not None:
         (folder / LOCK_FILE).write_bytes(results)
-    params = read(folder / PARAMS_FILE, "rt")
-    for key, value in changes.items():
-        replace(params, key, value)
-    YAML().dump(params, folder / PARAMS_FILE)
+    YAML().dump(changed_params(folder / PARAMS_FILE, changes, "rt"), folder / PARAMS_FILE)
     _share_data(project, folder, Path(load(folder / PARAMS_FILE).data.root))
     share_cache(project, folder)
     if bare and results is not None:

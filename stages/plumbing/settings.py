@@ -38,9 +38,7 @@ def load(path: Path = PARAMS_FILE, changes: Mapping[str, Any] | None = None) -> 
 
     Raises UserError with one line for every mistake in it.
     """
-    content = read(path)
-    for key, value in (changes or {}).items():
-        replace(content, key, value)
+    content = changed(path, changes or {})
     where = f"{path}, with the changes asked for" if changes else path
     if "task" not in content:
         raise UserError(f"{where}: task is missing; the first line should be `task: images`, or another task")
@@ -54,6 +52,31 @@ def load(path: Path = PARAMS_FILE, changes: Mapping[str, Any] | None = None) -> 
                 f" `task: {other}`, or run `make task NAME={content['task']}` for that task's params.yaml"
             ) from None
         raise UserError(f"{where}: {'; '.join(_messages(error, wanted))}") from None
+
+
+def changed(path: Path, changes: Mapping[str, Any], typ: Literal["safe", "rt"] = "safe") -> dict[str, Any]:
+    """The file's sections with the values of some keys replaced, not validated.
+
+    Where the changes name another ``task``, they are changes of that task's profile, profiles/TASK.yaml beside the file.
+    """
+    content = read(path, typ)
+    if (task := changes.get("task", content.get("task"))) != content.get("task"):
+        schema(task)
+        content = read(profile_of(str(task), path.parent), typ)
+    for key, value in changes.items():
+        replace(content, key, value)
+    return content
+
+
+def profile_of(task: str, folder: Path = Path()) -> Path:
+    """The complete params.yaml of a task. Raises UserError where there is none."""
+    path = folder / "profiles" / f"{task}.yaml"
+    if not path.is_file():
+        raise UserError(
+            f"{path} is missing; the settings of the task {task} are a params.yaml of its own"
+            + (", which `make task NAME=images` brings back" if task == "images" else "")
+        )
+    return path
 
 
 def _written_for(content: Mapping[str, Any]) -> str:
