@@ -1,8 +1,12 @@
-"""Augmentation of whole batches: random crop, mirroring, cutout. All random numbers come from the caller's generator.
+"""Augmentation of whole batches: random crop, mirroring, cutout.
 
-Where several processes share a batch (models/training/distributed.py), each draws for the whole batch and augments its own images.
+All random numbers come from the caller's generator.
 
-Images are uint8 (B, H, W, C), as on disk; ``normalize`` makes them float32 (B, C, H, W) in channels-last memory.
+Where several processes share a batch (models/training/distributed.py), each draws for the whole batch and
+augments its own images.
+
+Images are uint8 (B, H, W, C), as on disk; ``normalize`` makes them float32 (B, C, H, W) in channels-last
+memory.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from models.training.distributed import share, whole
 
 
 def random_crop(images_BHWC: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Pads by ``padding`` black pixels on each side and cuts a window of the old size at a random place per image."""
+    """Pads by ``padding`` black pixels on each side and cuts each image to its old size at a random place."""
     if padding == 0:
         return images_BHWC
     batch, height, width, _ = images_BHWC.shape
@@ -35,12 +39,12 @@ def random_mirror(images_BHWC: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def normalize(images_BHWC: Tensor, mean_C: Tensor, std_C: Tensor) -> Tensor:
-    """uint8 (B, H, W, C) -> float32 (B, C, H, W): scaled to [0, 1], minus mean, over standard deviation per channel."""
+    """uint8 (B, H, W, C) -> float32 (B, C, H, W): scaled to [0, 1], then standardized per channel."""
     return ((images_BHWC.float() / 255.0 - mean_C) / std_C).permute(0, 3, 1, 2)
 
 
 def cutout(x_BCHW: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Zeroes a square of ``size`` pixels around a random pixel of each image (DeVries and Taylor, arXiv 1708.04552)."""
+    """Zeroes a square of ``size`` pixels around a random pixel of each image (arXiv 1708.04552)."""
     if size == 0:
         return x_BCHW
     batch, _, height, width = x_BCHW.shape

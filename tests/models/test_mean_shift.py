@@ -94,7 +94,7 @@ def test_projection_clips_and_divides_row_by_row() -> None:
 
 
 def test_samples_and_their_mean_shift_stay_on_the_simplex() -> None:
-    """Defect 1: the published code averages samples from before the projection, up to 15% of them negative."""
+    """Defect 1: the published code averages samples as they were before the projection, up to 15% negative."""
     center = points(2, 14, 8)
     samples = perturb(center, 64, 0.25, torch.Generator().manual_seed(0))
     shifted = mean_shift(center, samples, torch.randn(64, dtype=torch.float64), 1.0)
@@ -108,8 +108,9 @@ def test_samples_and_their_mean_shift_stay_on_the_simplex() -> None:
 def test_samples_are_uniform_in_the_box_and_then_projected(radius: float) -> None:
     """For one edge of two operations, centered, the share of samples beyond 1/2 + t has a closed form.
 
-    With a and b uniform in [-r, r], (1/2 + a) / (1 + a + b) > 1/2 + t is a (1/2 - t) - b (1/2 + t) > t: a corner of the square
-    with legs (r - t) / (1/2 - t) and (r - t) / (1/2 + t). The corner is (r - t)^2 / (8 r^2 (1/4 - t^2)) of the square.
+    With a and b uniform in [-r, r], (1/2 + a) / (1 + a + b) > 1/2 + t is a (1/2 - t) - b (1/2 + t) > t: a
+    corner of the square with legs (r - t) / (1/2 - t) and (r - t) / (1/2 + t). The corner is (r - t)^2 / (8
+    r^2 (1/4 - t^2)) of the square.
     """
     samples = 40_000
     center = torch.full((1, 2), 0.5, dtype=torch.float64)
