@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.training.distributed import share, whole
+from models.training.distributed import full_batch_size, own_part
 
 
 def random_crop(images_BHWC: Tensor, padding: int, generator: torch.Generator) -> Tensor:
@@ -25,8 +25,8 @@ def random_crop(images_BHWC: Tensor, padding: int, generator: torch.Generator) -
     batch, height, width, _ = images_BHWC.shape
     device = images_BHWC.device
     padded = F.pad(images_BHWC, (0, 0, padding, padding, padding, padding))
-    offsets = torch.randint(0, 2 * padding + 1, (2, whole(batch), 1, 1), generator=generator)
-    offsets = share(offsets, dim=1).to(device)
+    offsets = torch.randint(0, 2 * padding + 1, (2, full_batch_size(batch), 1, 1), generator=generator)
+    offsets = own_part(offsets, dim=1).to(device)
     rows = offsets[0] + torch.arange(height, device=device)[None, :, None]
     columns = offsets[1] + torch.arange(width, device=device)[None, None, :]
     return padded[torch.arange(batch, device=device)[:, None, None], rows, columns]
@@ -34,7 +34,8 @@ def random_crop(images_BHWC: Tensor, padding: int, generator: torch.Generator) -
 
 def random_mirror(images_BHWC: Tensor, generator: torch.Generator) -> Tensor:
     """Mirrors each image left to right with probability one half."""
-    mirrored = share(torch.rand(whole(len(images_BHWC)), generator=generator)).to(images_BHWC.device) < 0.5
+    draws = own_part(torch.rand(full_batch_size(len(images_BHWC)), generator=generator))
+    mirrored = draws.to(images_BHWC.device) < 0.5
     return torch.where(mirrored[:, None, None, None], images_BHWC.flip(2), images_BHWC)
 
 
@@ -51,7 +52,7 @@ def cutout(x_BCHW: Tensor, size: int, generator: torch.Generator) -> Tensor:
     device = x_BCHW.device
 
     def hidden(length: int) -> Tensor:
-        centers = share(torch.randint(0, length, (whole(batch), 1), generator=generator))
+        centers = own_part(torch.randint(0, length, (full_batch_size(batch), 1), generator=generator))
         first = centers.to(device) - size // 2
         place = torch.arange(length, device=device)
         return (place >= first) & (place < first + size)

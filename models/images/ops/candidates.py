@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from models.images.ops.depthwise import Depthwise
 from models.images.ops.norm import BatchNorm, add_weighted, conv_norm, only_values
 from models.images.ops.pooling import quick_average, quick_max
-from models.training.distributed import share, whole
+from models.training.distributed import full_batch_size, own_part
 
 _NOISE_TILE = 8  # side in pixels of the fixed pattern that stands for noise in evaluation
 
@@ -185,9 +185,9 @@ class Noise(nn.Module):
         batch, height, width = x.shape[0], -(-x.shape[2] // self.stride), -(-x.shape[3] // self.stride)
         if self.training:
             device = x.device if self.generator is None else self.generator.device
-            shape = (whole(batch), height, width, self.width)
+            shape = (full_batch_size(batch), height, width, self.width)
             noise = torch.randn(shape, generator=self.generator, dtype=x.dtype, device=device)
-            y = share(noise).to(x.device).permute(0, 3, 1, 2)
+            y = own_part(noise).to(x.device).permute(0, 3, 1, 2)
         else:
             rows, columns = -(-height // _NOISE_TILE), -(-width // _NOISE_TILE)
             y = self.pattern.repeat(1, 1, rows, columns)[:, :, :height, :width].expand(batch, -1, -1, -1)
