@@ -11,7 +11,7 @@ from models.search.genotype import Genotype
 
 @dataclass(frozen=True)
 class Collapse:
-    """Which operations are counted in the cell type that the family watches, and from how many edges on it has collapsed."""
+    """The operations counted in ``Family.watched_group``, and how many edges with them make a collapse."""
 
     ops: tuple[str, ...]
     edges: int

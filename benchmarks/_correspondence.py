@@ -24,7 +24,7 @@ TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
 def pairs(fast: Supernet, plain: PlainSupernet) -> list[tuple[nn.Module, nn.Module, slice]]:
-    """(module of ``fast``, module of ``plain``, rows of the former's tensors that are the latter's) of every layer."""
+    """For every layer (module of ``fast``, module of ``plain``, rows of the first's tensors that are the second's)."""
     everything = slice(None)
     found: list[tuple[nn.Module, nn.Module, slice]] = [
         (fast.stem.stem0[0], plain.stem[0], everything),

@@ -1,8 +1,12 @@
-"""Augmentation of whole batches: random crop, mirroring, cutout. All random numbers come from the caller's generator.
+"""Augmentation of whole batches: random crop, mirroring, cutout.
 
-Where several processes share a batch (models/training/distributed.py), each draws for the whole batch and augments its own images.
+All random numbers come from the caller's generator.
 
-Images are uint8 (B, H, W, C), as on disk; ``normalize`` makes them float32 (B, C, H, W) in channels-last memory.
+Where several processes share a batch (models/training/distributed.py), each draws for the whole batch and
+augments its own images.
+
+Images are uint8 (B, H, W, C), as on disk; ``normalize`` makes them float32 (B, C, H, W) in channels-last
+memory.
 """
 
 from __future__ import annotations
@@ -11,18 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.training.distributed import share, whole
+from models.training.distributed import full_batch_size, own_part
 
 
 def random_crop(images_BHWC: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Pads by ``padding`` black pixels on each side and cuts a window of the old size at a random place per image."""
+    """Pads by ``padding`` black pixels on each side and cuts each image to its old size at a random place."""
     if padding == 0:
         return images_BHWC
     batch, height, width, _ = images_BHWC.shape
     device = images_BHWC.device
     padded = F.pad(images_BHWC, (0, 0, padding, padding, padding, padding))
-    offsets = torch.randint(0, 2 * padding + 1, (2, whole(batch), 1, 1), generator=generator)
-    offsets = share(offsets, dim=1).to(device)
+    offsets = torch.randint(0, 2 * padding + 1, (2, full_batch_size(batch), 1, 1), generator=generator)
+    offsets = own_part(offsets, dim=1).to(device)
     rows = offsets[0] + torch.arange(height, device=device)[None, :, None]
     columns = offsets[1] + torch.arange(width, device=device)[None, None, :]
     return padded[torch.arange(batch, device=device)[:, None, None], rows, columns]
@@ -30,24 +34,25 @@ def random_crop(images_BHWC: Tensor, padding: int, generator: torch.Generator) -
 
 def random_mirror(images_BHWC: Tensor, generator: torch.Generator) -> Tensor:
     """Mirrors each image left to right with probability one half."""
-    mirrored = share(torch.rand(whole(len(images_BHWC)), generator=generator)).to(images_BHWC.device) < 0.5
+    draws = own_part(torch.rand(full_batch_size(len(images_BHWC)), generator=generator))
+    mirrored = draws.to(images_BHWC.device) < 0.5
     return torch.where(mirrored[:, None, None, None], images_BHWC.flip(2), images_BHWC)
 
 
 def normalize(images_BHWC: Tensor, mean_C: Tensor, std_C: Tensor) -> Tensor:
-    """uint8 (B, H, W, C) -> float32 (B, C, H, W): scaled to [0, 1], minus mean, over standard deviation per channel."""
+    """uint8 (B, H, W, C) -> float32 (B, C, H, W): scaled to [0, 1], then standardized per channel."""
     return ((images_BHWC.float() / 255.0 - mean_C) / std_C).permute(0, 3, 1, 2)
 
 
 def cutout(x_BCHW: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Zeroes a square of ``size`` pixels around a random pixel of each image (DeVries and Taylor, arXiv 1708.04552)."""
+    """Zeroes a square of ``size`` pixels around a random pixel of each image (arXiv 1708.04552)."""
     if size == 0:
         return x_BCHW
     batch, _, height, width = x_BCHW.shape
     device = x_BCHW.device
 
     def hidden(length: int) -> Tensor:
-        centers = share(torch.randint(0, length, (whole(batch), 1), generator=generator))
+        centers = own_part(torch.randint(0, length, (full_batch_size(batch), 1), generator=generator))
         first = centers.to(device) - size // 2
         place = torch.arange(length, device=device)
         return (place >= first) & (place < first + size)

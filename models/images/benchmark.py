@@ -1,7 +1,7 @@
 """What a table of trained cells says about a genotype: its accuracy and its place among all cells.
 
-Made for NAS-Bench-201 (arXiv 2001.00326), where every cell of the space has been trained. Tables are read from files
-elsewhere.
+Made for NAS-Bench-201 (arXiv 2001.00326), where every cell of the space has been trained. Tables are read
+from files elsewhere.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from models.search.genotype import Genotype
 
 @dataclass(frozen=True)
 class Standing:
-    """The tabulated accuracy in % and the rank of a cell, 1 for the best. Cells of equal accuracy share a rank."""
+    """The tabulated accuracy in % and the rank of a cell, 1 for the best.
+
+    Cells of equal accuracy share a rank.
+    """
 
     accuracy: float
     rank: int

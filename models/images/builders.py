@@ -100,7 +100,10 @@ def network_of(
     auxiliary: bool = False,
     generator: torch.Generator | None = None,
 ) -> FoundNetwork:
-    """The network of a genotype, with an auxiliary head where there can be one. Raises InvalidInput as ``supernet_of``."""
+    """The network of a genotype, with an auxiliary head where there can be one.
+
+    Raises InvalidInput as ``supernet_of``.
+    """
     family = family_of(genotype)
     _check_stages(family, stages)
     size = Dimensions(channels, cells, stages, classes, channels_in, image_size)
@@ -111,6 +114,6 @@ def _check_stages(family: Family, stages: int) -> None:
     if family.stages not in (None, stages):
         free = " and ".join(name for name, other in FAMILIES.items() if other.stages is None)
         raise InvalidInput(
-            f"networks of the family {family.name} have {family.stages} stages, not {stages}; only {free} takes another"
-            " number"
+            f"networks of the family {family.name} have {family.stages} stages, not {stages};"
+            f" only {free} takes another number"
         )

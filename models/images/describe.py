@@ -23,8 +23,8 @@ def count_parameters(module: nn.Module) -> int:
 def count_macs(module: nn.Module, *inputs: Tensor) -> int:
     """Multiply-accumulates of all convolutions and matrix products in one forward pass of ``inputs``.
 
-    Nothing is computed: the pass runs on PyTorch's meta device. Taps of a kernel that fall on padding count too. What batch
-    norm, activations, pooling and sums cost does not count. ``module`` is in evaluation mode.
+    Nothing is computed: the pass runs on PyTorch's meta device. Taps of a kernel that fall on padding count
+    too. What batch norm, activations, pooling and sums cost does not count. ``module`` is in evaluation mode.
     """
     tensors = itertools.chain(module.named_parameters(), module.named_buffers())
     shapes = {name: tensor.detach().to("meta") for name, tensor in tensors}
@@ -45,9 +45,9 @@ def describe(
 ) -> dict[str, int]:
     """``params`` without and ``params_with_auxiliary`` with the auxiliary head, and ``macs`` for one image.
 
-    Where there is no auxiliary head, both counts of parameters are equal. Then what publications about the family report besides: for
-    NAS-Bench-201 ``flops``, which are the multiply-accumulates and the classifier's biases. The network is built on PyTorch's
-    meta device, so nothing is computed.
+    Where there is no auxiliary head, both counts of parameters are equal. Then what publications about the
+    family report besides: for NAS-Bench-201 ``flops``, which are the multiply-accumulates and the
+    classifier's biases. The network is built on PyTorch's meta device, so nothing is computed.
     """
     check_image_size(image_size, image_size)
 

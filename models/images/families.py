@@ -1,8 +1,9 @@
 """Families of search spaces: what genotypes, networks and drawings of all spaces of a family have in common.
 
-S1 to S5 are the family "darts", because one kind of network reads all their genotypes; NAS-Bench-201 is a family by itself. All
-that differs between families is said here, except how networks are built (models/images/builders.py): this module needs no
-torch, so that settings can be checked and genotypes read without loading it.
+S1 to S5 are the family "darts", because one kind of network reads all their genotypes; NAS-Bench-201 is a
+family by itself. All that differs between families is said here, except how networks are built
+(models/images/builders.py): this module needs no torch, so that settings can be checked and genotypes read
+without loading it.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Family:
     table_key: Callable[[Genotype], str] | None = (
         None  # what a table of trained cells calls a genotype; None: no table
     )
-    # Multiply-accumulates and classes -> what the publications report beside parameters and multiply-accumulates.
+    # Multiply-accumulates and classes -> what the publications report besides.
     extra_counts: Callable[[int, int], dict[str, int]] = lambda _macs, _classes: {}
 
 

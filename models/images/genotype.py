@@ -1,4 +1,4 @@
-"""The content of ``genotype.json``: ``space``, the name of the family, and the genotype as that family writes it."""
+"""The content of ``genotype.json``: the family's name (``space``) and the genotype in the family's notation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ def to_json(genotype: Genotype) -> dict[str, Any]:
 
 
 def from_json(content: Mapping[str, Any]) -> Genotype:
-    """Reads what ``to_json`` writes; ``space`` may be absent in DARTS. Raises InvalidInput for what no network has."""
+    """Reads what ``to_json`` writes; ``space`` may be absent in DARTS.
+
+    Raises InvalidInput for what no network has.
+    """
     name = content.get("space", DARTS.name)
     if not isinstance(name, str) or name not in FAMILIES:
         raise InvalidInput(

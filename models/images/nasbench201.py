@@ -1,10 +1,12 @@
 """The supernet and the networks of NAS-Bench-201 (Dong and Yang, arXiv 2001.00326, sections 2.1 and 2.2).
 
-Both have the same skeleton: a 3x3 stem; stages of equal cells; between stages a residual block that halves the side and doubles
-the channels; then norm, ReLU, average pooling and a linear classifier. A cell has four nodes, each the sum of one operation on
-every earlier node. Differs from the benchmark in that the average pooling of the residual block takes odd sides too.
+Both have the same skeleton: a 3x3 stem; stages of equal cells; between stages a residual block that halves
+the side and doubles the channels; then norm, ReLU, average pooling and a linear classifier. A cell has four
+nodes, each the sum of one operation on every earlier node. Differs from the benchmark in that the average
+pooling of the residual block takes odd sides too.
 
-The supernet is built of the same stacked edges as that of DARTS (models/images/supernet.py), and its mix is an argument too.
+The supernet is built of the same stacked edges as that of DARTS (models/images/supernet.py), and its mix is
+an argument too.
 """
 
 from __future__ import annotations
@@ -108,7 +110,10 @@ class MixedBenchmarkCell(nn.Module):
 
 
 class BenchmarkSupernet(nn.Module):
-    """The weight-sharing network of the space, with ``cells`` cells in each of ``stages`` stages. The mix is an argument."""
+    """The weight-sharing network of the space, with ``cells`` cells in each of ``stages`` stages.
+
+    The mix is an argument.
+    """
 
     def __init__(
         self, space: SearchSpace, *, channels: int, cells: int, stages: int, classes: int, channels_in: int
@@ -141,7 +146,10 @@ class BenchmarkSupernet(nn.Module):
 
 
 class BenchmarkCell(nn.Module):
-    """A discrete cell. A node whose edges are all ``none`` is zero; operations on it still add the shift of their norm."""
+    """A discrete cell.
+
+    A node whose edges are all ``none`` is zero; operations on it still add the shift of their norm.
+    """
 
     def __init__(self, edges: Sequence[tuple[int, int, str]], spec: OpSpec):
         super().__init__()
@@ -190,7 +198,8 @@ class BenchmarkNetwork(nn.Module):
     def forward(self, x: Tensor, keep_LKB: Tensor | None = None) -> tuple[Tensor, None]:
         """Logits (B, classes), and None where other networks have the logits of an auxiliary head.
 
-        keep_LKB (cells, edges, B) are the factors of drop path, see models/images/retrain.py; None keeps all paths.
+        keep_LKB (cells, edges, B) are the factors of drop path, see models/images/retrain.py; None keeps all
+        paths.
         """
         factors = None if keep_LKB is None else iter(keep_LKB)
         return self.skeleton(x, lambda cell, x: cell(x, None if factors is None else next(factors))), None

@@ -1,4 +1,4 @@
-"""The network of a genotype, trained from scratch: DARTS's evaluation network (arXiv 1806.09055, section 3.2)."""
+"""The network of a genotype, trained from scratch: the evaluation network of DARTS (arXiv 1806.09055, 3.2)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from models.images.spaces import NODES
 from models.search.genotype import Genotype
 
 _AUXILIARY_POOL, _AUXILIARY_STRIDE = 5, 3
-# The auxiliary head pools 5x5 and then convolves 2x2: it needs this side in pixels at two thirds of the depth.
+# Side in pixels that the auxiliary head, which pools 5x5 and convolves 2x2, needs at two thirds of the depth.
 AUXILIARY_SIDE = _AUXILIARY_POOL + _AUXILIARY_STRIDE
 
 
 class Cell(nn.Module):
-    """One discrete cell: each node sums two operations on earlier nodes. The output is the nodes' concatenation."""
+    """One discrete cell: each node sums two operations on earlier nodes.
+
+    The output is the nodes' concatenation.
+    """
 
     def __init__(
         self,
@@ -78,8 +81,8 @@ class AuxiliaryHead(nn.Sequential):
 class Network(nn.Module):
     """Stem, cells of a genotype with reductions at one and two thirds, average pooling, linear classifier.
 
-    ``auxiliary`` asks for the auxiliary head. It is left out where the feature maps are too small for it and where the stem
-    is the one for large images.
+    ``auxiliary`` asks for the auxiliary head. It is left out where the feature maps are too small for it and
+    where the stem is the one for large images.
     """
 
     def __init__(
@@ -114,9 +117,10 @@ class Network(nn.Module):
         self.classifier = nn.Linear(before[1], classes)
 
     def forward(self, x: Tensor, keep_LKB: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Logits (B, classes) and, in training mode, the logits of the auxiliary head if there is one, else None.
+        """Logits (B, classes) and, in training mode, those of the auxiliary head if there is one, else None.
 
-        keep_LKB (cells, edges, B) are the factors of drop path, see models/images/retrain.py; None keeps all paths.
+        keep_LKB (cells, edges, B) are the factors of drop path, see models/images/retrain.py; None keeps all
+        paths.
         """
         input0, input1 = self.stem(x)
         auxiliary = None

@@ -1,9 +1,9 @@
 """How genotypes are written: DARTS lists pairs, NAS-Bench-201 has a string.
 
-pairs       ``{"normal": [["sep_conv_3x3", 0], ...], "normal_concat": [2, 3, 4, 5], "reduce": ..., "reduce_concat": ...}``:
+pairs       ``{"normal": [["sep_conv_3x3", 0], ...], "normal_concat": [2, 3, 4, 5], "reduce": ..., ...}``:
             operation and source, two pairs per node
-arch_str    ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|skip_connect~2|``: operation~source,
-            nodes separated by ``+``
+arch_str    ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|skip_connect~2|``:
+            operation~source, nodes separated by ``+``
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ def to_pairs(genotype: Genotype) -> dict[str, Any]:
 
 
 def from_pairs(content: Mapping[str, Any]) -> Genotype:
-    """Reads what ``to_pairs`` writes; the ``_concat`` keys may be absent. Raises InvalidInput for what no network has."""
+    """Reads what ``to_pairs`` writes; the ``_concat`` keys may be absent.
+
+    Raises InvalidInput for what no network has.
+    """
     groups = {}
     for group in ("normal", "reduce"):
         pairs = content.get(group)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models.images.batches import Batch, BatchStream
 from models.images.builders import FoundNetwork
 from models.images.task import right_answers
-from models.training.distributed import parallel, share, whole
+from models.training.distributed import full_batch_size, own_part, parallel
 from models.training.evaluation import Tally, evaluate
 from models.training.events import Listener, Row, State
 from models.training.schedules import cosine
@@ -168,6 +168,6 @@ def drop_path_factors(
     if probability == 0:
         return None
     edges = max(len(cell.edges) for cell in network.cells)  # pyright: ignore[reportArgumentType]
-    shape = (len(network.cells), edges, whole(batch))
-    uniform = share(torch.rand(shape, generator=generator, device=generator.device), dim=2)
+    shape = (len(network.cells), edges, full_batch_size(batch))
+    uniform = own_part(torch.rand(shape, generator=generator, device=generator.device), dim=2)
     return (uniform >= probability).float().div(1 - probability).to(device)

@@ -1,7 +1,7 @@
 """Sizes of networks and images: which sides networks take, where they halve them. Needs no torch.
 
-Networks of DARTS have 3 stages. Up to 127 pixels they are the CIFAR ones of DARTS (one 3x3 stem); from 128 on the ImageNet ones,
-whose stems divide the side by 8 before the first cell.
+Networks of DARTS have 3 stages. Up to 127 pixels they are the CIFAR ones of DARTS (one 3x3 stem); from 128 on
+the ImageNet ones, whose stems divide the side by 8 before the first cell.
 """
 
 from __future__ import annotations
@@ -33,5 +33,6 @@ def check_image_size(height: int, width: int) -> None:
     """Raises InvalidInput when the last feature maps would be smaller than 2x2 pixels."""
     if side_after_reductions(min(height, width)) < 2:
         raise InvalidInput(
-            f"images of {height}x{width} pixels are smaller than the network needs (5x5); set data.image_size to 8 or more"
+            f"images of {height}x{width} pixels are smaller than the network needs (5x5); set data.image_size to 8"
+            " or more"
         )

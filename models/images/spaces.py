@@ -1,8 +1,8 @@
 """Search spaces: which edges a cell has and which operations may sit on each.
 
-S5 is the full space of DARTS (arXiv 1806.09055); S1..S4 are the reduced spaces of RobustDARTS
-(arXiv 1909.09656), built there to make searches collapse. NAS-Bench-201 (arXiv 2001.00326) has one small cell, and all
-15,625 forms of that cell have been trained.
+S5 is the full space of DARTS (arXiv 1806.09055); S1..S4 are the reduced spaces of RobustDARTS (arXiv
+1909.09656), built there to make searches collapse. NAS-Bench-201 (arXiv 2001.00326) has one small cell, and
+all 15,625 forms of that cell have been trained.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import replace
 from models.errors import InvalidInput
 from models.search.spaces import Edge, SearchSpace
 
-NODES = 4  # intermediate nodes of a DARTS cell, numbered from 2; nodes 0 and 1 are the outputs of the two cells before
+NODES = 4  # intermediate nodes of a DARTS cell, from 2 on; 0 and 1 are the outputs of the two cells before
 
 
 def darts_edges() -> list[tuple[int, int]]:

@@ -1,9 +1,9 @@
 """The supernet of DARTS: every edge carries all its candidate operations, weighted by the mix.
 
-The mix is an argument of the forward pass, never state: ``supernet(x, mix)``. The result is that of the published code, but two
-things are computed differently: what depends on the source node alone (ReLU, pooling and its norm, identity) is computed
-once per node instead of once per edge, and the edges that leave a node are computed together (models/images/ops/candidates.py).
-``none`` adds nothing and is never computed.
+The mix is an argument of the forward pass, never state: ``supernet(x, mix)``. The result is that of the
+published code, but two things are computed differently: what depends on the source node alone (ReLU, pooling
+and its norm, identity) is computed once per node instead of once per edge, and the edges that leave a node
+are computed together (models/images/ops/candidates.py). ``none`` adds nothing and is never computed.
 """
 
 from __future__ import annotations
@@ -88,7 +88,10 @@ def leaving(edges: Sequence[Edge], node: int) -> list[int]:
 
 
 class MixedCell(nn.Module):
-    """One cell: two inputs, and four nodes that each sum their mixed incoming edges. The output is the nodes' concatenation."""
+    """One cell: two inputs, and four nodes that each sum their mixed incoming edges.
+
+    The output is the nodes' concatenation.
+    """
 
     def __init__(
         self,
@@ -126,7 +129,7 @@ class MixedCell(nn.Module):
 
 
 def _sum(terms: Sequence[Tensor]) -> Tensor:
-    # The sum of two terms is a new tensor whose channels lie together; the terms themselves are parts of larger tensors.
+    # The sum of two terms is a new tensor whose channels lie together; the terms are parts of larger tensors.
     total = terms[0] + terms[1]
     for term in terms[2:]:
         total += term
@@ -151,7 +154,7 @@ class NodeWeights(nn.Module):
         self.register_buffer("order", torch.tensor(order, device="cpu"), persistent=False)
 
     def forward(self, mix: Tensor, batch: int) -> list[OpWeights]:
-        """mix (edges, operations) or (N, edges, operations) -> for each node, operation -> (E,) or (N, batch, E)."""
+        """mix ([N,] edges, operations) -> for each node: operation -> (E,) or, for N mixes, (N, batch, E)."""
         # All entries at once, because one operation per entry would take longer.
         flat = mix.flatten(-2).index_select(-1, self.order)
         if mix.dim() == 3:
@@ -170,14 +173,18 @@ def run_cell(cell: nn.Module, weights: Sequence[OpWeights], *inputs: Tensor) -> 
 
 def compiled_run_cell(cells: int) -> RunCell:
     """``run_cell``, compiled at its first use. Cells of equal build share the code."""
-    # On a CPU the quick pooling cuts a cell into parts, and each part is compiled for every shape that it meets. When cells were
-    # compiled whole, with PyTorch's pooling, a pass was slower and compiling took three times as long (docs/log.md).
+    # On a CPU the quick pooling cuts a cell into parts, and each part is compiled for every shape that it meets.
+    # When cells were compiled whole, with PyTorch's pooling, a pass was slower and compiling took three times as
+    # long (docs/log.md).
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 16 * cells)
     return torch.compile(run_cell, dynamic=False)
 
 
 class Supernet(nn.Module):
-    """The weight-sharing network of a DARTS space. Its parameters are the weights only; the mix is an argument."""
+    """The weight-sharing network of a DARTS space.
+
+    Its parameters are the weights only; the mix is an argument.
+    """
 
     def __init__(
         self,
@@ -217,9 +224,10 @@ class Supernet(nn.Module):
         self.probe_cell = compiled_run_cell(len(self.cells))
 
     def forward(self, x: Tensor, mix: Mapping[str, Tensor]) -> Tensor:
-        """Logits (B, classes) of images (B, channels_in, H, W) under a mix of (edges, operations) per cell type.
+        """Logits (B, classes) of images (B, channels_in, H, W) under a mix (edges, operations) per cell type.
 
-        With mixes of (N, edges, operations), in evaluation mode, logits (N * B, classes): those of mix 0 first.
+        With mixes of (N, edges, operations), in evaluation mode, logits (N * B, classes): those of mix 0
+        first.
         """
         weights = {group: self.node_weights[group](mix[group], len(x)) for group in set(self.groups)}
         input0, input1 = self.stem(x)

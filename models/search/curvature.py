@@ -1,7 +1,7 @@
 """How sharp the validation loss is around alpha: the dominant eigenvalue of its Hessian.
 
-Zela et al. (RobustDARTS, arXiv 1909.09656, section 3) found that it rises before a search falls apart, and that
-architectures found at a sharp point lose most at discretization.
+Zela et al. (RobustDARTS, arXiv 1909.09656, section 3) found that it rises before a search falls apart, and
+that architectures found at a sharp point lose most at discretization.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from torch import Tensor
 
 from models.training.events import Listener, Measuring, silent
 
-Loss = Callable[
-    [Mapping[str, Tensor]], Tensor
-]  # architecture parameters by cell type -> a twice differentiable scalar
+# Architecture parameters by cell type -> a twice differentiable scalar.
+Loss = Callable[[Mapping[str, Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
 class Eigenvalue:
-    """An eigenvalue and what is left of it: some eigenvalue lies within ``residual`` of ``value``."""
+    """An estimate of an eigenvalue: some eigenvalue lies within ``residual`` of ``value``."""
 
     value: float
     residual: float  # ||H v - value v||, absolute
@@ -36,12 +35,13 @@ def dominant_eigenvalue(
     max_iterations: int = 50,
     on_event: Listener = silent,
 ) -> Eigenvalue:
-    """The eigenvalue of largest magnitude, sign kept, of the Hessian of ``loss`` with respect to all ``alphas`` together.
+    """The eigenvalue of largest magnitude, with its sign, of the Hessian of ``loss`` in all ``alphas``.
 
-    Power iteration on Hessian-vector products, from the same random vector each time; the Hessian itself is never made. Stops
-    when ||H v - lambda v|| <= tolerance |lambda|, where lambda = v'Hv: for a symmetric matrix, an eigenvalue is then no
-    further from lambda than that, and usually as near as its square. Two eigenvalues of nearly the same magnitude and
-    opposite sign do not settle; ``residual`` tells. One product costs about two backward passes.
+    Power iteration on Hessian-vector products, from the same random vector in every call; the Hessian itself
+    is never formed. Stops when ||H v - lambda v|| <= tolerance |lambda|, where lambda = v'Hv. Because the
+    Hessian is symmetric, some eigenvalue is then no further from lambda than ||H v - lambda v||, and usually
+    much nearer. With two eigenvalues of nearly the same magnitude and opposite sign the iteration does not
+    converge, and ``residual`` stays large. One product costs about two backward passes.
     """
     points = [alpha.detach().requires_grad_() for alpha in alphas.values()]
     gradients = torch.autograd.grad(

@@ -1,4 +1,4 @@
-"""From a mix to a genotype, and back to the mix that a genotype stands for (DARTS section 2.4; NAS-Bench-201)."""
+"""From a mix to its genotype, and from a genotype to its mix (DARTS, section 2.4; NAS-Bench-201)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from models.search.spaces import SearchSpace
 
 
 def discretize(space: SearchSpace, mix: Mix) -> Genotype:
-    """The genotype of a mix: the strongest operation on each edge, and of the edges into a node the strongest.
+    """The genotype of a mix: the strongest operation on each edge, and the strongest edges into each node.
 
-    The strength of an edge is its largest weight over the operations it may keep: in DARTS all but ``none``, and two edges
-    a node stay. NAS-Bench-201 keeps every edge, and ``none`` where the space does not exclude it. Where edges are left out, a
-    node's pairs come strongest first; ties go to the smaller source and to the earlier operation. Pure.
+    The strength of an edge is its largest weight over the operations that it may keep: all, or all but
+    ``none`` if the space excludes ``none``. If the space limits the edges into a node, only the strongest
+    stay, strongest first. Ties go to the smaller source and to the earlier operation. Pure.
     """
     groups = {}
     for group, edges in space.groups.items():
@@ -42,7 +42,7 @@ def _strongest(edges: list[tuple[float, int, str]], kept: int | None) -> list[tu
 
 
 def one_hot(space: SearchSpace, genotype: Genotype) -> dict[str, Tensor]:
-    """The mix (edges, operations) a genotype stands for: 1 on chosen operations, edges left out all zero."""
+    """Cell type -> the mix (edges, operations) of a genotype: 1 at chosen operations, 0 elsewhere."""
     mix = {}
     for group, edges in space.groups.items():
         chosen = {(src, dst): op for src, dst, op in genotype.groups[group]}

@@ -1,6 +1,6 @@
-"""When a search should end before its last epoch, and which epoch's alpha to keep: pure functions of the history.
+"""When a search should stop early, and which epoch's alpha to keep: pure functions of the history.
 
-They go with any strategy, and nothing of them needs to be saved: a resumed search has the history.
+They work with any strategy. They have no state to save, because a resumed search has the history.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from models.training.events import Row
 
 
 class EarlyStopping(Protocol):
-    """A rule that reads the rows so far."""
+    """A rule that reads the rows of the epochs so far."""
 
     @property
     def needs_eigenvalue(self) -> bool:
-        """Whether it reads the column ``hessian_eigenvalue``, which costs time in each epoch."""
+        """Whether the rule reads the column ``hessian_eigenvalue``, which takes time in each epoch."""
         ...
 
     def __call__(self, history: Sequence[Row]) -> int | None:
@@ -30,9 +30,10 @@ class EarlyStopping(Protocol):
 class EigenvalueRise:
     """Stops when the dominant Hessian eigenvalue rises (RobustDARTS, arXiv 1909.09656, section 4.3).
 
-    With m(i) the mean magnitude of the eigenvalue over the ``window`` epochs up to i: stops at epoch i if
-    m(i) > threshold m(i - window), and returns to epoch i - window. The first ``minimum_epochs`` (while alpha
-    is frozen the eigenvalue moves with the weights alone) are left out of both means.
+    Let m(i) be the mean magnitude of the eigenvalue over the ``window`` epochs up to i. The search stops at
+    epoch i if m(i) > threshold m(i - window), and returns to epoch i - window. The first ``minimum_epochs``
+    epochs are left out of both means, because the eigenvalue moves with the weights alone while alpha is
+    frozen.
     """
 
     window: int = 5
@@ -43,7 +44,7 @@ class EigenvalueRise:
     def __post_init__(self) -> None:
         if self.window < 1 or not self.threshold > 0:
             raise InvalidInput(
-                f"early stopping with window {self.window} and threshold {self.threshold}: both must be positive"
+                f"early stopping has window {self.window} and threshold {self.threshold}; set both above 0"
             )
 
     def __call__(self, history: Sequence[Row]) -> int | None:
@@ -56,10 +57,11 @@ class EigenvalueRise:
 
 @dataclass(frozen=True)
 class SkipConnections:
-    """Stops when the genotype has more than ``limit`` skip connections in a cell type (DARTS+, arXiv 1909.06035).
+    """Stops when a cell type has more than ``limit`` skip connections (DARTS+, arXiv 1909.06035).
 
-    Returns to the last epoch within the limit (DARTS+ keeps the cell it stops at); where there is none, to the last of the
-    epochs with the fewest. Never stops in the first ``minimum_epochs``, when alpha is still as it was drawn.
+    Returns to the last epoch within the limit (DARTS+ keeps the cell it stops at). If no epoch was within the
+    limit, returns to the last of the epochs with the fewest. Never stops in the first ``minimum_epochs``
+    epochs, in which alpha still has its initial values.
     """
 
     limit: int = 2

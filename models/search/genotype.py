@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Genotype:
     """Cell type -> the chosen edges (source node, destination node, operation), node by node.
 
-    ``space`` is the family of the search space, "darts" or "nasbench201".
+    ``space`` is the name of the search space's family.
     """
 
     space: str
@@ -21,5 +21,5 @@ class Genotype:
         return sum(chosen == op for _, _, chosen in self.groups[group])
 
     def changes(self, before: Genotype) -> int:
-        """How many edges of this genotype, operation included, the one before did not have."""
+        """How many edges of this genotype, operation included, ``before`` did not have."""
         return sum(len(set(edges) - set(before.groups[group])) for group, edges in self.groups.items())

@@ -9,8 +9,8 @@ the mass of scored samples around them lies. One iteration, per cell type:
 
 models/search/smoothing.py puts it into the search.
 
-Differs from the published code: the samples that are evaluated and measured are the projected ones, and the
-same ones are averaged, so that the estimate never leaves the simplex.
+Differs from the published code in that the samples that are evaluated and measured are the projected ones,
+and that these same samples are averaged, so that the estimate never leaves the simplex.
 
 Axes: N samples, E edges, O operations.
 """
@@ -22,10 +22,10 @@ from torch import Tensor
 
 
 def project(rows: Tensor) -> Tensor:
-    """Rows (..., O) onto the simplex: clip to [0, 1], divide by the sum.
+    """Projects rows (..., O) onto the simplex: clips to [0, 1], then divides by the sum.
 
-    A row that clips to all zeros puts 1 on its largest entry. This is the projection of SmoothDARTS
-    (arXiv 2002.05283), not the Euclidean one.
+    A row that clips to all zeros gets 1 at its largest entry. This is the projection of SmoothDARTS (arXiv
+    2002.05283), not the Euclidean one.
     """
     clipped = rows.clamp(0.0, 1.0)
     total = clipped.sum(dim=-1, keepdim=True)
@@ -35,7 +35,7 @@ def project(rows: Tensor) -> Tensor:
 
 
 def perturb(center_EO: Tensor, samples: int, radius: float, generator: torch.Generator) -> Tensor:
-    """``samples`` points (N, E, O) on the simplex, uniform in the box of half-width ``radius`` around the center."""
+    """``samples`` points (N, E, O), uniform in the box of half-width ``radius`` around the center, projected."""
     noise = torch.rand(
         (samples, *center_EO.shape), generator=generator, dtype=center_EO.dtype, device=generator.device
     ).to(center_EO.device)
@@ -52,8 +52,9 @@ def sample_weights(
 ) -> Tensor:
     """The weights c (N,) of the samples, summing to 1: softmax of the losses times a Gaussian kernel.
 
-    ``c_n`` is proportional to ``softmax(losses)_n * exp(-||center - sample_n||_F^2 / (2 bandwidth^2))``; both
-    factors are combined before the exponential, so that far samples underflow to 0 and never to 0/0.
+    ``c_n`` is proportional to ``softmax(losses)_n * exp(-||center - sample_n||_F^2 / (2 bandwidth^2))``. The
+    exponents of both factors are added before the exponential, so that far samples get weight 0 and never
+    0/0.
     """
     exponent_N = squared_distances(center_EO, samples_NEO) / (2.0 * bandwidth**2)
     return torch.softmax(losses_N.to(samples_NEO.dtype) - exponent_N, dim=0)
@@ -62,9 +63,10 @@ def sample_weights(
 def mean_shift(center: Tensor, samples: Tensor, losses: Tensor, bandwidth: float | Tensor) -> Tensor:
     """One mean-shift iteration: the weighted mean (E, O) of the samples.
 
-    center (E, O) is the point the distances are taken from, samples (N, E, O) the scored points, losses (N,)
-    their scores: a higher loss weighs more, as published (pass negated losses for the opposite). Pure; float32 or
-    float64. A convex combination: when every sample lies on the simplex, so does the result.
+    center (E, O) is the point that distances are measured from, samples (N, E, O) are the scored points and
+    losses (N,) their scores. A higher loss weighs more, as published; pass negated losses for the opposite.
+    Pure; float32 or float64. The result is a convex combination: when every sample lies on the simplex, so
+    does the result.
     """
     return torch.tensordot(sample_weights(center, samples, losses, bandwidth), samples, dims=1)
 
@@ -72,19 +74,20 @@ def mean_shift(center: Tensor, samples: Tensor, losses: Tensor, bandwidth: float
 def median_bandwidth(center_EO: Tensor, samples_NEO: Tensor) -> Tensor:
     """``bandwidth: auto``: the median of the distances ||center - sample_n||_F, a scalar.
 
-    The median heuristic of kernel methods, on the distances that the kernel is evaluated at (not those between samples), so
-    that the middle sample has kernel exp(-1/2) whatever the radius and the size of the mix. Of an even number, the lower.
+    The median heuristic of kernel methods, applied to the distances that the kernel is evaluated at, not to
+    those between samples. The middle sample therefore has the kernel exp(-1/2), whatever the radius and the
+    size of the mix. Of an even number of samples, the lower of the two middle distances is taken.
     """
     distance = squared_distances(center_EO, samples_NEO).sqrt().median()
     return distance.clamp_min(torch.finfo(distance.dtype).eps)  # radius 0: all samples are the center
 
 
 def kernel_spread(center_EO: Tensor, samples_NEO: Tensor, bandwidth: float | Tensor) -> Tensor:
-    """By which share the smallest kernel weight falls short of the largest, in [0, 1]: near 0, the kernel says nothing."""
+    """1 - smallest / largest kernel weight, in [0, 1]. Near 0, the kernel hardly tells samples apart."""
     exponent_N = squared_distances(center_EO, samples_NEO) / (2.0 * bandwidth**2)
     return -torch.expm1(exponent_N.min() - exponent_N.max())
 
 
 def effective_sample_size(weights_N: Tensor) -> Tensor:
-    """1 / sum c_n^2 (Kish): N when all samples weigh the same, 1 when one has all the weight."""
+    """1 / sum c_n^2 (Kish): N when all samples weigh the same, 1 when one sample has all the weight."""
     return 1.0 / weights_N.square().sum()

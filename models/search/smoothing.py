@@ -1,8 +1,9 @@
-"""What replaces the mix before the weight step, so that the weights learn to be good all around it.
+"""What replaces the mix before the weight step, so that the weights become good all around the mix.
 
-SmoothDARTS (arXiv 2002.05283) trains the weights at a random neighbour of the mix or at a bad one (``Perturbation``), MS-DARTS
-(arXiv 2108.09996) at the mean shift of a few neighbours (``MeanShift``; the formula itself is in models/search/mean_shift.py). All
-cell types are perturbed together; the radius, in mixing weights, grows linearly over the epochs.
+SmoothDARTS (arXiv 2002.05283) trains the weights at a random neighbour of the mix or at a bad one
+(``Perturbation``). MS-DARTS (arXiv 2108.09996) trains them at the mean shift of a few neighbours
+(``MeanShift``; models/search/mean_shift.py has the formula). All cell types are perturbed together. The
+radius, in mixing weights, grows linearly over the epochs.
 
 Axes: N samples, E edges, O operations.
 """
@@ -29,21 +30,24 @@ from models.search.objective import Mix, Objective, Params
 from models.training.averages import Averages
 from models.training.schedules import linear
 
-FLAT_KERNEL = 0.01  # below this spread of the kernel weights, a mean shift hardly differs from an average
+FLAT_KERNEL = 0.01  # kernel spread below which a mean shift hardly differs from an average
 
 
 class Smoothing(Protocol):
-    """What replaces the mix before the weight step. It takes a mix on the simplex and gives one, without gradients."""
+    """Takes the mix, whose rows lie on the simplex, and gives the mix of the weight step, on the simplex too.
+
+    No gradients.
+    """
 
     def __call__(self, mix: Mix, params: Params, train: Objective) -> Mix: ...
     def start_epoch(self, epoch: int) -> None: ...
 
     def report(self) -> dict[str, float]:
-        """What is worth a column in the history, over the epoch so far."""
+        """Columns of the history, over the epoch so far."""
         ...
 
     def notices(self) -> list[str]:
-        """What the user should be told, once: the same notice is never given again, also not after a resume."""
+        """What the user should be told. A notice is given once, even if the search is resumed."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -54,7 +58,7 @@ class Smoothing(Protocol):
 class PerturbationConfig:
     """Settings of SmoothDARTS: the radius in the first and last epoch, and the steps of ascent.
 
-    With 0 steps it is SDARTS-RS, with the published 7 SDARTS-ADV. The radii are the published ones.
+    0 steps make SDARTS-RS, the published 7 steps SDARTS-ADV. The radii are the published ones.
     """
 
     radius_start: float = 0.03
@@ -63,11 +67,12 @@ class PerturbationConfig:
 
 
 class Perturbation:
-    """SmoothDARTS: one point drawn uniformly from the box around the mix and, in SDARTS-ADV, moved to where the loss is high.
+    """SmoothDARTS: a point drawn uniformly from the box around the mix. SDARTS-ADV moves it uphill on the loss.
 
-    Each step of the ascent moves by 2 radius / steps along the sign of the gradient of the train loss, then back into the box
-    and onto the simplex (an L-infinity PGD attack, Madry et al., arXiv 1706.06083). Losses are taken in evaluation mode. The
-    projection comes last, as in SmoothDARTS: dividing a row by its sum may leave the box.
+    Each step of the ascent moves the point by 2 radius / steps along the sign of the gradient of the train
+    loss, then back into the box and onto the simplex (an L-infinity PGD attack, Madry et al., arXiv
+    1706.06083). Losses are computed in evaluation mode. The projection comes last, as in SmoothDARTS, so the
+    point may leave the box when a row is divided by its sum.
     """
 
     def __init__(self, config: PerturbationConfig, epochs: int, generator: torch.Generator):
@@ -106,10 +111,13 @@ class Perturbation:
 
 @dataclass(frozen=True)
 class MeanShiftConfig:
-    """Settings of the mean shift; defaults are the published ones. Radius and bandwidth are in mixing weights.
+    """Settings of the mean shift; defaults are the published ones.
 
-    ``bandwidth`` "auto" is the median distance of the samples, anew in each iteration. The loss weights are
-    softmax(sign * losses / temperature): with sign 1, as published, the worse sample weighs more, with -1 the better.
+    Radius and bandwidth are in mixing weights.
+
+    ``bandwidth`` "auto" is the median distance of the samples, computed in each iteration. The loss weights
+    are softmax(sign * losses / temperature): with sign 1, as published, worse samples weigh more, with sign
+    -1 better ones.
     """
 
     samples: int = 3
@@ -122,11 +130,11 @@ class MeanShiftConfig:
 
 
 class MeanShift:
-    """MS-DARTS: the mix of the weight step is the mean shift of samples around it, repeated ``iterations`` times.
+    """MS-DARTS: replaces the mix by the mean shift of samples around it, repeated ``iterations`` times.
 
-    All cell types are perturbed together and each sample has one loss; distances and bandwidth are per cell type.
-    Reports, as means over the epoch (and cell types): the bandwidth used, the effective sample size of the weights, and by
-    which share the kernel weights of a step differ at most.
+    All cell types are perturbed together and each sample has one loss, but distances and bandwidth are per
+    cell type. Reports means over the epoch: the bandwidth and the effective sample size of the weights, over
+    cell types too, and the largest kernel spread of a step.
     """
 
     def __init__(self, config: MeanShiftConfig, epochs: int, generator: torch.Generator):
@@ -182,9 +190,9 @@ class MeanShift:
             return []
         self.told = True
         message = (
-            f"the bandwidth {self.config.bandwidth} is so large for the radius {self.radius:.3g} that the kernel weights of a "
-            f"step differ by less than {FLAT_KERNEL:.0%}: the mean shift is nearly an average weighted by the loss alone; "
-            "set search.mean_shift.bandwidth to auto to have it follow the radius"
+            f"the bandwidth {self.config.bandwidth} is so large for the radius {self.radius:.3g} that the kernel weights"
+            f" of a step differ by less than {FLAT_KERNEL:.0%}: the mean shift is nearly an average weighted by the loss"
+            " alone; set search.mean_shift.bandwidth to auto so that it follows the radius"
         )
         return [message]
 

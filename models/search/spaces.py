@@ -19,8 +19,9 @@ class Edge:
 class SearchSpace:
     """A named set of cell types; ``groups[cell type]`` are its edges in the order of the mix's rows.
 
-    ``family`` is what a genotype of the space is called in ``genotype.json``: one network reads all of a family. A genotype
-    keeps the ``incoming`` strongest edges of each node (None: all), none of them ``none`` if ``exclude_none``.
+    ``family`` is the ``space`` of genotype.json; one kind of network reads all genotypes of a family. A
+    genotype keeps the ``incoming`` strongest edges into each node (None: all of them). With ``exclude_none``,
+    no edge of it carries ``none``.
     """
 
     name: str
@@ -30,5 +31,8 @@ class SearchSpace:
     exclude_none: bool
 
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """Cell type -> (edges, operations), the shape of its mix. Every edge of a type has as many candidates."""
+        """Cell type -> (edges, operations), the shape of its mix.
+
+        All edges of a cell type have the same number of candidates.
+        """
         return {group: (len(edges), len(edges[0].ops)) for group, edges in self.groups.items()}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.errors import InvalidInput
-from models.training.distributed import processes, share
+from models.training.distributed import own_part, processes
 
 
 class ShuffledIndices:
@@ -40,7 +40,7 @@ class ShuffledIndices:
             self.position = 0
         chosen = self.order[self.position : self.position + self.batch_size]
         self.position += self.batch_size
-        return share(chosen)
+        return own_part(chosen)
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state(), "order": self.order, "position": self.position}

@@ -1,17 +1,20 @@
-"""One training on several devices: every process holds the whole network and works on its share of each batch.
+"""One training on several devices: every process holds the network and works on its own part of each batch.
 
-What comes out is what one process makes of the same batches, but for the order in which numbers are added:
+The result is that of one process on the same batches, except for the order in which numbers are added:
 
-    random numbers    every process draws those of the whole batch from the same generator and takes its ``share``
-    batch statistics  those of the whole batch (``batch_norm``)
-    losses            means over all shares, the same number in every process (``mean_loss``, ``sums``)
-    gradients         means over all shares: of a network's weights by PyTorch's DistributedDataParallel (``parallel``); of
-                      weights and mixes that are arguments, as in the search, by ``averaging_gradients``, for these are no
-                      module's own and their gradients are asked for in the middle of a step
+    random numbers    every process draws those of the full batch from the same generator, and keeps its part
+                      (``own_part``)
+    batch statistics  those of the full batch (``batch_norm``)
+    losses            means over all parts, the same number in every process (``mean_loss``, ``sums``)
+    gradients         means over all parts. PyTorch's DistributedDataParallel averages those of a network's
+                      weights (``parallel``). ``averaging_gradients`` averages those of weights and mixes that
+                      are arguments, as in the search: no module owns them, and their gradients are asked for
+                      in the middle of a step
 
-So all processes take the same steps and stay equal. Shares are equal in size, for a mean of means to be the mean. Processes are
-those of PyTorch's default process group; where there is none, or within ``alone``, every function here hands back what it
-was given. Not covered: several machines.
+So all processes take the same steps and stay equal. The parts of a batch are equal in size, so that the mean
+of their means is the mean over the batch. The processes are those of PyTorch's default process group. Where
+there is none, or within ``alone``, every function here returns what it was given. Not covered: several
+machines.
 """
 
 from __future__ import annotations
@@ -39,13 +42,13 @@ def processes() -> int:
 
 
 def rank() -> int:
-    """This process's number among them, from 0."""
+    """The number of this process among them, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Within, every process does all of the work by itself, the same in each: for what is small, or cannot be shared."""
+    """Within the block, every process does all of the work, because it is small or cannot be divided."""
     token = _alone.set(True)
     try:
         yield
@@ -53,26 +56,26 @@ def alone() -> Iterator[None]:
         _alone.reset(token)
 
 
-def whole(share: int) -> int:
-    """The size of the batch of which this process has a share of that size."""
-    return share * processes()
+def full_batch_size(own_size: int) -> int:
+    """The size of the batch of which this process has a part of ``own_size``."""
+    return own_size * processes()
 
 
-def share(batch: Tensor, dim: int = 0) -> Tensor:
-    """This process's equal part of a batch, whose size along ``dim`` is a multiple of the processes."""
+def own_part(batch: Tensor, dim: int = 0) -> Tensor:
+    """This process's part of a batch, whose size along ``dim`` is a multiple of the number of processes."""
     if processes() == 1:
         return batch
     assert batch.shape[dim] % processes() == 0, (batch.shape, dim)
     return batch.chunk(processes(), dim)[rank()]
 
 
-def dealt(items: Iterable[Item]) -> Iterable[Item]:
-    """Every process's own of many items, dealt out like cards: for what is summed up afterwards by ``sums``."""
+def own_items(items: Iterable[Item]) -> Iterable[Item]:
+    """The items that this process works on: every process takes one in turn. ``sums`` adds up the results."""
     return items if processes() == 1 else islice(items, rank(), None, processes())
 
 
 def sums(*values: Tensor | float) -> tuple[float, ...]:
-    """The sum over the processes of each number."""
+    """The sum of each number over the processes."""
     numbers = [float(value) for value in values]
     if processes() == 1:
         return tuple(numbers)
@@ -82,7 +85,7 @@ def sums(*values: Tensor | float) -> tuple[float, ...]:
 
 
 def agreed(value: float) -> float:
-    """The first process's value, for decisions that must not differ by a rounding."""
+    """The value of the first process, for decisions that a rounding error must not make differ."""
     if processes() == 1:
         return value
     number = torch.tensor(value, dtype=torch.float64, device=_device())
@@ -91,12 +94,15 @@ def agreed(value: float) -> float:
 
 
 def mean_loss(loss: Tensor) -> Tensor:
-    """The means over the processes. The gradient is that of the own loss: it is averaged where it arrives."""
+    """The mean of the losses over the processes, element by element.
+
+    Its gradient is that of this process's own loss, because gradients are averaged where they arrive.
+    """
     return loss if processes() == 1 else _MeanLoss.apply(loss)
 
 
 def averaging_gradients(*groups: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], ...]:
-    """The tensors themselves; gradients that flow back to them are averaged over the processes, all in one exchange."""
+    """The tensors themselves. Gradients that reach them are averaged over the processes, in one exchange."""
     differentiable = [tensor for group in groups for tensor in group.values() if tensor.requires_grad]
     if processes() == 1 or not differentiable or not torch.is_grad_enabled():
         return groups
@@ -108,11 +114,11 @@ def averaging_gradients(*groups: Mapping[str, Tensor]) -> tuple[Mapping[str, Ten
 
 
 def parallel(network: nn.Module) -> nn.Module:
-    """The network, whose weights' gradients are averaged over the processes while they are computed."""
+    """The network; the gradients of its weights are averaged over the processes while they are computed."""
     if processes() == 1:
         return network
-    # A genotype may have edges that lead nowhere. And with this the exchange keeps the layout of its first step, so that no
-    # order of additions depends on where a training was resumed.
+    # A genotype may have edges that lead nowhere, so some weights get no gradient. With find_unused_parameters,
+    # the exchange also keeps the layout of its first step: resuming a training changes no order of additions.
     return DistributedDataParallel(network, forward_sync_buffers=False, find_unused_parameters=True)
 
 
@@ -126,11 +132,11 @@ def batch_norm(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """F.batch_norm, in training with the statistics of the whole batch (nn.SyncBatchNorm needs a GPU)."""
+    """F.batch_norm, in training with the statistics of the full batch (nn.SyncBatchNorm needs a GPU)."""
     if not training or processes() == 1:
         return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
     y, mean, variance = _BatchNorm.apply(x, weight, bias, eps)
-    count = whole(x.numel() // x.shape[1])
+    count = full_batch_size(x.numel() // x.shape[1])
     with torch.no_grad():
         running_mean.lerp_(mean, momentum)
         running_var.lerp_(variance * (count / (count - 1)), momentum)
@@ -150,7 +156,7 @@ class _MeanLoss(torch.autograd.Function):
 class _MeanGradients(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.set_materialize_grads(False)  # what had no part in the loss stays without gradient
+        ctx.set_materialize_grads(False)  # a tensor that the loss does not depend on gets no gradient
         return tuple(tensor.view_as(tensor) for tensor in tensors)
 
     @staticmethod
@@ -163,7 +169,10 @@ class _MeanGradients(torch.autograd.Function):
 
 
 class _BatchNorm(torch.autograd.Function):
-    """Batch norm of (B, C, H, W) over all processes: the normalized share, and mean and biased variance of the whole."""
+    """Batch norm of (B, C, H, W) over all processes.
+
+    Gives the normalized part of this process, and the mean and the biased variance of the full batch.
+    """
 
     @staticmethod
     def forward(
@@ -184,7 +193,7 @@ class _BatchNorm(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight, mean, scale = ctx.saved_tensors
         gradient = gradients[0]
-        # The sums over the share that the gradients of weight and bias are, around the mean of the whole.
+        # The gradients of weight and bias: sums over this process's part, around the mean of the full batch.
         _, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
             gradient, x, weight, None, None, mean, scale, True, ctx.eps, [False, True, True]
         )
@@ -202,12 +211,12 @@ class _BatchNorm(torch.autograd.Function):
 
 
 def _mean(tensor: Tensor) -> Tensor:
-    """The mean over the processes, in a tensor of its own."""
+    """The mean over the processes, in a new tensor."""
     total = tensor.detach().clone()
     dist.all_reduce(total)
     return total.div_(dist.get_world_size())
 
 
 def _device() -> torch.device:
-    """Where tensors have to be for the process group to exchange them."""
+    """The device on which the process group exchanges tensors."""
     return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from models.training.distributed import dealt, sums
+from models.training.distributed import own_items, sums
 
 Batch = tuple[Any, Tensor]  # the network's input, and the targets (cases, ...)
 
@@ -53,7 +53,7 @@ def evaluate(
     """Mean loss and measures in evaluation mode; ``output`` maps a batch's input to the output of ``module``."""
     tally = Tally()
     with evaluating(module):
-        for x, target in dealt(batches):
+        for x, target in own_items(batches):
             answer = output(x)
             tally.add(criterion.loss(answer, target), criterion.measures(answer, target), len(target))
     return tally.means()

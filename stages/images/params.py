@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from models.images.families import Family, family_of
+from models.images.spaces import SPACES
 from stages import params as shared
 from stages.evaluation import Metric
 from stages.params import Count, Fraction, Natural, NotNegative, Positive, Share
 
 METRIC = Metric(name="accuracy", case="image", higher_is_better=True, outcomes="right or wrong")
-
-BENCHMARK = "nasbench201"  # the space of the family of the same name
 
 
 class DataParams(shared.DataParams, frozen=True):
@@ -37,8 +37,17 @@ class SearchParams(shared.SearchParams, frozen=True):
     benchmark_table: str | None
 
     def inactive(self) -> Collection[str]:
-        of_benchmark = ("stages", "exclude_none", "benchmark_table")
-        return [*super().inactive(), *(() if self.space == BENCHMARK else of_benchmark)]
+        family = self.family()
+        of_other_spaces = {
+            "stages": family.stages is not None,
+            "exclude_none": SPACES[self.space].exclude_none,
+            "benchmark_table": family.table_key is None,
+        }
+        return [*super().inactive(), *(key for key, inactive in of_other_spaces.items() if inactive)]
+
+    def family(self) -> Family:
+        """The family of the space: what its networks have in common."""
+        return family_of(SPACES[self.space])
 
 
 class RetrainParams(shared.RetrainParams, frozen=True):
@@ -79,20 +88,22 @@ class Params(shared.Params, frozen=True):
 
     @model_validator(mode="after")
     def _across_keys(self) -> Params:
-        benchmark = self.search.space == BENCHMARK
+        family = self.search.family()
         for section, size in (("search", self.search), ("retrain", self.retrain)):
-            if not benchmark and size.cells < 3:
+            if size.cells < family.minimum_cells:
                 raise ValueError(
-                    f"{section}.cells is {size.cells}; it should be 3 or more, because fewer leave no normal cell"
+                    f"{section}.cells is {size.cells}; it should be {family.minimum_cells} or more, because fewer leave no"
+                    " normal cell"
                 )
-            if not benchmark and size.stages != 3:
+            if family.stages not in (None, size.stages):
                 raise ValueError(
-                    f"{section}.stages is {size.stages}; it should be 3 in all spaces but {BENCHMARK}"
+                    f"{section}.stages is {size.stages}; it should be {family.stages} in all spaces but"
+                    f" {_spaces_with(lambda other: other.stages is None)}"
                 )
-        if self.search.benchmark_table is not None and not benchmark:
+        if self.search.benchmark_table is not None and family.table_key is None:
             raise ValueError(
                 f"search.benchmark_table is set, but search.space is {self.search.space}; it should be null, because the"
-                f" table is about cells of {BENCHMARK}"
+                f" table is about cells of {_spaces_with(lambda other: other.table_key is not None)}"
             )
         if self.data.valid_fraction + self.data.test_fraction >= 1:
             raise ValueError(
@@ -100,3 +111,7 @@ class Params(shared.Params, frozen=True):
                 f" {self.data.test_fraction}; together they must leave images to train on (be less than 1)"
             )
         return self
+
+
+def _spaces_with(property_of: Callable[[Family], bool]) -> str:
+    return " and ".join(name for name, space in SPACES.items() if property_of(family_of(space)))

@@ -20,7 +20,7 @@ BEST = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_con
 
 
 class Attention(nn.Module):
-    """Tokens (B, T, C) that look at each other: most of the work is in products of activations, in no layer."""
+    """Tokens (B, T, C) that attend to each other: most of the work is in products of activations."""
 
     def __init__(self, channels: int):
         super().__init__()

@@ -94,7 +94,7 @@ def test_projection_clips_and_divides_row_by_row() -> None:
 
 
 def test_samples_and_their_mean_shift_stay_on_the_simplex() -> None:
-    """Defect 1: the published code averages samples from before the projection, up to 15% of them negative."""
+    """Defect 1: the published code averages samples as they were before the projection, up to 15% negative."""
     center = points(2, 14, 8)
     samples = perturb(center, 64, 0.25, torch.Generator().manual_seed(0))
     shifted = mean_shift(center, samples, torch.randn(64, dtype=torch.float64), 1.0)
@@ -108,8 +108,9 @@ def test_samples_and_their_mean_shift_stay_on_the_simplex() -> None:
 def test_samples_are_uniform_in_the_box_and_then_projected(radius: float) -> None:
     """For one edge of two operations, centered, the share of samples beyond 1/2 + t has a closed form.
 
-    With a and b uniform in [-r, r], (1/2 + a) / (1 + a + b) > 1/2 + t is a (1/2 - t) - b (1/2 + t) > t: a corner of the square
-    with legs (r - t) / (1/2 - t) and (r - t) / (1/2 + t). The corner is (r - t)^2 / (8 r^2 (1/4 - t^2)) of the square.
+    With a and b uniform in [-r, r], (1/2 + a) / (1 + a + b) > 1/2 + t is a (1/2 - t) - b (1/2 + t) > t: a
+    corner of the square with legs (r - t) / (1/2 - t) and (r - t) / (1/2 + t). The corner is (r - t)^2 / (8
+    r^2 (1/4 - t^2)) of the square.
     """
     samples = 40_000
     center = torch.full((1, 2), 0.5, dtype=torch.float64)
@@ -170,3 +171,30 @@ def test_kernel_spread_is_how_much_the_kernel_weights_differ() -> None:
 )
 def test_effective_sample_size(weights: list[float], size: float) -> None:
     assert float(effective_sample_size(torch.tensor(weights))) == pytest.approx(size)
+
+
+@pytest.mark.usefixtures("double")
+def test_types_are_those_of_the_mix_whatever_the_default_and_the_losses_have() -> None:
+    center = points(10, 2, 3).float()
+    samples = perturb(center, 4, 0.1, torch.Generator().manual_seed(0))
+    assert samples.dtype == torch.float32
+    shifted = mean_shift(center, samples, torch.zeros(4, dtype=torch.float64), 1.0)
+    assert shifted.dtype == torch.float32
+    torch.testing.assert_close(shifted.sum(dim=-1), torch.ones(2, dtype=torch.float32))
+
+
+def test_samples_are_drawn_where_the_generator_is_and_used_where_the_center_is() -> None:
+    """With the meta device in the place of a GPU."""
+    center = torch.empty(2, 3, device="meta")
+    samples = perturb(center, 4, 0.1, torch.Generator("cpu"))
+    assert samples.is_meta and samples.shape == (4, 2, 3)
+    center = points(11, 2, 3)
+    with torch.device("meta"):
+        assert perturb(center, 4, 0.1, torch.Generator("cpu")).device.type == "cpu"
+
+
+def test_no_gradient_through_the_projection_is_ever_nan() -> None:
+    rows = torch.tensor([[0.0, -0.1, 0.0], [0.5, 0.7, -0.2]], requires_grad=True)
+    with torch.autograd.set_detect_anomaly(True):  # raises where one arises, though later steps may hide it
+        (project(rows) ** 2).sum().backward()
+    assert rows.grad is not None and rows.grad.isfinite().all()

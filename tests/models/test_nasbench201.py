@@ -101,7 +101,7 @@ def test_one_hot_is_the_mix_of_a_genotype() -> None:
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_supernet_at_a_genotype_is_the_network_of_the_genotype(cell: str) -> None:
-    """With the network's weights copied from where the supernet keeps them; norm without scale and shift is norm with 1 and 0."""
+    """The network has the supernet's weights. Norm without scale and shift equals norm with scale 1 and shift 0."""
     space, genotype = search_space("nasbench201"), from_arch_str(cell)
     supernet, network = BenchmarkSupernet(space, **SIZE), BenchmarkNetwork(genotype, **SIZE)
     outside = {k: v for k, v in supernet.state_dict().items() if ".sources." not in k}

@@ -1,8 +1,9 @@
-"""The candidate operations of DARTS (arXiv 1806.09055, section 3.1) and NAS-Bench-201, and the S4 noise of RobustDARTS.
+"""The candidate operations of DARTS (arXiv 1806.09055, 3.1), NAS-Bench-201 and RobustDARTS (the noise of S4).
 
-Operations are *stacked*: one module holds the same operation of all edges that leave a node, so that the supernet computes
-them in one call (``edges`` > 1) and the found network uses the same code (``edges`` = 1). The weight of each edge in the mix
-enters as the scale of the last batch norm, so that weighting costs no pass of its own.
+Operations are *stacked*: one module holds the same operation of all edges that leave a node, so that the
+supernet computes them in one call (``edges`` > 1) and the found network uses the same code (``edges`` = 1).
+The weight of each edge in the mix enters as the scale of the last batch norm, so that weighting costs no pass
+of its own.
 
 The class of an operation says what the operation takes and gives:
 
@@ -12,9 +13,10 @@ The class of an operation says what the operation takes and gives:
 
 Callers prepare each form of a node once.
 
-Axes: B batch, C channels, H height, W width, E edges, N mixes. Stacked tensors are (B, E * C, H, W), edge by edge. Weights
-of edges are (E,) for one mix. Under N mixes at once, in evaluation mode, operations run unweighted on B images (the same
-under every mix) or on N * B images, and ``add_weighted`` applies the weights (N, B, E).
+Axes: B batch, C channels, H height, W width, E edges, N mixes. Stacked tensors are (B, E * C, H, W), edge by
+edge. Weights of edges are (E,) for one mix. Under N mixes at once, in evaluation mode, operations run
+unweighted on B images (the same under every mix) or on N * B images, and ``add_weighted`` applies the weights
+(N, B, E).
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from torch import Tensor, nn
 from models.images.ops.depthwise import Depthwise
 from models.images.ops.norm import BatchNorm, add_weighted, conv_norm, only_values
 from models.images.ops.pooling import quick_average, quick_max
-from models.training.distributed import share, whole
+from models.training.distributed import full_batch_size, own_part
 
 _NOISE_TILE = 8  # side in pixels of the fixed pattern that stands for noise in evaluation
 
@@ -46,7 +48,7 @@ class OpSpec:
 
 
 class SeparableConv(nn.Module):
-    """Depthwise, pointwise, norm, ReLU, depthwise, pointwise, norm: ``sep_conv`` of DARTS after its first ReLU."""
+    """``sep_conv`` of DARTS after its first ReLU: twice depthwise, pointwise and norm, a ReLU between."""
 
     takes_relu = takes_repeated = True
     shared = False
@@ -86,8 +88,8 @@ class DilatedConv(nn.Module):
 class FactorizedReduce(nn.Module):
     """Halves the side by two pointwise convolutions of stride 2, one of them shifted by a pixel; then norm.
 
-    ``channels_in`` to ``spec.channels`` per edge, after ReLU. Odd sides are padded to the right and below, where the
-    published code fails.
+    ``channels_in`` to ``spec.channels`` per edge, after ReLU. Odd sides are padded to the right and below,
+    where the published code fails.
     """
 
     takes_relu = True
@@ -110,7 +112,10 @@ class FactorizedReduce(nn.Module):
 
 
 class StandardConv(nn.Module):
-    """Convolution and norm: ``nor_conv`` of NAS-Bench-201 (arXiv 2001.00326) after its ReLU. The side stays."""
+    """Convolution and norm: ``nor_conv`` of NAS-Bench-201 (arXiv 2001.00326) after its ReLU.
+
+    The side stays.
+    """
 
     takes_relu = True
     takes_repeated = shared = False
@@ -160,7 +165,8 @@ class Identity(nn.Module):
 class Noise(nn.Module):
     """Standard normal noise in place of the input (RobustDARTS, space S4): an operation nobody should choose.
 
-    In evaluation it is a fixed pattern of the same distribution, so that losses can be compared and networks exported.
+    In evaluation it is a fixed pattern of the same distribution, so that losses can be compared and networks
+    exported.
     """
 
     takes_relu = takes_repeated = shared = False
@@ -179,9 +185,9 @@ class Noise(nn.Module):
         batch, height, width = x.shape[0], -(-x.shape[2] // self.stride), -(-x.shape[3] // self.stride)
         if self.training:
             device = x.device if self.generator is None else self.generator.device
-            shape = (whole(batch), height, width, self.width)
+            shape = (full_batch_size(batch), height, width, self.width)
             noise = torch.randn(shape, generator=self.generator, dtype=x.dtype, device=device)
-            y = share(noise).to(x.device).permute(0, 3, 1, 2)
+            y = own_part(noise).to(x.device).permute(0, 3, 1, 2)
         else:
             rows, columns = -(-height // _NOISE_TILE), -(-width // _NOISE_TILE)
             y = self.pattern.repeat(1, 1, rows, columns)[:, :, :height, :width].expand(batch, -1, -1, -1)
@@ -205,5 +211,8 @@ _BUILDERS: Mapping[str, Builder] = {
 
 
 def build(name: str, spec: OpSpec, *, pool_norm: bool = False) -> nn.Module:
-    """The operation of that name. ``none`` is the absent edge and never built. With ``pool_norm``, a norm follows pooling."""
+    """The operation of that name. ``none`` is the absent edge and never built.
+
+    With ``pool_norm``, a norm follows pooling.
+    """
     return _BUILDERS[name](spec, pool_norm)

@@ -1,7 +1,9 @@
-"""Depthwise convolution in the formulations that oneDNN is fastest at on CPUs. The result is that of nn.Conv2d.
+"""Depthwise convolution in the formulations that oneDNN is fastest at on CPUs.
 
-oneDNN computes the gradients of depthwise convolutions quickly only without dilation and with at most 3 columns; otherwise it
-takes 10 to 30 times as long. The formulations here are made of the quick ones.
+The result is that of nn.Conv2d.
+
+oneDNN computes the gradients of depthwise convolutions quickly only without dilation and with at most 3
+columns; otherwise it takes 10 to 30 times as long. The formulations here are made of the quick ones.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class Depthwise(nn.Conv2d):
 
 
 def _without_hidden_taps(weight: Tensor, sides: Sequence[int], dilation: int) -> Tensor:
-    """The taps of a kernel (C, 1, K, K) that meet the image, of these sides, somewhere; the others only meet padding."""
+    """The kernel (C, 1, K, K) less its outer taps that only meet padding on an image of these sides."""
     for dim, side in zip((2, 3), sides, strict=True):
         size = weight.shape[dim]
         hidden = size // 2 - (side - 1) // dilation
@@ -51,7 +53,7 @@ def _without_hidden_taps(weight: Tensor, sides: Sequence[int], dilation: int) ->
 
 
 def split_phases(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (4 B, C, H/2, W/2): the images of every second row and column, odd sides padded with zeros.
+    """(B, C, H, W) -> (4 B, C, H/2, W/2): images of every second row and column. Pads odd sides with zeros.
 
     A convolution with dilation 2 is one without dilation on each of the four.
     """
@@ -69,7 +71,7 @@ def merge_phases(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 class _QuickGradient(torch.autograd.Function):
-    """Depthwise convolution without dilation whose weight gradient is computed 3 columns of the kernel at a time."""
+    """Depthwise convolution without dilation whose weight gradient takes 3 columns of the kernel at a time."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:

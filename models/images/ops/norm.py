@@ -1,7 +1,7 @@
-"""Batch norm of stacked edges, weighted by the mix, and folded into its convolution where only the numbers count.
+"""Batch norm of stacked edges: weighted by the mix, and folded into convolutions where only numbers count.
 
-Axes: B batch, C channels, H height, W width, E edges, N mixes. Stacked tensors are (B, E * C, H, W), edge by edge. Weights
-of edges are (E,) for one mix and (N, B, E) for N mixes.
+Axes: B batch, C channels, H height, W width, E edges, N mixes. Stacked tensors are (B, E * C, H, W), edge by
+edge. Weights of edges are (E,) for one mix and (N, B, E) for N mixes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def only_values() -> bool:
 
 
 def conv_norm(conv: nn.Conv2d, norm: BatchNorm, x: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Convolution, then norm weighted by the mix; one folded convolution where running statistics make both linear."""
+    """Convolution, then norm weighted by the mix; folded into one where running statistics make both linear."""
     if norm.training or weight is not None or not only_values():
         return norm(conv(x), weight)
     scale = torch.rsqrt(norm.running_var + norm.eps)
@@ -62,8 +62,9 @@ def conv_norm(conv: nn.Conv2d, norm: BatchNorm, x: Tensor, weight: Tensor | None
 def add_weighted(total: Tensor | None, y: Tensor, weight: Tensor) -> Tensor:
     """``total`` plus stacked edges times their weights.
 
-    y is (B, E * C, H, W) for weights (E,); for weights (N, B, E) it is (B, E * C, H, W) or (N * B, E * C, H, W), and the
-    result is (N * B, E * C, H, W). ``total`` may be overwritten under N mixes, where no gradient is asked for.
+    y is (B, E * C, H, W) for weights (E,); for weights (N, B, E) it is (B, E * C, H, W) or (N * B, E * C, H,
+    W), and the result is (N * B, E * C, H, W). ``total`` may be overwritten under N mixes, where no gradient
+    is asked for.
     """
     scale = weight
     if weight.shape[-1] > 1:

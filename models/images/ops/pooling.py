@@ -1,7 +1,7 @@
-"""3x3 pooling for CPUs, where neither gradients nor a graph are asked for: several times as fast as PyTorch's own.
+"""3x3 pooling on CPUs without gradients or a graph to export: several times as fast as PyTorch's own.
 
-The results are those of F.max_pool2d(x, 3, stride, 1) and F.avg_pool2d(x, 3, stride, 1, count_include_pad=False); averages
-may differ by a rounding.
+The results are those of F.max_pool2d(x, 3, stride, 1) and F.avg_pool2d(x, 3, stride, 1,
+count_include_pad=False); averages may differ by a rounding.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What surrounds the candidates: the operations that bring inputs to a cell's size, and global average pooling."""
+"""What surrounds the candidates: operations that bring inputs to a cell's size, and global average pooling."""
 
 from __future__ import annotations
 

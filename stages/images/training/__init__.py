@@ -45,7 +45,7 @@ def search_on(data: Images, params: Params) -> Search:
             epochs=config.epochs, curvature_cases=config.curvature_images, **config.weights.model_dump()
         ),
         SupernetConfig(config.channels, config.cells, config.compile),
-        early_stopping=early_stopping_of(config, "cell" if space.family == "nasbench201" else "normal"),
+        early_stopping=early_stopping_of(config, config.family().watched_group),
         benchmark=read_benchmark(config)[0],
         device=device(),
     )
