@@ -11,11 +11,7 @@ from PIL import Image
 
 from serving.errors import RequestError
 from serving.images import Limits, read_images
-from tests.serving.conftest import (
-    RED,
-    encode,
-    saved,
-)
+from tests.serving.conftest import RED, encode, saved
 
 LIMITS = Limits(images=4, pixels=1_000_000)
 

@@ -76,7 +76,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
                     registered_model_name=NAME,
                 )
             # The int8 network is beside the float one, in the version's folder.
-            save_model(network(), folder / "both")
+            save_model(network(), folder / "both", pip_requirements=["onnxruntime"])
             int8 = network(sharpness=0.01, metadata={"precision": "int8"})
             onnx.save(int8, folder / "both" / "model.int8.onnx")
             mlflow.log_artifacts(str(folder / "both"), "both")

@@ -11,14 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.serving.conftest import (
-    RED,
-    REPOSITORY,
-    Server,
-    encode,
-    files,
-    running,
-)
+from tests.serving.conftest import RED, REPOSITORY, Server, encode, files, running
 from tests.serving.tiny import GENOTYPE
 
 
