@@ -95,7 +95,7 @@ def serving(store: Store, folder: Path, *options: str, **environment: str) -> It
 
 @pytest.fixture(scope="module")
 def watching(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of the champion that all tests share; each first says which champion it needs."""
+    """A server of the champion, which most tests share; each of them first sets the champion it needs."""
     store.champion("1")
     with serving(store, tmp_path_factory.mktemp("watching")) as server:
         yield server
