@@ -19,7 +19,7 @@ PATIENCE = 4
 
 @dataclass(eq=False)
 class Lease:
-    """The share of one request in the memory."""
+    """The part of the memory that one request holds."""
 
     memory: Memory
     held: int = 0
@@ -47,7 +47,7 @@ class Memory:
 
     @contextmanager
     def lease(self) -> Iterator[Lease]:
-        """Lends a share that is given back when the context ends."""
+        """Lends memory to one request and takes it back when the context ends."""
         lease = Lease(self)
         try:
             yield lease

@@ -24,7 +24,7 @@ class _Cell:
 
 
 def draw_cells(genotype: Mapping[str, Any]) -> dict[str, str]:
-    """Returns one SVG per name of a cell, or nothing for a genotype of an unknown space.
+    """Returns one SVG per cell, under the cell's name, and none for a genotype of an unknown space.
 
     The server works without drawings, so a genotype it cannot draw is not an error.
     """

@@ -25,8 +25,8 @@ log = logging.getLogger("serving")
 # A version that did not load is tried again after this time, because the cause may have been the network.
 RETRY_SECONDS = 60
 # A body with at most this many bytes and pixels is decoded on the event loop. That takes 0.1 ms, and handing
-# it to a thread would take as long. The worst case takes 5 to 6 ms (the texts of a PNG can inflate a
-# thousandfold).
+# it to a thread would take as long. The worst case takes 5 to 6 ms, because the text chunks of a PNG can
+# inflate a thousandfold.
 INLINE = 2048
 # Requests with more pixels than this are decoded one after the other in their own thread. Each takes some
 # tenths of a second, and requests with small pictures should not wait for them.

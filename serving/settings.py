@@ -78,10 +78,11 @@ def read_settings(options: Mapping[str, Any], params: Path | None = None) -> Ser
     """
     content = _content(params) if params else {}
     environment = {"api_key": key} if (key := os.environ.get(API_KEY_VARIABLE)) else {}
+    given = {**_section(content, "serve"), **environment, **options}
+    if "name" not in given:
+        given |= _registered_name(content)
     try:
-        settings = ServeSettings.model_validate(
-            {**_registered_name(content), **_section(content, "serve"), **environment, **options}
-        )
+        settings = ServeSettings.model_validate(given)
     except ValidationError as error:
         raise StartError(_sentence(error)) from None
     if settings.api_key is not None and not settings.api_key.get_secret_value().isascii():

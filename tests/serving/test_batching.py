@@ -65,7 +65,9 @@ def test_a_batch_never_exceeds_its_limit() -> None:
 def test_a_job_waits_for_one_that_is_being_decoded_but_for_no_other() -> None:
     async def story() -> None:
         model: Any = Recorder()
-        batcher = Batcher(8, 60, 100, lambda _: None)  # a wait for nothing would fail by its length
+        batcher = Batcher(
+            8, 60, 100, lambda _: None
+        )  # a wait without a reason would exceed the timeout below
         task = asyncio.create_task(batcher.run())
         async with asyncio.timeout(10):
             await batcher.predict(model, pictures(1))

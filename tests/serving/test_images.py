@@ -11,11 +11,7 @@ from PIL import Image
 
 from serving.errors import RequestError
 from serving.images import Limits, read_images
-from tests.serving.conftest import (
-    RED,
-    encode,
-    saved,
-)
+from tests.serving.conftest import RED, encode, saved
 
 LIMITS = Limits(images=4, pixels=1_000_000)
 
@@ -57,9 +53,9 @@ def test_transparent_pixels_become_white() -> None:
 
 def test_a_picture_taken_sideways_is_turned_upright() -> None:
     pixels = np.zeros((4, 4, 3), np.uint8)
-    pixels[0] = 200  # the top row of the file
+    pixels[0] = 200
     exif = Image.Exif()
-    exif[0x0112] = 6  # is the right column of the upright picture
+    exif[0x0112] = 6  # orientation: the top row of the file is the right column of the upright picture
     turned = read(saved(Image.fromarray(pixels), exif=exif))
     assert (turned[:, 3] == 200).all()
     assert (turned[:, :3] == 0).all()
@@ -114,7 +110,7 @@ def test_a_large_jpeg_is_nearly_what_decoding_it_in_full_gives() -> None:
     assert np.abs(read(content, (32, 32, 3)) - plain).max() <= 3
 
 
-def test_the_limit_on_pixels_is_for_all_images_together() -> None:
+def test_the_limit_on_pixels_applies_to_all_images_together() -> None:
     content = encode(0, (600, 600), "L")
     part = b'--x\r\nContent-Disposition: form-data; name="images"\r\n\r\n' + content + b"\r\n"
     assert len(read_form(part * 2 + b"--x--\r\n", (4, 4, 1))) == 2

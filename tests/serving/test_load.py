@@ -16,15 +16,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from tests.serving.conftest import (
-    MAX_CONNECTIONS,
-    RED,
-    Server,
-    encode,
-    files,
-    predict,
-    running,
-)
+from tests.serving.conftest import MAX_CONNECTIONS, RED, Server, encode, files, predict, running
 from tests.serving.tiny import CLASS_NAMES, write
 
 

@@ -11,14 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from tests.serving.conftest import (
-    BLUE,
-    GREEN,
-    RED,
-    Server,
-    encode,
-    predict,
-)
+from tests.serving.conftest import BLUE, GREEN, RED, Server, encode, predict
 from tests.serving.tiny import CLASS_NAMES
 
 

@@ -76,7 +76,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
                     registered_model_name=NAME,
                 )
             # The int8 network is beside the float one, in the version's folder.
-            save_model(network(), folder / "both")
+            save_model(network(), folder / "both", pip_requirements=["onnxruntime"])
             int8 = network(sharpness=0.01, metadata={"precision": "int8"})
             onnx.save(int8, folder / "both" / "model.int8.onnx")
             mlflow.log_artifacts(str(folder / "both"), "both")
@@ -95,7 +95,7 @@ def serving(store: Store, folder: Path, *options: str, **environment: str) -> It
 
 @pytest.fixture(scope="module")
 def watching(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of the champion that all tests share; each first says which champion it needs."""
+    """A server of the champion, which most tests share; each of them first sets the champion it needs."""
     store.champion("1")
     with serving(store, tmp_path_factory.mktemp("watching")) as server:
         yield server

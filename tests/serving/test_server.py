@@ -11,14 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.serving.conftest import (
-    RED,
-    REPOSITORY,
-    Server,
-    encode,
-    files,
-    running,
-)
+from tests.serving.conftest import RED, REPOSITORY, Server, encode, files, running
 from tests.serving.tiny import GENOTYPE
 
 
@@ -59,7 +52,7 @@ def test_the_pages_name_no_other_address(server: Server) -> None:
     for path in ("/", "/docs", "/page.css", "/page.js", "/icon.svg"):
         answer = httpx.get(server.url + path)
         assert answer.status_code == 200
-        # Addresses in attributes, strings and url(); the names of XML's languages are none.
+        # Addresses in attributes, strings and url(). The name of an XML namespace is not an address.
         named = set(re.findall(r"[\"'(`]\s*((?:https?:)?//[\w.]+)", answer.text))
         assert named <= {"http://www.w3.org"}
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]

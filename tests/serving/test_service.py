@@ -16,9 +16,7 @@ from serving.metrics import Metrics
 from serving.model import load
 from serving.service import INLINE, Service
 from serving.settings import read_settings
-from tests.serving.conftest import (
-    saved,
-)
+from tests.serving.conftest import saved
 from tests.serving.tiny import network
 
 

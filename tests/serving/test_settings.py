@@ -11,9 +11,7 @@ import pytest
 from serving.__main__ import main
 from serving.errors import StartError
 from serving.settings import read_settings
-from tests.serving.conftest import (
-    REPOSITORY,
-)
+from tests.serving.conftest import REPOSITORY
 
 
 def test_options_override_the_environment_which_overrides_params(
@@ -34,6 +32,7 @@ def test_options_override_the_environment_which_overrides_params(
         ("registry: {name: cats}", {}, "cats"),
         ("registry: {name: cats}\nserve: {name: dogs}", {}, "dogs"),
         ("registry: {name: cats}\nserve: {name: dogs}", {"name": "birds"}, "birds"),
+        ("registry: {name: 7}", {"name": "birds"}, "birds"),
         ("registry: {min_gain: 0.0}", {}, "msdarts"),
     ],
 )

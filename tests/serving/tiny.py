@@ -48,8 +48,7 @@ def network(
 ) -> onnx.ModelProto:
     """Makes a network that names the strongest channel of a picture (class i: channel i modulo channels).
 
-    A network with ``repeats`` also multiplies a large matrix that often for every image, so that it takes its
-    time.
+    With ``repeats``, the network also multiplies a large matrix that many times per image, which makes it slow.
     """
     channels = shape[2]
     weight = np.zeros((channels, len(class_names)), np.float32)
@@ -93,7 +92,7 @@ def network(
 
 
 def _slow(repeats: int, channels: int, classes: int) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
-    """Nodes and constants that take their time and turn ``logits`` into equal ``slow_logits``."""
+    """Nodes and constants that slowly turn ``logits`` into ``slow_logits`` with the same values."""
     size = 400
     constants = {
         "slow": np.full((size, size), 1e-6, np.float32),
