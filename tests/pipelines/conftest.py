@@ -28,7 +28,7 @@ from tests.stages.conftest import ROOT, TINY, write_params
 
 HOST = "tests"  # the name of this machine in queues and limits
 SMALL = {**TINY, "search.epochs": 8, "search.images": 256, "search.curvature_images": 0, "search.batch_size": 32,
-         "retrain.epochs": 1}  # fmt: skip
+         "retrain.epochs": 1, "export.int8_images": 0}  # fmt: skip
 
 
 @dataclass(frozen=True)

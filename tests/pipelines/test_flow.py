@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -39,10 +39,13 @@ KILLED = {"search.seed": 3}
 def scheduled(server: Server, new_worker: Callable[[], object]) -> FlowRun:
     """A run of the whole chain that the scheduler made for the deployment nightly; it has ended."""
     deployment = server.client.read_deployment_by_name("nas/nightly")
-    often = IntervalSchedule(interval=timedelta(seconds=30))
+    soon = datetime.now(UTC) + timedelta(seconds=8)  # the scheduler looks every 5 s
+    often = IntervalSchedule(interval=timedelta(seconds=30), anchor_date=soon)
     (schedule,) = server.client.create_deployment_schedules(deployment.id, [(often, True)])
     late = time.monotonic() + 180
-    while not (runs := [run for run in server.client.read_flow_runs() if run.start_time is not None]):
+    while not (
+        runs := [run for run in server.client.read_flow_runs() if run.auto_scheduled and run.start_time]
+    ):
         assert time.monotonic() < late, "the scheduler made no run that a worker took"
         time.sleep(0.5)
     server.client.delete_deployment_schedule(deployment.id, schedule.id)

@@ -109,6 +109,8 @@ def new_project(folder: Path, server: Server) -> Swept:
     fails = f"""
     import os
 
+    from stages.errors import UserError
+
     if os.environ.get("{FAILING}") == str(params.search.seed):
         raise UserError("this seed is made to fail")
 """
