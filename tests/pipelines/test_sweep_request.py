@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from pipelines.sweep import _message, main
 from pipelines.sweep_request import checked
 from pipelines.trials import Result, plan, winner
 from stages.errors import UserError
+from stages.evaluation import Metric
+from stages.images.params import METRIC
 from tests.stages.conftest import ROOT
 
 CHAIN = [
@@ -73,15 +76,18 @@ def test_the_plan_is_every_seed_with_every_point_of_the_grid_seed_by_seed() -> N
     assert len({trial.name for trial in trials}) == 4
 
 
-def test_the_winner_is_the_most_accurate_and_among_equals_the_first() -> None:
-    def won(*accuracies: float | None) -> int | None:
-        best = winner(results(*accuracies))
+def test_the_winner_has_the_best_score_and_among_equals_is_the_first() -> None:
+    def won(*scores: float | None, metric: Metric = METRIC) -> int | None:
+        best = winner(results(*scores), metric)
         return None if best is None else best.trial.seed
 
     assert won(0.5, 0.9, 0.7) == 1
     assert won(0.5, 0.9, 0.9) == 1
     assert won(None, 0.0, None) == 1
     assert won(None, None) is None
+    lower = replace(METRIC, higher_is_better=False)
+    assert won(0.5, 0.9, 0.4, 0.4, metric=lower) == 2
+    assert won(0.0, None, 0.1, metric=lower) == 0
 
 
 def test_trials_share_the_stages_that_no_varied_key_affects() -> None:
@@ -161,15 +167,35 @@ def test_table_and_picture_show_every_trial_with_the_winner_and_the_failed(tmp_p
     trials = plan([0, 1], {}, {"search.channels": [4, 8]}, None)
     found = [Result(trial, "ran", 0.5 + 0.1 * place) for place, trial in enumerate(trials[:3])]
     found.append(Result(trials[3], "failed", None, "search: a | b"))
-    best = winner(found)
+    best = winner(found, METRIC)
     picture = tmp_path / "trials.png"
-    sweep_report.draw(picture, found, best, "search")
+    sweep_report.draw(picture, found, best, "search", METRIC)
     assert picture.read_bytes().startswith(b"\x89PNG")
-    text = sweep_report.markdown(found, best, "search", picture, "http://page")
+    text = sweep_report.markdown(found, best, "search", picture, "http://page", METRIC)
     lines = text.splitlines()
     assert "**seed 1 search.channels=4** has won" in lines[0]
     assert "| 1 | 4 | 0.7000 | **winner** |" in lines
     assert "| 1 | 8 | failed | search: a \\| b |" in lines
-    rows = sweep_report.rows(found, best)
+    rows = sweep_report.rows(found, best, METRIC)
     assert [row["winner"] for row in rows] == [False, False, True, False]
     assert [row["search.channels"] for row in rows] == [4, 8, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("params", "grid", "inactive"),
+    [
+        ({}, {"search.perturbation.steps": [1, 2]}, "search.perturbation.steps"),
+        ({"search.strategy": "darts"}, {"search.mean_shift.bandwidth": [0.5, 1.0]}, "bandwidth"),
+        ({}, {"search.early_stopping.limit": [1, 2]}, "search.early_stopping.limit"),
+    ],
+)
+def test_a_key_that_other_settings_turn_off_is_not_varied(
+    params: dict[str, object], grid: dict[str, list[object]], inactive: str
+) -> None:
+    with pytest.raises(UserError, match=f"{inactive} has no effect, because other settings turn it off"):
+        checked(2, params, grid, "search", None)
+
+
+def test_a_key_that_some_trials_use_may_be_varied() -> None:
+    grid = {"search.strategy": ["ms-darts", "sdarts-adv"], "search.perturbation.steps": [3, 7]}
+    assert len(checked([0], {}, grid, "search", None).trials) == 4
