@@ -1,6 +1,6 @@
-"""Several devices, one training: what a stage is when ``train.devices`` is more than one.
+"""Several devices, one training: how a stage works when ``train.devices`` is more than one.
 
-``python -m stages.search`` stays the command. With one device the work is done in that process. With more, it holds the lock and
+``python -m stages.search`` stays the command. With one device, that process does the work. With more, it holds the lock and
 starts the ranks (stages/plumbing/launcher.py), ``python -m stages.plumbing.devices``: each does the stage's ``main`` within a process group, nccl
 on GPUs and gloo on CPUs. Rank 0 alone writes and speaks. GPUs of several machines are not covered.
 """
@@ -30,11 +30,11 @@ from stages.params import Params
 from stages.plumbing.runtime import Interrupted, interruptible, outcome
 from stages.plumbing.settings import load
 
-FAILURE = "failure.json"  # where the first rank that fails says why
+FAILURE = "failure.json"  # in which the first rank that fails says why
 
 
 def on_devices(stage: str) -> Callable[[Callable[[Params], None]], Callable[[Params], None]]:
-    """Has the main function of a stage done by one process for each of ``train.devices``."""
+    """Lets one process for each of ``train.devices`` run the main function of a stage."""
 
     def decorated(main: Callable[[Params], None]) -> Callable[[Params], None]:
         @functools.wraps(main)
@@ -43,7 +43,7 @@ def on_devices(stage: str) -> Callable[[Callable[[Params], None]], Callable[[Par
                 main(params)
             else:
                 from stages.plumbing.launcher import (
-                    launch,  # which greets the user of a Mac when it is imported
+                    launch,  # prints a greeting on a Mac when it is imported
                 )
 
                 launch(stage, params.train.devices)
@@ -54,19 +54,19 @@ def on_devices(stage: str) -> Callable[[Callable[[Params], None]], Callable[[Par
 
 
 def main(stage: str, folder: Path, launcher: int) -> int:
-    """One rank. Returns the exit status; the first to fail leaves word for the launcher."""
+    """Runs one rank and returns its exit status. The first rank that fails writes down why, for the launcher."""
     _end_with(launcher, folder)
     interruptible()
     rank = int(os.environ["RANK"])
     if rank > 0:
-        sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (to the end)
-    # The weights of depthwise convolutions are the same in both memory formats, and the exchange is told otherwise.
+        sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (open until the process ends)
+    # The weights of depthwise convolutions are the same in both memory formats, but the exchange takes them for different.
     warnings.filterwarnings("ignore", "Grad strides do not match", UserWarning)
     try:
         with _process_group(folder, rank, int(os.environ["WORLD_SIZE"])):
             import_module(f"stages.{stage}").main(load())
     except (Exception, Interrupted) as error:
-        for number in (signal.SIGTERM, signal.SIGINT):  # this rank is ending already
+        for number in (signal.SIGTERM, signal.SIGINT):  # because this rank is ending already
             signal.signal(number, signal.SIG_IGN)
         status, message = outcome(error)
         with contextlib.suppress(FileExistsError), (folder / FAILURE).open("x") as file:
@@ -77,12 +77,12 @@ def main(stage: str, folder: Path, launcher: int) -> int:
 
 
 def _end_with(launcher: int, folder: Path) -> None:
-    """Ends this process when the one that started it was killed, whatever it is doing: a rank may wait for another for ever."""
+    """Ends this process when the launcher has been killed. A rank may be waiting for another one that never answers."""
 
     def watch() -> None:
         while os.getppid() == launcher:
             time.sleep(0.2)
-        shutil.rmtree(folder, ignore_errors=True)  # which the launcher would have done
+        shutil.rmtree(folder, ignore_errors=True)  # as the launcher would have done
         os._exit(143)
 
     if os.getppid() != launcher:

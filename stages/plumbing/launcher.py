@@ -1,7 +1,7 @@
-"""Starts a process for each of ``train.devices`` and looks after them, by the agent that torchrun runs.
+"""Starts one process for each of ``train.devices`` and watches them, with the agent that torchrun uses.
 
-Where one fails or a signal comes, all end; what went wrong first is told as if this process had met it. Differs from torchrun
-in that nothing listens beyond the loopback interface (the ranks meet at a file) and no pickle is exchanged.
+When one rank fails or a signal comes, all ranks end, and the first error is raised as if this process had met it. Differs
+from torchrun in two ways: nothing listens beyond the loopback interface (the ranks meet at a file), and no pickle is exchanged.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from stages.errors import MachineError, UserError
 from stages.plumbing.devices import FAILURE
 from stages.plumbing.runtime import Interrupted
 
-ENDING = 30  # seconds that ranks have to end before they are killed
+ENDING = 30  # seconds after which ranks that have not ended are killed
 
 
 def launch(stage: str, devices: int) -> None:
-    """Runs the ranks to their end. Raises what the first one that failed ended with."""
+    """Runs the ranks until they end. Raises the error of the first rank that failed."""
     _check(devices)
-    # PyTorch remarks in every process that looking for unused weights costs time.
+    # Otherwise PyTorch warns in every process that looking for unused weights costs time.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    with tempfile.TemporaryDirectory(prefix="msdarts-") as folder, _left_as_it_was():
-        logging.disable()  # the agent's: tracebacks of what is told in one line
+    with tempfile.TemporaryDirectory(prefix="msdarts-") as folder, _restored():
+        logging.disable()  # the agent logs tracebacks of errors that are reported in one line
         spec = WorkerSpec(
             role=stage,
             local_world_size=devices,
             entrypoint=sys.executable,
             args=("-m", "stages.plumbing.devices", stage, folder, str(os.getpid())),
-            rdzv_handler=_Here("127.0.0.1", 0, rank=0, world_size=1, run_id=stage, timeout=ENDING),
+            rdzv_handler=_SingleAgent("127.0.0.1", 0, rank=0, world_size=1, run_id=stage, timeout=ENDING),
             max_restarts=0,
         )
         try:
@@ -54,7 +54,7 @@ def launch(stage: str, devices: int) -> None:
             number = signal.Signals(ended.sigval)
             raise Interrupted(f"interrupted by {number.name}", 128 + number) from None
         if result.is_failed():
-            first = next(iter(result.failures.values()))  # after it come those that the agent ended
+            first = next(iter(result.failures.values()))  # the agent itself has ended those that follow
             _raise(Path(folder) / FAILURE, first.local_rank, first.exitcode)
 
 
@@ -62,13 +62,13 @@ def _check(devices: int) -> None:
     if torch.cuda.is_available() and devices > torch.cuda.device_count():
         there = torch.cuda.device_count()
         raise UserError(
-            f"train.devices is {devices}, more than the GPUs here ({there}; CUDA_VISIBLE_DEVICES chooses); set it to"
+            f"train.devices is {devices}, but this machine has {there} GPUs (CUDA_VISIBLE_DEVICES chooses); set it to"
             f" {there} or less"
         )
 
 
-class _Here(StaticTCPRendezvous):
-    """Tells the agent that it is the only one: those of several machines would meet over TCP."""
+class _SingleAgent(StaticTCPRendezvous):
+    """Tells the agent that there is no other agent. Agents of several machines would meet over TCP."""
 
     def next_rendezvous(self) -> RendezvousInfo:
         store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
@@ -76,8 +76,8 @@ class _Here(StaticTCPRendezvous):
 
 
 @contextlib.contextmanager
-def _left_as_it_was() -> Iterator[None]:
-    """Restores the signal handlers and the logging that the agent changes."""
+def _restored() -> Iterator[None]:
+    """Restores, after the block, the signal handlers and the logging that the agent changes."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
     handlers = {number: signal.getsignal(number) for number in numbers}
     disabled = logging.root.manager.disable
@@ -90,7 +90,7 @@ def _left_as_it_was() -> Iterator[None]:
 
 
 def _raise(word: Path, rank: int, status: int) -> None:
-    """Raises in this process what the first rank that failed ended with, and left word of unless it was killed."""
+    """Raises the error of the first rank that failed. A rank that was killed has not written one down."""
     if status < 0 or not word.exists():
         ending = (
             f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"

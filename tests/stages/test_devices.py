@@ -161,5 +161,5 @@ def test_more_devices_than_there_are(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert run_stage("retrain") == 2
     assert one_line(
-        capsys.readouterr().err, "train.devices is 2, more than the GPUs here (1;", "set it to 1 or less"
+        capsys.readouterr().err, "train.devices is 2, but this machine has 1 GPUs", "set it to 1 or less"
     )
