@@ -1,4 +1,4 @@
-"""What the network of a genotype costs: ``python -m models.describe GENOTYPE.json`` prints one JSON line."""
+"""``python -m models.describe GENOTYPE.json`` prints what the network of a genotype costs, as one JSON line."""
 
 from __future__ import annotations
 
