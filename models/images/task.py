@@ -23,9 +23,9 @@ from models.training.seeds import generator, seeded
 class ImageTask:
     """Classification of images of one size.
 
-    ``image_shape`` is (height, width, channels). Modules are initialized from ``seed``. ``generators`` are the
-    random sources that modules draw from while they run. ``stages`` differs from 3 only where the family of
-    the space leaves it free.
+    ``image_shape`` is (height, width, channels). ``seed`` initializes the modules; ``generators`` are what
+    they draw random numbers from while they run. ``stages`` differs from 3 only where the family of the space
+    leaves it free.
     """
 
     metric = "accuracy"
