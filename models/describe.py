@@ -1,4 +1,4 @@
-"""What the network of a genotype costs: ``python -m models.describe GENOTYPE.json`` prints one JSON line."""
+"""Prints what the network of a genotype costs, as JSON: ``python -m models.describe GENOTYPE.json``."""
 
 from __future__ import annotations
 
@@ -27,12 +27,16 @@ def _at_least(minimum: int):
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m models.describe", description=__doc__)
     parser.add_argument("genotype", type=Path, metavar="GENOTYPE.json")
-    channels = ", ".join(f"{family.published.channels} in {name}" for name, family in FAMILIES.items())
-    cells = ", ".join(
+    default_channels = ", ".join(
+        f"{family.published.channels} in {name}" for name, family in FAMILIES.items()
+    )
+    default_cells = ", ".join(
         f"{family.published.cells} per {family.cells_of} in {name}" for name, family in FAMILIES.items()
     )
-    parser.add_argument("--channels", type=_at_least(1), help=f"of the first cells (default: {channels})")
-    parser.add_argument("--cells", type=_at_least(1), help=f"(default: {cells})")
+    parser.add_argument(
+        "--channels", type=_at_least(1), help=f"of the first cells (default: {default_channels})"
+    )
+    parser.add_argument("--cells", type=_at_least(1), help=f"(default: {default_cells})")
     parser.add_argument("--classes", type=_at_least(1), default=10, help="(default 10)")
     parser.add_argument("--image-size", type=_at_least(1), default=32, help="side in pixels (default 32)")
     options = parser.parse_args()

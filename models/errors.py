@@ -1,9 +1,9 @@
-"""What the core refuses: every message says what is wrong, with the value, and how to mend it, in one line."""
+"""Errors of the core. Every message says in one line what is wrong, the value received and the mend."""
 
 
 class InvalidInput(ValueError):
-    """A setting, genotype or image size the core cannot work with; the message is meant for the user."""
+    """A setting, genotype or image size that the core cannot work with. The message is meant for the user."""
 
 
 class Diverged(ArithmeticError):
-    """A loss that is no longer a finite number; the message is meant for the user."""
+    """A loss that is no longer a finite number. The message is meant for the user."""

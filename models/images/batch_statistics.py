@@ -1,4 +1,4 @@
-"""Running batch statistics, recalibrated for a mix that the network was not trained at."""
+"""Running batch statistics, measured again for a mix that the network was not trained at."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Batches of images: seeded, resumable at any batch, without worker processes.
 
-Images stay uint8 and may be memory-mapped; a batch is gathered, augmented and normalized as a whole.
+Images stay uint8 and may be memory-mapped. A batch is gathered, augmented and normalized as a whole.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How images become input: normalization always; crop, mirror and cutout in training only."""
+    """How images become input. Crops, mirroring and cutout are for training only."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -41,11 +41,11 @@ class Preprocess:
     device: torch.device = torch.device("cpu")
 
     def plain(self, split: Split, indices: Tensor | slice) -> Batch:
-        """The batch at those indices, un-augmented."""
+        """The images and labels at these indices, without augmentation."""
         return self._normalized(split.images[indices]), split.labels[indices].to(self.device)
 
     def augmented(self, split: Split, indices: Tensor, generator: torch.Generator) -> Batch:
-        """The batch at those indices, augmented with draws from the generator."""
+        """The images and labels at these indices, augmented with draws from the generator."""
         images = random_crop(split.images[indices], self.padding, generator)
         if self.mirror:
             images = random_mirror(images, generator)
@@ -59,9 +59,10 @@ class Preprocess:
 
 
 class BatchStream:
-    """Augmented training batches without end; ``indices`` restricts the stream to a part of the split.
+    """An endless stream of augmented batches; ``indices`` restricts it to a part of the split.
 
-    Order, draws of the augmentation and what is saved come from one generator (models/training/batches.py).
+    One generator gives the order and the draws of the augmentation. The order, and where in it the stream is,
+    are kept by ``ShuffledIndices``.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class BatchStream:
         return self.preprocess.augmented(self.split, next(self.shuffled), self.generator)
 
     def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """One pass over all of the stream's images, un-augmented, in order; takes nothing from the stream."""
+        """One pass over the stream's images in order, without augmentation. The stream stays where it is."""
         yield from batches(self.split, batch_size, self.preprocess, self.indices)
 
     def state_dict(self) -> dict[str, Any]:
@@ -97,7 +98,7 @@ class BatchStream:
 def batches(
     split: Split, batch_size: int, preprocess: Preprocess, indices: Tensor | None = None
 ) -> Iterator[Batch]:
-    """One pass over a split, un-augmented, in order; the last batch may be smaller."""
+    """One pass over a split in order, without augmentation. The last batch may be smaller."""
     for start in range(0, len(split) if indices is None else len(indices), batch_size):
         window = slice(start, start + batch_size)
         yield preprocess.plain(split, window if indices is None else indices[window])

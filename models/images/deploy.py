@@ -1,4 +1,4 @@
-"""The network as it is deployed: takes decoded images, gives probabilities."""
+"""The network as it is deployed: from decoded images to probabilities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.images.builders import FoundNetwork
 
 
 class Deployed(nn.Module):
-    """uint8 (B, H, W, C), as image decoders give it -> float32 probabilities (B, classes)."""
+    """Images uint8 (B, H, W, C), as decoders return them -> float32 probabilities (B, classes)."""
 
     mean: Tensor
     std: Tensor

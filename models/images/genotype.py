@@ -1,4 +1,4 @@
-"""The content of ``genotype.json``: the family's name (``space``) and the genotype in the family's notation."""
+"""The content of ``genotype.json``: the family's name (``space``) and the genotype in its notation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network of a genotype, trained from scratch: the evaluation network of DARTS (arXiv 1806.09055, 3.2)."""
+"""The network of a genotype: the evaluation network of DARTS (arXiv 1806.09055, section 3.2)."""
 
 from __future__ import annotations
 

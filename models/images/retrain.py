@@ -1,7 +1,7 @@
-"""Training a found network from scratch, as in DARTS section 3.2: drop path, auxiliary head, cosine rate.
+"""Trains a found network from scratch as in DARTS, section 3.2: drop path, auxiliary head, cosine rate.
 
-Differs from the published code in that the weights kept are those of the best *validation* accuracy: the test set
-has no part in it.
+Differs from the published code in that the weights of the best *validation* accuracy are kept: the test set
+plays no part.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from models.training.trained import Trained
 
 @dataclass(frozen=True)
 class RetrainConfig:
-    """SGD with a cosine rate to 0; defaults are the published ones."""
+    """SGD with a learning rate that falls to 0 along a cosine; defaults are the published ones."""
 
     epochs: int = 600
     learning_rate: float = 0.025
@@ -60,9 +60,10 @@ class _Best:
 
 
 class Retraining:
-    """The training of a found network, which is on its device already, as a program of the training loop.
+    """The training of a found network, which is already on its device, as a program of the loop.
 
-    The result is the first epoch of the highest validation accuracy; the network holds its weights when the training has ended.
+    The result is the first epoch of the highest validation accuracy. When the training has ended, the network
+    holds the weights of that epoch.
     """
 
     remedy = "lower retrain.learning_rate"
@@ -154,7 +155,7 @@ class Retraining:
 
 
 def _is_auxiliary(name: str) -> bool:
-    """Whether a weight is the auxiliary head's, which has a part in training only."""
+    """Whether a weight belongs to the auxiliary head, which only training needs."""
     return name.startswith("auxiliary.")
 
 
@@ -163,7 +164,7 @@ def drop_path_factors(
 ) -> Tensor | None:
     """Factors (cells, edges, B) of drop path: 0 with ``probability``, else 1 / (1 - probability), per image.
 
-    ``batch`` is B, this process's part of the images.
+    ``batch`` is B, the number of images in this process's part of the batch.
     """
     if probability == 0:
         return None

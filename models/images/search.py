@@ -1,4 +1,4 @@
-"""The search of a network for images: the supernet of the space on its device, as the search wants it."""
+"""Puts the search of a network for images together: task, supernet on its device, strategy and data."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from models.search.strategies import Strategy
 class SupernetConfig:
     """The size of the supernet; defaults are the published ones of DARTS.
 
-    ``compile`` compiles the perturbed passes, which takes minutes at the start. It is no faster on a CPU, and was not measured
-    on a GPU.
+    ``compile`` compiles the perturbed passes, which takes minutes at the start. The search is no faster for
+    it on a CPU; on a GPU this was not measured.
     """
 
     channels: int = 16
@@ -39,7 +39,10 @@ def image_search(
     benchmark: Benchmark | None = None,
     device: torch.device = torch.device("cpu"),
 ) -> Search:
-    """The program of the search. With a ``benchmark`` the history has the tabulated accuracy and rank of each genotype."""
+    """The search as a program of the training loop.
+
+    With a ``benchmark``, the history has the tabulated accuracy and rank of each genotype.
+    """
     supernet = task.supernet(channels=size.channels, cells=size.cells)
     supernet = supernet.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if size.compile:

@@ -33,6 +33,6 @@ def check_image_size(height: int, width: int) -> None:
     """Raises InvalidInput when the last feature maps would be smaller than 2x2 pixels."""
     if side_after_reductions(min(height, width)) < 2:
         raise InvalidInput(
-            f"images of {height}x{width} pixels are smaller than the network needs (5x5); set data.image_size to 8"
-            " or more"
+            f"images of {height}x{width} pixels are smaller than the network needs (5x5);"
+            " set data.image_size to 8 or more"
         )

@@ -1,4 +1,4 @@
-"""The stems of DARTS networks, the supernet and the found network alike."""
+"""The stems that the supernet and the found networks of DARTS share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search is told of image classification: the space, the supernet, the found network, the loss and the accuracy."""
+"""Image classification as a search sees it: space, supernet, found network, loss and accuracy."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from models.training.seeds import generator, seeded
 
 
 class ImageTask:
-    """Images of one size into classes.
+    """Classification of images of one size.
 
-    ``image_shape`` is (height, width, channels). Modules are initialized from ``seed``; ``generators`` are the
-    random sources that modules draw from while they run. ``stages`` may differ from 3 in NAS-Bench-201 only.
+    ``image_shape`` is (height, width, channels). ``seed`` initializes the modules; ``generators`` are what
+    they draw random numbers from while they run. ``stages`` differs from 3 only where the family of the space
+    leaves it free.
     """
 
     metric, higher_is_better = "accuracy", True
@@ -74,13 +75,13 @@ class ImageTask:
         return F.cross_entropy(output, target)
 
     def measures(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """The number of images whose likeliest class is their label."""
+        """The number of images whose most probable class is their label."""
         return {"accuracy": right_answers(output, target)}
 
     def recalibrated(
         self, supernet: nn.Module, output: Callable[[Tensor], Tensor], batches: Iterable[Batch]
     ) -> AbstractContextManager[None]:
-        """Takes the running batch statistics anew, over ``batches``."""
+        """Replaces the running batch statistics by those of ``batches`` within the block."""
         return recalibrated(supernet, output, batches)
 
 

@@ -1,10 +1,11 @@
 """Where the gradient that moves the architecture comes from.
 
-An ``Estimator`` gives d loss / d alpha for one step. ``Pathwise`` ones differentiate through the mix: ``first_order`` and
-``unrolled`` (DARTS, arXiv 1806.09055, section 2.3) are gradients with respect to the *mix*, pure functions of weights, mix and
-two losses, and ``Pathwise`` adds the chain rule through the relaxation. ``Joint`` takes the gradients of weights and
-alpha from one pass over one batch (single-level search). An estimator that never differentiates through the mix, such as a
-score function, fits the same protocol.
+An ``Estimator`` gives d loss / d alpha for one step. ``Pathwise`` differentiates through the mix:
+``first_order`` and ``unrolled`` (DARTS, arXiv 1806.09055, section 2.3) give the gradient with respect to the
+*mix*, as pure functions of weights, mix and two losses, and ``Pathwise`` applies the chain rule through the
+relaxation. ``Joint`` computes the gradients of weights and alpha in one pass over one batch (single-level
+search). An estimator that never differentiates through the mix, such as a score function, fits the same
+protocol.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ Relaxation = Callable[[Tensor], Tensor]  # architecture parameters (E, O) -> wei
 
 @dataclass(frozen=True)
 class Descent:
-    """The step of SGD that the weights are about to take, as far as looking ahead of it needs to know.
+    """The step of SGD that the weights are about to take, as far as it can be foreseen.
 
-    ``velocity`` holds the momentum buffers by weight name; weights without one have not moved yet. The norm of the gradient
-    is not clipped here, as in the reference.
+    ``velocity`` holds the momentum buffers by weight name; weights without a buffer have not moved yet. As in
+    the reference, the norm of the gradient is not clipped here.
     """
 
     learning_rate: float
@@ -49,7 +50,7 @@ class Descent:
 
 
 def descent_of(optimizer: torch.optim.SGD, params: Params) -> Descent:
-    """The next step of that optimizer, which moves all of these weights in one parameter group."""
+    """The next step of the optimizer, which has all of these weights in one parameter group."""
     (group,) = optimizer.param_groups
     buffers = {name: optimizer.state[weight].get("momentum_buffer") for name, weight in params.items()}
     velocity = {name: buffer for name, buffer in buffers.items() if buffer is not None}
@@ -63,7 +64,7 @@ class Step:
     params: Params  # the weights
     train: Objective
     valid: Objective
-    descent: Callable[[], Descent]  # the step that the weights are about to take; only ``unrolled`` asks
+    descent: Callable[[], Descent]  # the step that the weights are about to take; only ``unrolled`` calls it
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Estimate:
 
     loss: Tensor
     alphas: Mapping[str, Tensor]
-    weights: Pass | None = None  # the weights' own pass at the mix, where the estimator has made it anyway
+    weights: Pass | None = None  # the weights' pass at the mix, if the estimator has made it anyway
 
 
 class Estimator(Protocol):
@@ -80,7 +81,7 @@ class Estimator(Protocol):
 
     @property
     def moves_together(self) -> bool:
-        """Whether the weights move from the point that alpha moves from, instead of after it."""
+        """Whether weights and alpha move from the same point, instead of alpha first."""
         ...
 
     def __call__(self, alphas: Mapping[str, Tensor], relaxation: Relaxation, step: Step) -> Estimate: ...
@@ -92,7 +93,7 @@ MixGradient = Callable[[Mix, Step], tuple[Tensor, dict[str, Tensor]]]
 
 @dataclass(frozen=True)
 class Pathwise:
-    """A gradient with respect to the mix, and from there by the chain rule to alpha."""
+    """A gradient with respect to the mix, carried on to alpha by the chain rule."""
 
     gradient: MixGradient
     moves_together = False
@@ -105,7 +106,7 @@ class Pathwise:
 
 @dataclass(frozen=True)
 class Joint:
-    """Single-level search (Single-DARTS, arXiv 2108.08128): one pass over the train batch moves weights and alpha."""
+    """Single-level search (Single-DARTS, arXiv 2108.08128): one pass moves weights and alpha."""
 
     moves_together = True
 
@@ -116,7 +117,7 @@ class Joint:
 
 
 def _through(mix: Mix, alphas: Mapping[str, Tensor], of_mix: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The gradient with respect to alpha, from that with respect to the mix."""
+    """The gradient with respect to alpha, from the gradient with respect to the mix."""
     gradients = torch.autograd.grad(
         list(mix.values()), list(alphas.values()), [of_mix[group] for group in mix]
     )
@@ -124,19 +125,22 @@ def _through(mix: Mix, alphas: Mapping[str, Tensor], of_mix: Mapping[str, Tensor
 
 
 def first_order(mix: Mix, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-    """L_val(w, a) and its gradient with respect to a, the weights taken as they are (DARTS with xi = 0)."""
+    """L_val(w, a) and its gradient with respect to a at the present weights (DARTS with xi = 0)."""
     loss, gradients, _ = _gradients(step.valid, step.params, mix, of_weights=False)
     return loss, gradients
 
 
 def unrolled(mix: Mix, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-    """L_val(w', a) and its gradient through w' = w - xi grad_w L_train(w, a), by finite differences (equations 7 and 8).
+    """L_val(w', a) and its gradient through w' = w - xi grad_w L_train(w, a).
+
+    The second-order term is a finite difference (DARTS, equations 7 and 8):
 
         grad_a L_val(w', a) - xi (grad_a L_train(w+, a) - grad_a L_train(w-, a)) / (2 epsilon)
         w+- = w +- epsilon grad_w' L_val(w', a),   epsilon = 0.01 / ||grad_w' L_val(w', a)||
 
-    The virtual step has momentum and weight decay, as in the reference. Every term is a pass in training mode. Not
-    covered: operations that draw random numbers (space S4), where the difference of the two passes is mostly noise.
+    As in the reference, the virtual step has momentum and weight decay. Every pass is in training mode. Not
+    covered: operations that draw random numbers (space S4), where the difference of the two passes is
+    mostly noise.
     """
     params, descent = step.params, step.descent()
     _, _, train_gradients = _gradients(step.train, params, mix, of_weights=True)
@@ -157,7 +161,7 @@ def unrolled(mix: Mix, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
 def _gradients(
     objective: Objective, params: Params, mix: Mix, *, of_weights: bool
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-    """Loss, gradients with respect to the mix and, where asked for, to the weights."""
+    """Loss and gradients with respect to the mix and, if asked for, with respect to the weights."""
     mix = leaves(mix)
     params = leaves(params) if of_weights else {name: weight.detach() for name, weight in params.items()}
     loss = objective(params, mix)

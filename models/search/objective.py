@@ -1,6 +1,7 @@
 """What strategies see of data and networks: the loss of one batch, as a function of weights and mix.
 
-``Domain`` is what a search asks of what is learned (images, series, circuits); ``BatchObjective`` makes objectives of it.
+``Domain`` is what a search asks of a task (images, series, circuits). ``BatchObjective`` is the objective of
+one batch of a domain.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ Mix = Mapping[str, Tensor]  # group -> (edges, operations), the weights of the c
 
 
 class Domain(Criterion, Protocol):
-    """What a search asks of what is learned. Its supernet is called as ``supernet(x, mix)``."""
+    """What a search asks of a task. The supernet is called as ``supernet(x, mix)``."""
 
     @property
     def space(self) -> SearchSpace: ...
 
     @property
     def metric(self) -> str:
-        """Which of the measures says how good a network is."""
+        """The measure that says how good a network is."""
         ...
 
     @property
@@ -46,7 +47,7 @@ class Domain(Criterion, Protocol):
     def recalibrated(
         self, supernet: nn.Module, output: Callable[[Any], Any], batches: Iterable[Batch]
     ) -> AbstractContextManager[None]:
-        """Adapts what the supernet keeps of its past (running batch statistics) to ``output`` within the block."""
+        """Adapts the supernet's running statistics to ``output`` within the block."""
         ...
 
 
@@ -54,7 +55,8 @@ class Domain(Criterion, Protocol):
 class Pass:
     """One forward and backward pass over a batch.
 
-    Where several processes share the batch, ``loss`` and ``output`` are this process's own; the gradients are of the whole.
+    Where several processes share the batch, ``loss`` and ``output`` are those of this process's part; the
+    gradients are those of the full batch.
     """
 
     loss: Tensor
@@ -70,22 +72,26 @@ class Objective(Protocol):
         ...
 
     def evaluated(self, params: Params, mix: Mix) -> Tensor:
-        """The loss, a scalar with gradients, in evaluation mode: batch statistics untouched, no randomness."""
+        """The loss, a scalar with gradients, in evaluation mode.
+
+        It changes no batch statistics and draws no random numbers.
+        """
         ...
 
     def probe(self, params: Params, mixes: Sequence[Mix]) -> Tensor:
-        """Losses (N,) of N mixes: as ``evaluated``, without gradients, in one batched pass."""
+        """Losses (N,) of N mixes as in ``evaluated``, but without gradients and in one pass."""
         ...
 
     def joint_pass(self, params: Params, mix: Mix) -> tuple[Pass, dict[str, Tensor]]:
-        """One pass in training mode, with the gradients of the loss with respect to the weights and to the mix."""
+        """One pass in training mode, and the gradient of the loss with respect to the mix."""
         ...
 
 
 class BatchObjective:
     """The loss of one batch (x, target) under given weights and mix.
 
-    Where several processes share the batch, (x, target) is this process's part; losses and gradients are those of the whole.
+    Where several processes share the batch, (x, target) is this process's part, but losses and gradients are
+    those of the full batch.
     """
 
     def __init__(self, criterion: Criterion, module: nn.Module, x: Any, target: Tensor):
@@ -121,5 +127,5 @@ class BatchObjective:
 
 
 def leaves(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors as starting points of gradients, cut off from what they were computed from."""
+    """The tensors as leaves of a new graph, detached from what they were computed from."""
     return {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}

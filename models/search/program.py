@@ -1,7 +1,8 @@
 """A search as a program of the training loop: the architecture and the weights take turns on every batch.
 
-Per batch: the strategy moves the architecture and hands over the mix, then an optimizer moves the weights at that mix (DARTS
-algorithm 1; MS-DARTS's smoothing happens inside the strategy). What makes a search fall apart is measured: see ``Found``.
+On each batch, the strategy moves the architecture and returns a mix, then an optimizer moves the weights at
+that mix (DARTS, algorithm 1; the smoothing of MS-DARTS is part of the strategy). Signs of a search that falls
+apart are measured; ``Found`` lists them.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ class SearchConfig:
     momentum: float = 0.9
     weight_decay: float = 3e-4
     gradient_clip: float = 5.0
-    curvature_cases: int = 64  # validation cases that the Hessian eigenvalue is measured on; 0: it is not
+    curvature_cases: int = 64  # validation cases for the Hessian eigenvalue; 0: it is not measured
 
 
 class Stream(Protocol):
-    """An endless stream of batches that can be saved and continued."""
+    """An endless stream of batches, whose state can be saved and restored."""
 
     def __len__(self) -> int:
         """Batches in one pass."""
@@ -54,10 +55,12 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class Loaders:
-    """The data of a search: ``train`` moves the weights, ``architecture`` alpha (None: the same batches as the weights).
+    """The data of a search: batches of ``train`` move the weights, those of ``architecture`` move alpha.
 
-    ``valid()`` and ``calibration()`` are passes over cases as they are: for scores, and for what ``Domain.recalibrated`` adapts.
-    The curvature is measured on the first batch of ``valid()``, so its cases should not be sorted.
+    Where ``architecture`` is None, alpha moves on the batches of the weights. ``valid()`` and
+    ``calibration()`` are passes over cases without augmentation: the first gives scores, the second is what
+    ``Domain.recalibrated`` adapts to. The curvature is measured on the first batch of ``valid()``, so its
+    cases should not be sorted.
     """
 
     train: Stream
@@ -70,13 +73,18 @@ class Loaders:
 class Found:
     """What a search found.
 
-    ``epoch``, counted from 1, is the one whose architecture parameters are the result: the last, or the one that early stopping
-    went back to. ``alphas``: the architecture parameters after each epoch, group -> (edges, operations); their shapes may
-    differ from epoch to epoch. ``history``, one row per epoch, has per group the mean entropy of the mix's rows and the skip
-    connections of the genotype, the edges in which the genotype differs from that of the epoch before, and what the strategy
-    reports. ``summary``: the metric of the supernet and of its discretized mix on the validation cases, their difference (the
-    discretization gap), and the dominant eigenvalue of the Hessian of the validation loss with respect to alpha with its
-    residual, all at the weights of the last epoch.
+    history   one row per epoch: losses and measures; the mean entropy of the mix's rows and the skip
+              connections of the genotype, over all groups and per group; how many edges of the genotype the
+              epoch before did not have; and what the strategy reports
+    alphas    the architecture parameters after each epoch, group -> (edges, operations); their shapes may
+              differ from epoch to epoch
+    weights   those of the supernet after the last epoch
+    summary   at these weights, on the validation cases: the metric of the supernet at its mix and at the
+              discretized mix, the difference of the two (the discretization gap), and the dominant eigenvalue
+              of the Hessian of the loss with respect to alpha, with its residual
+    epoch     counted from 1, the epoch whose architecture parameters are the result: the last one, or the one
+              that early stopping returned to
+    genotype  that of ``epoch``
     """
 
     history: Sequence[Row]
@@ -88,9 +96,10 @@ class Found:
 
 
 class Search:
-    """The search of a domain with a strategy, on a supernet that is on its device already.
+    """The search of a domain with a strategy. The supernet is already on its device.
 
-    ``columns`` adds to each row of the history what is known of the genotype of that epoch, such as its place in a table.
+    ``columns`` adds to each row of the history what is known about the genotype of that epoch, such as its
+    rank in a table.
     """
 
     remedy = "lower search.weights.learning_rate"
@@ -150,7 +159,7 @@ class Search:
         self.tally.add(weights.loss, self.domain.measures(weights.output, target), len(target))
 
     def _weights_pass(self, train: BatchObjective, params: Mapping[str, Tensor], mix: Mix) -> Pass:
-        """The weights' pass at a mix; ``backward`` leaves the gradients where the optimizer looks for them."""
+        """The weights' pass at a mix. It leaves the gradients in the parameters, not in the ``Pass``."""
         output = train.output(params, mix)
         loss = self.domain.loss(output, train.target)
         loss.backward()
@@ -223,9 +232,9 @@ class Search:
         return detached(self.strategy.mix(alphas))
 
     def _hessian_eigenvalue(self, alphas: Mapping[str, Tensor], on_event: Listener) -> Eigenvalue:
-        """The dominant Hessian eigenvalue of the validation loss, on the first cases of a pass.
+        """The dominant eigenvalue of the Hessian of the validation loss, on the first cases of a pass.
 
-        The loss is taken in evaluation mode: it is the one that the history shows, and nothing random is in it.
+        The loss is computed in evaluation mode, as in the history, so that nothing about it is random.
         """
         x, target = next(iter(self.loaders.valid()))
         cases = self.config.curvature_cases
@@ -240,9 +249,10 @@ class Search:
 
 
 def stability(mix: Mix, genotype: Genotype, before: Genotype | None) -> dict[str, int | float | None]:
-    """What a search that falls apart shows: entropy, skip connections, and edges that keep changing.
+    """Signs of a search that falls apart: low entropy, many skip connections, edges that keep changing.
 
-    Entropy and skip connections come over all groups and per group; the changes are those since the genotype ``before``.
+    Entropy and skip connections are given over all groups and per group. Changes are counted from the
+    genotype ``before``.
     """
     entropy = {group: row_entropy(rows) for group, rows in mix.items()}
     skip_connects = {group: genotype.count("skip_connect", group) for group in mix}
@@ -259,7 +269,8 @@ def stability(mix: Mix, genotype: Genotype, before: Genotype | None) -> dict[str
 def discretization_gap(domain: Domain, supernet: nn.Module, mix: Mix, loaders: Loaders) -> dict[str, float]:
     """The metric of the supernet at the mix and at the discretized mix on the validation cases, and by how much the second is worse.
 
-    Both are taken with the same weights; each after ``Domain.recalibrated`` on the calibration cases.
+    Both are measured on the validation cases with the same weights, each after ``Domain.recalibrated`` on the
+    calibration cases.
     """
     mix = detached(mix)
     chosen = one_hot(domain.space, discretize(domain.space, mix))

@@ -1,9 +1,9 @@
-"""How the mix moves: a strategy is a composition of estimator, relaxation and smoothing of the mix.
+"""How the mix moves: a strategy is a composition of an estimator, a relaxation and a smoothing of the mix.
 
-A strategy sees losses through objectives, never data or networks. Every member of the family is ``Alternating`` with
-other arguments:
+A strategy sees losses through objectives, never data or networks. Every member of the family is
+``Alternating`` with other arguments:
 
-    DARTS (arXiv 1806.09055)           nothing more; its second order with estimator=Pathwise(unrolled)
+    DARTS (arXiv 1806.09055)           none; second order: estimator=Pathwise(unrolled)
     SDARTS-RS, -ADV (arXiv 2002.05283) smoothing=Perturbation, with 0 and with 7 steps
     MS-DARTS (arXiv 2108.09996)        smoothing=MeanShift
     Single-DARTS (arXiv 2108.08128)    estimator=Joint, relaxation=sigmoid
@@ -30,9 +30,9 @@ from models.training.averages import Averages
 
 @dataclass(frozen=True)
 class Update:
-    """What a strategy hands to the weights: the mix they train at, without gradients.
+    """What the weights get from a strategy: the mix that they train at, without gradients.
 
-    ``weights`` is their pass over the train batch at that mix, where moving the architecture has made it anyway.
+    ``weights`` is their pass over the train batch at that mix, if moving the architecture has made it anyway.
     """
 
     mix: Mix
@@ -43,7 +43,7 @@ class Strategy(Protocol):
     """What a search asks of a strategy."""
 
     def mix(self, alphas: Mapping[str, Tensor] | None = None) -> Mix:
-        """The present mix, or the mix at other architecture parameters, differentiable with respect to them."""
+        """The mix at the present or at other architecture parameters, differentiable in them."""
         ...
 
     def alphas(self) -> dict[str, Tensor]:
@@ -51,21 +51,21 @@ class Strategy(Protocol):
         ...
 
     def step(self, step: Step) -> Update:
-        """Moves the architecture and returns what the weights train at."""
+        """Moves the architecture and returns the mix that the weights train at."""
         ...
 
     def needs_valid(self) -> bool:
-        """Whether the next step will ask for the validation objective."""
+        """Whether the next step will use the validation objective."""
         ...
 
     def start_epoch(self, epoch: int) -> None: ...
 
     def report(self) -> dict[str, float | None]:
-        """What is worth a column in the history, over the epoch so far."""
+        """Columns of the history, over the epoch so far."""
         ...
 
     def notices(self) -> list[str]:
-        """What the user should be told, once."""
+        """What the user should be told. A notice is given once."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -78,7 +78,7 @@ def softmax(alpha_EO: Tensor) -> Tensor:
 
 
 def sigmoid(alpha_EO: Tensor) -> Tensor:
-    """Operations do not compete: each has a strength in (0, 1) of its own (Single-DARTS)."""
+    """Operations do not compete: each has its own strength in (0, 1) (Single-DARTS)."""
     return torch.sigmoid(alpha_EO)
 
 
@@ -96,10 +96,10 @@ FIRST_ORDER = Pathwise(first_order)
 
 
 class Alternating:
-    """Adam on alpha, then the weights' turn, at the mix or at what ``smoothing`` makes of the mix.
+    """Adam moves alpha, then the weights train at the new mix, or at what ``smoothing`` makes of the new mix.
 
-    ``estimator`` says where to move alpha, ``relaxation`` how alpha becomes a mix. Raises InvalidInput for parts that do not
-    go together.
+    ``estimator`` gives the gradient of alpha, ``relaxation`` makes a mix of alpha. Raises InvalidInput for
+    parts that do not fit together.
     """
 
     def __init__(
@@ -114,10 +114,10 @@ class Alternating:
         relaxation: Relaxation = softmax,
     ):
         if smoothing is not None and relaxation is not softmax:
-            raise InvalidInput("smoothing projects the mix onto the simplex: it needs softmax mixing weights")
+            raise InvalidInput("smoothing projects the mix onto the simplex, so it needs softmax weights")
         if smoothing is not None and estimator.moves_together:
             raise InvalidInput(
-                "smoothing moves the weights at another mix than alpha: it needs a pass of its own"
+                "smoothing moves the weights at another mix than alpha, so it needs a pass of its own"
             )
         self.config, self.smoothing = config, smoothing
         self.estimator, self.relaxation = estimator, relaxation
@@ -209,9 +209,9 @@ def distance(one: Mix, other: Mix) -> Tensor:
 
 
 def row_entropy(rows_EO: Tensor) -> float:
-    """Mean entropy in nats of the rows of a mix: log(O) when nothing is decided, 0 when all is.
+    """Mean entropy in nats of the rows of a mix: log(O) when nothing is decided, 0 when everything is.
 
-    Rows are divided by their sums first, which matters for sigmoid weights only.
+    Rows are divided by their sums first, which matters only for sigmoid weights.
     """
     shares_EO = rows_EO.detach() / rows_EO.detach().sum(dim=-1, keepdim=True)
     return float(torch.special.entr(shares_EO).sum(dim=-1).mean())

@@ -1,1 +1,4 @@
-"""What every training shares: the loop, its events, schedules, seeds, several devices. Knows no task and no search."""
+"""What every training shares: the loop, its events, schedules, seeds, several devices.
+
+Knows neither tasks nor searches.
+"""

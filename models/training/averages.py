@@ -1,4 +1,4 @@
-"""Averages of tensors over an epoch, kept on the device: nothing waits for them until they are read."""
+"""Averages of tensors over an epoch. They stay on the device, so nothing waits until they are read."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Tensor
 
 
 class Averages:
-    """Means of named scalars, each over as many values as it was given."""
+    """Means of named scalars, each over the values added under its name."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """One value (a scalar tensor) for each name."""
+        """Adds one value, a scalar tensor, to each name."""
         for name, value in values.items():
             value = value.detach()
             self._sums[name] = self._sums[name] + value if name in self._sums else value

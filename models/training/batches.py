@@ -12,11 +12,11 @@ from models.training.distributed import own_part, processes
 
 
 class ShuffledIndices:
-    """Batches of indices in random order, without end, with a new order for each pass.
+    """An endless stream of batches of indices, in a new random order for each pass.
 
-    A pass drops the indices that do not fill a batch; fewer indices than a batch has form one batch. Where several processes
-    work together, each gets its equal part of every batch; what is saved is the same in all of them. Raises InvalidInput
-    when a batch cannot be divided equally.
+    A pass drops the indices that do not fill a batch. If there are fewer indices than ``batch_size``, all of
+    them form one batch. Where several processes work together, each gets an equal part of every batch, and
+    all save the same state. Raises InvalidInput when a batch cannot be divided equally.
     """
 
     def __init__(self, indices: Tensor, batch_size: int, generator: torch.Generator):
@@ -24,8 +24,9 @@ class ShuffledIndices:
         self.batch_size = min(batch_size, len(indices))
         if self.batch_size % processes():
             raise InvalidInput(
-                f"a batch of {self.batch_size} cases cannot be divided equally between {processes()} devices; set a batch"
-                " size that is a multiple of train.devices and not larger than the number of training cases"
+                f"a batch of {self.batch_size} cases cannot be divided equally between {processes()} devices;"
+                " set a batch size that is a multiple of train.devices and not larger than the number of"
+                " training cases"
             )
         self.order = torch.empty(0, dtype=torch.int64)
         self.position = 0

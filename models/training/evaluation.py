@@ -1,4 +1,4 @@
-"""Measuring a network on many batches: mean loss, and the means of whatever else the task measures per case."""
+"""Measures a network on many batches: mean loss, and the means of what else the task measures per case."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ Batch = tuple[Any, Tensor]  # the network's input, and the targets (cases, ...)
 
 
 class Criterion(Protocol):
-    """What is minimized, and what is measured beside it."""
+    """What a training minimizes, and what it measures besides."""
 
     def loss(self, output: Any, target: Tensor) -> Tensor:
         """The mean loss of a batch, a scalar with gradients."""
         ...
 
     def measures(self, output: Any, target: Tensor) -> Mapping[str, Tensor]:
-        """Name -> the sum over the cases of a batch, such as "accuracy" -> the number of right answers."""
+        """Name -> sum over the cases of a batch, such as "accuracy" -> number of right answers."""
         ...
 
 
 class Tally:
-    """Sums of the loss and the measures of many batches, kept on the device: nothing waits for them before ``means``."""
+    """Sums of the loss and the measures over many batches.
+
+    The sums stay on the device, so nothing waits for them before ``means``.
+    """
 
     def __init__(self) -> None:
         self.totals: dict[str, Tensor | float] = {}
@@ -41,7 +44,7 @@ class Tally:
         self.cases += cases
 
     def means(self, prefix: str = "") -> dict[str, float]:
-        """Name -> mean per case, over all processes; ``prefix`` goes in front of each name."""
+        """Name, with ``prefix`` in front -> mean per case over all processes."""
         *totals, cases = sums(*self.totals.values(), self.cases)
         return {f"{prefix}{name}": total / cases for name, total in zip(self.totals, totals, strict=True)}
 
@@ -50,7 +53,10 @@ class Tally:
 def evaluate(
     module: nn.Module, output: Callable[[Any], Any], batches: Iterable[Batch], criterion: Criterion
 ) -> dict[str, float]:
-    """Mean loss and measures in evaluation mode; ``output`` maps a batch's input to the output of ``module``."""
+    """Mean loss and measures in evaluation mode.
+
+    ``output`` maps the input of a batch to the output of ``module``.
+    """
     tally = Tally()
     with evaluating(module):
         for x, target in own_items(batches):

@@ -1,4 +1,4 @@
-"""What the training loops tell their listener; a listener may raise to interrupt them between two batches."""
+"""What the training loop tells its listener, which may raise to interrupt it between two batches."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-State = dict[str, Any]  # nested dicts and lists of tensors, numbers, strings and None: a checkpoint's content
+State = dict[str, Any]  # content of a checkpoint: nested dicts and lists of tensors, numbers, strings, None
 Row = Mapping[str, int | float | None]  # one epoch of the history
 
 
 @dataclass(frozen=True)
 class StepEnd:
-    """A batch is done: ``step`` of ``steps`` in ``epoch`` (counted from 1) of ``epochs``."""
+    """A batch is done: ``step`` of ``steps`` in ``epoch`` of ``epochs``, both counted from 1."""
 
     epoch: int
     epochs: int
@@ -22,7 +22,7 @@ class StepEnd:
 
 @dataclass(frozen=True)
 class EpochEnd:
-    """An epoch is done. ``state()`` is everything needed to go on from here, bit for bit."""
+    """An epoch is done. ``state()`` is everything that a bit-identical continuation needs."""
 
     epoch: int
     epochs: int
@@ -32,14 +32,14 @@ class EpochEnd:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something about the settings that the user should know, said once."""
+    """Something about the settings that the user should know. It is told once."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Measuring:
-    """A part of a measurement between the epochs, or after the last one, is done: ``done`` of at most ``most``."""
+    """A part of a measurement between or after the epochs is done: ``done`` of at most ``most``."""
 
     what: str
     done: int

@@ -1,8 +1,9 @@
-"""The one loop that drives every training: epochs of steps, each of which can be interrupted and resumed from.
+"""The one loop that drives every training: epochs of steps. Between steps a training can be interrupted.
 
-The loop knows nothing of data, optimizers, losses, architectures or scores. A ``Program`` brings these along: a search, the
-training of a found network, or any other training that goes epoch by epoch. What all of them share is written here and
-nowhere else: the history, progress, checkpoints, divergence, interruption, and the end on several devices.
+The loop knows nothing of data, optimizers, losses, architectures or scores. A ``Program`` brings these along:
+a search, the training of a found network, or any other training that goes epoch by epoch. What all programs
+share is written here only: history, progress, checkpoints, divergence, interruption, and the end on several
+devices.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Result_co = TypeVar("Result_co", covariant=True)
 
 
 class Program(Protocol[Result_co]):
-    """One training, as the loop drives it."""
+    """One training, as the loop sees it."""
 
     @property
     def epochs(self) -> int:
@@ -28,19 +29,25 @@ class Program(Protocol[Result_co]):
 
     @property
     def remedy(self) -> str:
-        """What the user can do when the training loss is no longer finite, such as "lower retrain.learning_rate"."""
+        """What to do when the training loss is no longer finite, such as "lower retrain.learning_rate"."""
         ...
 
     def start_epoch(self, epoch: int) -> int:
-        """Prepares an epoch, counted from 0, and returns its number of steps. May change the structure that is trained."""
+        """Prepares an epoch, counted from 0, and returns its number of steps.
+
+        May change the structure that is trained.
+        """
         ...
 
     def step(self) -> None:
-        """Works on one batch, or whatever else one step is."""
+        """Takes one step, usually on one batch."""
         ...
 
     def end_epoch(self, history: Sequence[Row], on_event: Listener) -> Row:
-        """Measures the epoch. ``history`` has the rows before; the row returned needs the column ``train_loss``."""
+        """Measures the epoch and returns its row, which needs the column ``train_loss``.
+
+        ``history`` has the rows of the epochs before.
+        """
         ...
 
     def stopped(self, history: Sequence[Row]) -> bool:
@@ -48,24 +55,28 @@ class Program(Protocol[Result_co]):
         ...
 
     def state(self) -> State:
-        """Everything needed to go on from here bit for bit, the structure included; the history is the loop's."""
+        """Everything that a bit-identical continuation needs, including the structure.
+
+        The history is not part of it, because the loop saves that.
+        """
         ...
 
     def restore(self, state: State) -> None:
-        """Rebuilds the structure first, then loads what ``state`` has saved."""
+        """Rebuilds the structure first, then loads what ``state`` returned."""
         ...
 
     def result(self, history: Sequence[Row], on_event: Listener) -> Result_co:
-        """What the training comes to. With several processes, each computes all of it by itself."""
+        """The result of the training. With several processes, each computes all of it by itself."""
         ...
 
 
 def run(
     program: Program[Result_co], *, on_event: Listener = silent, resume: State | None = None
 ) -> Result_co:
-    """Runs a training to its end, or resumes it. Raises Diverged when the training loss is no longer finite.
+    """Runs a training to its end, from its start or from a saved state.
 
     ``on_event`` hears of every step and epoch, and may raise to interrupt the training between two steps.
+    Raises Diverged when the training loss is no longer finite.
     """
     history: list[Row] = []
     if resume is not None:

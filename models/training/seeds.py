@@ -1,4 +1,4 @@
-"""Random state is explicit: every consumer gets a generator of its own, derived from the one seed and its name."""
+"""Random state is explicit: every consumer has its own generator, derived from the seed and its name."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def derived_seed(seed: int, consumer: str) -> int:
 
 
 def generator(seed: int, consumer: str) -> torch.Generator:
-    """A CPU generator for one named consumer (draws are made on the CPU, so that every device sees the same)."""
+    """A CPU generator for one named consumer. Draws are made on the CPU, so that all devices get the same."""
     return torch.Generator().manual_seed(derived_seed(seed, consumer))
 
 
 @contextlib.contextmanager
 def seeded(seed: int, consumer: str) -> Iterator[None]:
-    """Within, PyTorch's global random state (weight initialization reads it) is the consumer's; restored after."""
+    """Within the block, PyTorch's global random state, which initializes weights, is that of the consumer."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derived_seed(seed, consumer))
         yield

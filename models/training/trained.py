@@ -1,4 +1,4 @@
-"""What the training of a found network comes to."""
+"""The result of training a found network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.training.events import Row
 
 @dataclass(frozen=True)
 class Trained:
-    """``weights``, without those that only the training needs, are those after ``best_epoch``, counted from 1."""
+    """``weights`` are those after ``best_epoch``, counted from 1, without those that only training needs."""
 
     history: Sequence[Row]
     weights: dict[str, Tensor]

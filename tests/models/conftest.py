@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture
 def double() -> Iterator[None]:
-    """Within a test, everything is float64."""
+    """New floating-point tensors of the test are float64."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)

@@ -1,6 +1,6 @@
-"""Trainings small enough to be repeated by several processes, and the program that is one of these processes.
+"""Trainings small enough to repeat on several processes, and the program that each of these processes runs.
 
-``python -m tests.models.processes RANK PROCESSES FOLDER`` writes to FOLDER/RANK.json what each of ``CASES`` came to.
+``python -m tests.models.processes RANK PROCESSES FOLDER`` writes what ``CASES`` find to FOLDER/RANK.json.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def searched(space: str, name: str, **arguments: Any) -> Found:
 
 
 def trained(genotype: Genotype, side: int, *, auxiliary: bool, **arguments: Any) -> Found:
-    """Two epochs of training a found network, with all that is random in it."""
+    """Two epochs of training a found network, with everything that draws random numbers."""
     stages = 2 if genotype.space == "nasbench201" else 3
     space = search_space("nasbench201" if genotype.space == "nasbench201" else "s5")
     tiny = ImageTask(space, (side, side, 3), CLASSES, seed=0, stages=stages)
@@ -96,7 +96,7 @@ def enlarged(of: Split, side: int) -> Split:
 
 
 def copied(state: Any) -> Any:
-    """As if it had been written to a file and read back."""
+    """A copy, as if the state had been written to a file and read back."""
     if isinstance(state, torch.Tensor):
         return state.detach().clone()
     if isinstance(state, Mapping):
@@ -130,7 +130,7 @@ RESUMED = ("ms-darts", "retrain nasbench201")
 
 
 def uneven() -> str:
-    """What a batch of three is answered with."""
+    """The error that a batch of three causes."""
     try:
         DefaultTypeStream(split(8, 1), 3, PREPROCESS, generator(0, "train"))
     except InvalidInput as error:

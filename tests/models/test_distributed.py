@@ -1,4 +1,4 @@
-"""Two processes that share every batch come to what one process comes to."""
+"""Two processes that share every batch get the results of one process."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.models.processes import CASES, RESUMED
 
-# In float64 the order of additions is all that differs. It weighs most in the auxiliary head, whose batch norms see
-# one pixel of four images: 3e-10 there, 1e-14 elsewhere.
+# In float64 only the order of additions differs. The difference is largest in the auxiliary head, whose batch
+# norms see one pixel of four images: 3e-10 there, 1e-14 elsewhere.
 TOLERANCE = 1e-8
 
 Two = list[dict[str, Any]]  # what each process found
@@ -72,5 +72,5 @@ def test_two_processes_resume_bit_identically(two: Two, case: str) -> None:
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused(two: Two) -> None:
-    message = "a batch of 3 cases cannot be divided equally between 2 devices; set a batch size that is a multiple of"
+    message = "a batch of 3 cases cannot be divided equally between 2 devices; set a batch size that is"
     assert two[0]["uneven"].startswith(message)

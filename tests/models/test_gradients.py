@@ -21,7 +21,7 @@ def velocity(params: Params) -> dict[str, Tensor]:
 def exactly_unrolled(
     mix: dict[str, Tensor], params: Params, train: Objective, valid: Objective, descent: Descent
 ) -> list[Tensor]:
-    """The gradient of L_val(w - rate (momentum velocity + grad L_train + decay w), a), autograd through the step."""
+    """The gradient of L_val(w - rate (momentum velocity + grad L_train + decay w), a) by autograd."""
     mix = {group: rows.clone().requires_grad_() for group, rows in mix.items()}
     slopes = torch.autograd.grad(train(params, mix), list(params.values()), create_graph=True)
     ahead = {
@@ -59,7 +59,7 @@ def test_unrolled_is_the_gradient_through_the_step_of_the_weights() -> None:
 def test_unrolled_on_a_supernet_is_the_gradient_through_the_step_of_the_weights(
     space: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a finer difference than DARTS's: its 0.01 steps over kinks of ReLU, which in so small a network are not rare."""
+    """With a finer difference than in DARTS, whose steps cross kinks of ReLU in a small network."""
     monkeypatch.setattr(gradients, "FINITE_DIFFERENCE", 1e-6)
     tiny, train, valid, params = objectives(space)
     descent = Descent(0.025, 0.9, 3e-4, velocity(params))

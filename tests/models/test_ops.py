@@ -1,4 +1,4 @@
-"""Pooling without gradients takes another way than with them; the result is PyTorch's."""
+"""Pooling without gradients is computed differently from pooling with gradients; both equal PyTorch's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_pooling(sides: tuple[int, int], stride: int, dtype: torch.dtype) -> Non
 
 
 def test_a_maximum_without_gradients_keeps_what_is_not_a_number() -> None:
-    """A search that diverges has to be seen, also by the perturbed losses."""
+    """Perturbed losses must show that a search diverges."""
     x = torch.zeros(1, 1, 5, 5)
     x[0, 0, 2, 2] = torch.nan
     with torch.no_grad():
@@ -37,7 +37,7 @@ def test_a_maximum_without_gradients_keeps_what_is_not_a_number() -> None:
 
 
 def test_pooling_keeps_the_channels_last() -> None:
-    """Else every operation that follows would be several times as slow."""
+    """Otherwise every later operation would take several times as long."""
     x = torch.randn(2, 3, 6, 6).to(memory_format=torch.channels_last)
     for kind in ("max", "average"):
         for stride in (1, 2):

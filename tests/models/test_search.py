@@ -39,7 +39,7 @@ def run(name: str, space: str = SPACE, **arguments: Any) -> Found:
 
 
 def copied(state: State) -> State:
-    """As if it had been written to a file and read back."""
+    """A copy, as if the state had been written to a file and read back."""
 
     def copy(value: object) -> object:
         if isinstance(value, Tensor):
@@ -77,7 +77,7 @@ def test_a_resumed_search_is_the_uninterrupted_one_bit_for_bit(name: str, space:
 
 
 def test_each_row_scores_the_alpha_and_genotype_of_its_own_epoch() -> None:
-    """Defect 2: the published code prints the accuracy of one genotype next to another, and never the last one."""
+    """Defect 2: the published code prints accuracies next to wrong genotypes, and never the last one."""
     found = run("darts", config=config(epochs=3))
     strategy, data = STRATEGIES["darts"](search_space(SPACE), 3), loaders()
     mixes = [strategy.mix(alphas) for alphas in found.alphas]
@@ -99,7 +99,7 @@ def test_each_row_scores_the_alpha_and_genotype_of_its_own_epoch() -> None:
 
 
 class Watched(Alternating):
-    """Notes the rate at which the weights are about to be moved."""
+    """Records the learning rate at which the weights are about to move."""
 
     def __init__(self, *arguments: Any, **named: Any):
         super().__init__(*arguments, **named)
@@ -120,7 +120,7 @@ def test_the_rate_reported_is_the_rate_used() -> None:
 
 
 def test_frozen_alpha_takes_no_validation_batches_and_later_they_go_on() -> None:
-    """Defect 7: the published code starts a new pass over the validation half for every step, also while alpha is frozen."""
+    """Defect 7: the published code starts the validation half anew in every step, even with alpha frozen."""
     data, positions = loaders(images=16), []
     stream = data.architecture
     assert isinstance(stream, BatchStream)
@@ -136,7 +136,7 @@ def test_frozen_alpha_takes_no_validation_batches_and_later_they_go_on() -> None
 
 @dataclass(frozen=True)
 class TwoPasses:
-    """Single-level search with a pass for alpha and another for the weights, as it was done before ``Joint``."""
+    """Single-level search with one pass for alpha and another for the weights."""
 
     moves_together = True
 
@@ -173,7 +173,7 @@ def test_single_level_needs_one_pass_and_finds_what_two_passes_find(
 
 @pytest.mark.parametrize("space", ["s1", "s5", SPACE])
 def test_columns_that_every_space_has_are_of_all_cells(space: str) -> None:
-    """What `dvc plots` draws must not depend on the cells of a space."""
+    """The columns that `dvc plots` draws must not depend on the cell types of the space."""
     groups = search_space(space).groups
     for row in run("darts", space).history:
         skips = [row[f"skip_connects_{group}"] or 0 for group in groups]
@@ -198,7 +198,7 @@ def test_summary_tells_gap_and_eigenvalue() -> None:
         "effective_sample_size",
     }
     assert columns <= set(found.history[0])
-    assert "hessian_eigenvalue" not in found.history[0], "costs time in every epoch, for who asks only"
+    assert "hessian_eigenvalue" not in found.history[0], "takes time, so only on demand"
 
 
 def test_measuring_the_curvature_changes_nothing_else() -> None:
@@ -266,7 +266,7 @@ def test_a_loss_that_is_not_finite_ends_the_search() -> None:
 
 @pytest.mark.parametrize("space", ["s1", "s5", "nasbench201"])
 def test_the_network_holds_no_architecture_parameters_and_takes_any_size(space: str) -> None:
-    """Defect 8: hidden alpha, ten classes, 32 pixels and even sides; here 7 classes, one channel, 9x11 pixels."""
+    """Defect 8: hidden alpha, ten classes, 32 pixels, even sides. Here: 7 classes, 1 channel, 9x11 pixels."""
     free = ImageTask(search_space(space), (9, 11, 1), 7, seed=0)
     supernet = free.supernet(channels=2, cells=3 if space != SPACE else 1)
     strategy = Alternating(search_space(space), AlphaConfig(warmup_epochs=0), generator(0, "alpha"))

@@ -1,4 +1,4 @@
-"""Each strategy's update against a few lines written out here, on a loss of a few numbers."""
+"""The update of each strategy, against a few lines written out here, on a loss of a few numbers."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_adversarial_smoothing_climbs_inside_the_box() -> None:
 def test_mean_shift_smoothing_averages_the_samples_it_has_scored(
     sign: int, temperature: float, bandwidth: float | str
 ) -> None:
-    """Also defect 1: the points evaluated, measured and averaged are the same, projected ones."""
+    """Also defect 1: the same projected points are evaluated, measured and averaged."""
     config = MeanShiftConfig(sign=sign, temperature=temperature, bandwidth=bandwidth)  # pyright: ignore[reportArgumentType]
     smoothing = MeanShift(config, 5, generator(0, "smoothing"))
     smoothing.start_epoch(4)

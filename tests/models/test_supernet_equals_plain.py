@@ -1,4 +1,4 @@
-"""Every shortcut of the supernet keeps the result: it equals the obvious implementation in benchmarks/plain.py."""
+"""No shortcut of the supernet changes the result: it equals the obvious code in benchmarks/plain.py."""
 
 # pyright: reportCallIssue=false, reportArgumentType=false, reportOptionalMemberAccess=false
 
@@ -43,7 +43,7 @@ def one_thread():
 
 @pytest.fixture
 def noise_without_chance(monkeypatch: pytest.MonkeyPatch):
-    """The noise operation draws a wave: the two implementations draw for different numbers of edges at once."""
+    """The noise is a wave, because the two implementations draw for different numbers of edges at once."""
 
     def wave(*shape: int | tuple[int, ...], dtype: torch.dtype | None = None, **_: object) -> Tensor:
         sizes = shape[0] if isinstance(shape[0], tuple) else shape
@@ -54,7 +54,7 @@ def noise_without_chance(monkeypatch: pytest.MonkeyPatch):
 
 
 def both(space_name: str, side: int, dtype: torch.dtype) -> tuple[ImageTask, Supernet, PlainSupernet]:
-    """The two supernets as the same function, with running statistics away from their start."""
+    """The two supernets with the same weights and with running statistics that are not the initial ones."""
     task = ImageTask(SPACES[space_name], (side, side, 3), CLASSES, seed=1)
     fast = task.supernet(**SIZE).to(dtype=dtype, memory_format=torch.channels_last)
     generator = torch.Generator().manual_seed(2)
@@ -116,7 +116,7 @@ def test_training_step(space_name: str, side: int, dtype: torch.dtype, noise_wit
 
 @pytest.mark.parametrize(("space_name", "side", "dtype"), CASES)
 def test_probe(space_name: str, side: int, dtype: torch.dtype) -> None:
-    """The losses of a batched probe are those of one forward pass per mix; it leaves no trace."""
+    """The losses of a probe are those of one forward pass per mix. The probe changes no state."""
     task, fast, plain = both(space_name, side, dtype)
     x, labels = batch(side, dtype)
     drawn = mixes(task, 3, dtype)

@@ -35,7 +35,7 @@ def trained(space: str, **arguments: object) -> tuple[Trained, torch.nn.Module]:
 
 @pytest.mark.parametrize("space", ["s2", "nasbench201"])
 def test_the_weights_kept_are_those_of_the_best_validation_accuracy(space: str) -> None:
-    """Defect 9: the published code picks the best weights on the test set, which is not even an argument here."""
+    """Defect 9: the published code picks the best weights on the test set, which this training never sees."""
     found, network = trained(space)
     accuracies = [row["valid_accuracy"] for row in found.history]
     assert found.best_epoch == 1 + accuracies.index(max(accuracies))  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""Searches small enough for tests: every strategy by name, random images, networks of a few thousand weights."""
+"""Searches small enough for tests: strategies by name, random images, networks of a few thousand weights."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ STRATEGIES: Mapping[str, Callable[[SearchSpace, int], Alternating]] = {
 
 
 class DefaultTypeStream(BatchStream):
-    """Batches in PyTorch's default floating-point type."""
+    """Batches in the default floating-point type of PyTorch."""
 
     def __next__(self) -> Batch:
         return in_default_type(super().__next__())
@@ -71,7 +71,7 @@ def in_default_type(batch: Batch) -> Batch:
 
 
 def split(images: int, seed: int) -> Split:
-    """Random images, their brightness telling the class apart."""
+    """Random images, brighter the higher their class."""
     source = torch.Generator().manual_seed(seed)
     labels = torch.arange(images) % CLASSES
     noise = torch.randint(0, 150, (images, SIDE, SIDE, 3), generator=source)
@@ -79,7 +79,7 @@ def split(images: int, seed: int) -> Split:
 
 
 def loaders(*, single: bool = False, images: int = 8) -> Loaders:
-    """Two batches an epoch at the default size; ``single``: alpha gets the batches of the weights."""
+    """Two batches per epoch by default. With ``single``, alpha gets the batches of the weights."""
     train, held_out = split(images, 1), split(images, 2)
 
     def stream(of: Split, name: str) -> BatchStream:
@@ -124,7 +124,7 @@ def search(
     on_event: Listener = silent,
     resume: State | None = None,
 ) -> Found:
-    """A whole search with a named strategy, or with one of the caller's own."""
+    """A whole search with a strategy of ``STRATEGIES``, or with one that the caller has built."""
     program = image_search(
         task(space),
         strategy or STRATEGIES[name](search_space(space), 2),
@@ -145,7 +145,7 @@ def stacked(found: Found) -> dict[str, Tensor]:
 def objectives(
     space: str, channels: int = 2
 ) -> tuple[ImageTask, BatchObjective, BatchObjective, dict[str, Tensor]]:
-    """Task, train and validation objective of one batch each on one supernet, and its weights."""
+    """The task, a train and a validation objective of one batch each, and the weights of their supernet."""
     tiny = task(space)
     supernet = tiny.supernet(channels=channels, cells=size(space).cells)
     data = loaders()

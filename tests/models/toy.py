@@ -1,4 +1,4 @@
-"""A smooth loss of a few numbers that stands for a network: two cell types, two weight tensors, float64."""
+"""A smooth loss of a few numbers in place of a network: two cell types, two weight tensors, float64."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPACE = SearchSpace(
 
 
 class ToyObjective:
-    """sum sin(A w + B a) + (v'C a)^2, with A, B, C drawn from ``seed``: every second derivative is there."""
+    """sum sin(A w + B a) + (v'C a)^2 with random A, B, C: no block of second derivatives vanishes."""
 
     def __init__(self, seed: int):
         source = torch.Generator().manual_seed(seed)
