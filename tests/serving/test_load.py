@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pytest
 
 from tests.serving.conftest import MAX_CONNECTIONS, RED, Server, encode, files, predict, running
 from tests.serving.tiny import CLASS_NAMES, write
@@ -38,10 +40,19 @@ def test_a_slow_body_gets_408_and_delays_nobody(server: Server) -> None:
 
 
 def test_a_connection_without_a_whole_head_is_closed(server: Server) -> None:
-    connections = [connected(server) for _ in range(2)]
-    connections[1].sendall(b"GET / HT")
-    for connection in connections:
+    silent, stopped, dripping = (connected(server) for _ in range(3))
+    stopped.sendall(b"GET / HT")
+    dripping.settimeout(0.2)
+    for byte in b"GET /drops HTTP/1.1":
+        dripping.sendall(bytes([byte]))
+        with contextlib.suppress(TimeoutError):  # still open after 0.2 s
+            assert dripping.recv(1) == b""
+            break
+    else:
+        pytest.fail("a client that sends byte by byte keeps its connection")
+    for connection in (silent, stopped):
         assert connection.recv(1) == b""
+    for connection in (silent, stopped, dripping):
         connection.close()
 
 
@@ -101,6 +112,7 @@ def test_an_answer_waits_neither_for_company_nor_for_an_acknowledgement(server: 
 
 def test_large_pictures_do_not_delay_small_ones(tmp_path: Path, model_file: Path) -> None:
     large, stop = encode(0, (3500, 3500), "L"), threading.Event()
+    small = encode(RED, (100, 100))  # not so small that the event loop would decode it
     with running(tmp_path, "--model", str(model_file)) as server, ThreadPoolExecutor(8) as pool:
         answered = threading.Semaphore(0)
 
@@ -118,7 +130,7 @@ def test_large_pictures_do_not_delay_small_ones(tmp_path: Path, model_file: Path
         with httpx.Client(base_url=server.url, timeout=30) as client:
             for _ in range(20):
                 start = time.perf_counter()
-                assert client.post("/v1/predict", files=files(encode(RED))).status_code == 200
+                assert client.post("/v1/predict", files=files(small)).status_code == 200
                 times.append(time.perf_counter() - start)
         stop.set()
         start = time.perf_counter()

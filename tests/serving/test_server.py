@@ -27,7 +27,7 @@ def test_a_server_with_a_key_requires_it(tmp_path: Path, model_file: Path) -> No
             assert status(path) == 401
             assert status(path, **{"X-API-Key": "open"}) == 401
             assert status(path, **{"X-API-Key": "\u00e4".encode()}) == 401  # type: ignore[arg-type]
-            assert status(path, Authorization="Basic abc") == 401
+            assert status(path, Authorization="Basic open sesame") == 401
             assert status(path, **{"X-API-Key": "open sesame"}) == 200
             assert status(path, Authorization="Bearer open sesame") == 200
         for path in ("/", "/healthz", "/readyz", "/docs", "/openapi.json"):
