@@ -9,24 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from stages.images.sources import SPLITS, read_source
 
 from benchmarks import _machine
 from benchmarks._collapse import collapsed, plain_edges
-from models.images.batches import BatchStream, Preprocess, Split, batches
+from models.images.batches import Preprocess, Split
+from models.images.deploy import Deployed
 from models.images.genotype import to_json
-from models.images.retrain import TrainConfig, train
-from models.images.spaces import search_space
-from models.images.task import ImageTask
-from models.search.program import SearchConfig, SearchResult, search
+from models.search.program import Found
 from models.training.events import Event, Notice
-from models.training.seeds import generator
-from stages import prepare, retrain
-from stages.images.data import EVALUATION_BATCH, Data, device
-from stages.params import DataParams, Params
+from models.training.loop import run
+from stages.images import prepare, training
+from stages.images.params import DataParams, Params
+from stages.images.testing.cases import in_batches
+from stages.images.testing.with_torch import with_torch
+from stages.images.training.inputs import Images
 from stages.plumbing.checkpoint import key
 from stages.plumbing.files import sha256_of
-from stages.search import EARLY_STOPPING, STRATEGIES, loaders, read_benchmark
 
 Run = Mapping[str, Any]  # what one search gave, as in the JSON lines
 
@@ -44,7 +42,7 @@ CURVES = (  # columns of the history that are kept; entropy_ and skip_connects_ 
 
 @dataclass(frozen=True)
 class Job:
-    """One search and what follows: picklable, for it is done in another process."""
+    """One search and what follows. It can be pickled, because another process carries it out."""
 
     case: str
     params: Params
@@ -57,70 +55,54 @@ class Job:
 
     @property
     def key(self) -> str:
-        """The hash of all the result depends on."""
+        """The hash of everything that the result depends on."""
         table = self.params.search.benchmark_table
         inputs = {
             "crop": str(self.crop),
             "retrained": str(self.retrained),
             "table": "" if table is None else sha256_of(Path(table).expanduser()),
-            "code": sha256_of(*(Path(file) for file in (__file__, prepare.__file__, retrain.__file__))),
+            "code": sha256_of(Path(__file__)),
         }
-        sections = self.params.model_dump(include={"data", "search", "retrain"})
-        return key("search", sections, inputs)
+        sections = {name: self.params.section(name).active() for name in ("data", "search", "retrain")}
+        return key("retrain", "images", sections, inputs)
 
 
 @dataclass(frozen=True)
-class Uncropped(Data):
+class Uncropped(Images):
     """The same images without the random crop: to see whether it matters."""
 
     def preprocess(self, *, cutout: int, device: torch.device) -> Preprocess:
         return replace(super().preprocess(cutout=cutout, device=device), padding=0)
 
 
-def read(params: DataParams, *, crop: bool = True) -> Data:
-    """What the stage prepare would have written, in memory."""
-    source = read_source(params.name, Path(params.root).expanduser(), params.image_size)
-    splits = prepare.split(dict(source.splits), params, list(source.classes))
-    about = prepare.describe(splits, list(source.classes), params, "")
-    train_split, val, test = (Split(*map(torch.from_numpy, splits[name])) for name in SPLITS)
-    return (Data if crop else Uncropped)(train_split, val, test, about)
+def read(params: DataParams, *, crop: bool = True) -> tuple[Images, Split]:
+    """What the stage prepare would have written, in memory, and the test split."""
+    splits, classes = prepare.read(params)
+    card = prepare.describe(splits, classes, params, "")
+    train_split, val, test = (
+        Split(*map(torch.from_numpy, splits[name])) for name in ("train", "val", "test")
+    )
+    return (Images if crop else Uncropped)(train_split, val, card), test
 
 
 def carry_out(job: Job) -> Run:
     """Search, discretization gap, eigenvalue, and the accuracy of the genotype."""
     start = time.perf_counter()
-    data, config = read(job.params.data, crop=job.crop), job.params.search
-    space = search_space(config.space, exclude_none=config.exclude_none)
+    data, test = read(job.params.data, crop=job.crop)
     notices: list[str] = []
 
     def on_event(event: Event) -> None:
         if isinstance(event, Notice):
             notices.append(event.message)
 
-    result = search(
-        ImageTask(space, data.image_shape, len(data.classes), config.seed, stages=config.stages),
-        STRATEGIES[config.strategy](space, config),
-        loaders(data, config),
-        SearchConfig(
-            channels=config.channels,
-            cells=config.cells,
-            epochs=config.epochs,
-            curvature_images=config.curvature_images,
-            compile=config.compile,
-            **config.weights.model_dump(),
-        ),
-        early_stopping=EARLY_STOPPING[config.early_stopping.watch](config),
-        benchmark=read_benchmark(config)[0],
-        device=device(),
-        on_event=on_event,
-    )
+    result = run(training.search_on(data, job.params), on_event=on_event)
     searched = time.perf_counter() - start
     return {
         "key": job.key,
         "case": job.case,
         "seed": job.seed,
         **result.summary,
-        "accuracy": accuracy(job, data, result),
+        "accuracy": accuracy(job, data, test, result),
         "plain_edges": plain_edges(result.genotype),
         "collapsed": collapsed(result.genotype),
         "genotype": to_json(result.genotype),
@@ -132,28 +114,20 @@ def carry_out(job: Job) -> Run:
     }
 
 
-def accuracy(job: Job, data: Data, result: SearchResult) -> float | None:
-    """In [0, 1]: what the table says of the genotype, else its test accuracy after a short training, where wanted."""
+def accuracy(job: Job, data: Images, test: Split, result: Found) -> float | None:
+    """In [0, 1]: what the table says of the genotype, or its test accuracy after a short training where that is asked for."""
     if (tabulated := result.history[-1].get("tabulated_accuracy")) is not None:
         return tabulated / 100
     if not job.retrained:
         return None
-    config = job.params.retrain
-    network = retrain.build_network(data, result.genotype, config, auxiliary=config.auxiliary_weight > 0)
-    preprocess = data.preprocess(cutout=config.cutout, device=device())
-    trained = train(
-        network,
-        BatchStream(data.train, config.batch_size, preprocess, generator(config.seed, "train batches")),
-        lambda: batches(data.val, EVALUATION_BATCH, preprocess),
-        TrainConfig(**config.model_dump(include=set(TrainConfig.__dataclass_fields__))),
-        generator(config.seed, "drop path"),
-        device=device(),
-    )
-    confusion = retrain.test_confusion(network, data)
-    return retrain.summarize(trained, network, confusion, data.classes)["test_accuracy"]
+    program = training.retrain_on(data, job.params.retrain, result.genotype)
+    run(program)  # leaves the best weights in the network
+    deployed = Deployed(program.network.cpu(), data.card.mean, data.card.std).eval()
+    probabilities = in_batches(with_torch(deployed), test.images.numpy())
+    return float((probabilities.argmax(axis=1) == test.labels.numpy()).mean())
 
 
-def curves(result: SearchResult) -> dict[str, list[float | None]]:
+def curves(result: Found) -> dict[str, list[float | None]]:
     """Columns of the history, to five digits."""
     kept = [
         name

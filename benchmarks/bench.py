@@ -30,8 +30,10 @@ from benchmarks._correspondence import copy_weights
 from benchmarks.plain import PlainSupernet, mean_shift_mix
 from models.images.spaces import search_space
 from models.images.supernet import Supernet
-from models.images.task import BatchObjective, ImageTask
+from models.images.task import ImageTask
+from models.search.gradients import Step as SearchStep
 from models.search.gradients import descent_of
+from models.search.objective import BatchObjective
 from models.search.smoothing import MeanShift, MeanShiftConfig
 from models.search.strategies import AlphaConfig, Alternating
 from models.training.seeds import generator
@@ -161,7 +163,7 @@ def _fast_step(
     def step() -> None:
         params = dict(network.named_parameters())
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            mix = strategy.step(params, train, valid, descent_of(sgd, params))
+            mix = strategy.step(SearchStep(params, train, valid, lambda: descent_of(sgd, params))).mix
             sgd.zero_grad()
             loss = train(params, mix)
         loss.backward()

@@ -31,8 +31,8 @@ from benchmarks._trial import Job, Run, carry_out, read
 from models.images.families import NASBENCH201, family_of
 from models.images.spaces import SPACES
 from stages.errors import UserError
-from stages.images.data import device
-from stages.params import Params
+from stages.images.params import Params
+from stages.images.training.inputs import device
 from stages.plumbing.settings import load
 
 ROOT = Path(__file__).parents[1]
@@ -116,7 +116,7 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
     changes |= {"search.space": arguments.space, "search.benchmark_table": arguments.table}
     if arguments.single_level:
         changes |= SINGLE_LEVEL
-        cases = single_level_cases(len(read(settings(changes).data).train))
+        cases = single_level_cases(len(read(settings(changes).data)[0].train))
     else:
         cases = {name: STRATEGY_CASES[name] for name in arguments.strategies}
     if arguments.epochs is not None:

@@ -267,7 +267,7 @@ def stability(mix: Mix, genotype: Genotype, before: Genotype | None) -> dict[str
 
 
 def discretization_gap(domain: Domain, supernet: nn.Module, mix: Mix, loaders: Loaders) -> dict[str, float]:
-    """The metric of the supernet at the mix and at the discretized mix on the validation cases, and by how much the second is worse.
+    """The metric of the supernet at the mix and at the discretized mix, and by how much the second is worse.
 
     Both are measured on the validation cases with the same weights, each after ``Domain.recalibrated`` on the
     calibration cases.

@@ -96,7 +96,7 @@ def test_the_profile_is_that_of_the_calibration() -> None:
 def test_the_half_data_control_has_as_many_images_as_half_of_a_search() -> None:
     wanted = stability.jobs(stability.options(["--single-level", "--seeds", "1"]))
     counts = {job.case: job.params.search.images for job in wanted}
-    half = len(read(wanted[0].params.data).train) // 2
+    half = len(read(wanted[0].params.data)[0].train) // 2
     assert counts == {
         "sigmoid, all data": None,
         "sigmoid, half the data": half,
@@ -108,7 +108,7 @@ def test_the_half_data_control_has_as_many_images_as_half_of_a_search() -> None:
 def test_without_the_crop_training_images_are_as_they_are() -> None:
     params = stability.settings(stability.PROFILE).data
     cropped, plain = (
-        read(params, crop=crop).preprocess(cutout=0, device=torch.device("cpu")) for crop in (True, False)
+        read(params, crop=crop)[0].preprocess(cutout=0, device=torch.device("cpu")) for crop in (True, False)
     )
     assert (cropped.padding, plain.padding) == (1, 0)
     assert cropped.mean == plain.mean
