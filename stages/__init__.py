@@ -1,6 +1,9 @@
 """The stages of the pipeline: one file = one DVC stage = one section of params.yaml = one run in MLflow."""
 
+import atexit
+import gc
 import os
+import sys
 
 # Before MLflow is imported: telemetry off, and no minutes of retries against a server that is away, for an interrupted
 # stage goes on where it was.
@@ -8,3 +11,12 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+
+# Importing torch and MLflow makes more than a million objects that live until the end. Looking through them for garbage again
+# and again, and once more at the end, takes almost as long as the imports. So the process of a stage rarely looks for
+# garbage until it trains (``settled``), and never at its end.
+GARBAGE_THRESHOLD = gc.get_threshold()
+# True for python -m stages.NAME, false for a program that imports stages.
+if any(word.startswith("stages.") for word in sys.orig_argv[1:3]):
+    gc.set_threshold(1_000_000)
+    atexit.register(gc.freeze)

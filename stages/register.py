@@ -181,7 +181,7 @@ def judged(
     origin: Origin,
 ) -> RegistryRecord:
     """Puts the version through the gate, promotes it if it passes, and writes the card."""
-    from stages.registry import card, evidence  # scikit-learn and torch: seconds that most calls do without
+    from stages.registry import card, evidence  # import much that most calls do without
 
     name, number, limits = version.name, str(version.version), params.registry
     for tag in (REPORT, "refused"):  # of an earlier judgement

@@ -16,7 +16,7 @@ from stages.plumbing.checkpoint import Checkpoint, key
 from stages.plumbing.devices import on_devices
 from stages.plumbing.files import GENOTYPE_JSON, RETRAIN, replacing, sha256_of, write_rows
 from stages.plumbing.progress import reporting
-from stages.plumbing.runtime import run
+from stages.plumbing.runtime import run, settled
 from stages.plumbing.tracking import stage_run
 from stages.records import RetrainMetrics, with_scores
 
@@ -34,6 +34,7 @@ def main(params: Params) -> None:
     checkpoint = Checkpoint("retrain", key("retrain", params.task, settings, inputs))
     resume = checkpoint.load()
     program = tasks.training(params.task).retrain(params, genotype)
+    settled()
     if rank() > 0:  # the first process keeps what all of them find
         train(program, resume=resume)
         return

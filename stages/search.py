@@ -16,7 +16,7 @@ from stages.plumbing.checkpoint import Checkpoint, key
 from stages.plumbing.devices import on_devices
 from stages.plumbing.files import SEARCH, SEARCH_RESULTS, replacing, write_rows
 from stages.plumbing.progress import reporting
-from stages.plumbing.runtime import run
+from stages.plumbing.runtime import run, settled
 from stages.plumbing.tracking import stage_run
 from stages.records import SearchAbout, SearchSummary, with_scores
 from stages.strategies import relaxation_name
@@ -36,6 +36,7 @@ def main(params: Params) -> None:
     checkpoint = Checkpoint("search", key("search", params.task, settings, inputs))
     resume = checkpoint.load()
     program = training.search(params)
+    settled()
     if rank() > 0:  # the first process keeps what all of them find
         train(program, resume=resume)
         return

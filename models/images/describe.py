@@ -7,7 +7,6 @@ import itertools
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils.flop_counter import FlopCounterMode
 
 from models.images.builders import network_of
 from models.images.families import family_of
@@ -26,6 +25,8 @@ def count_macs(module: nn.Module, *inputs: Tensor) -> int:
     Nothing is computed: the pass runs on PyTorch's meta device. Taps of a kernel that fall on padding count
     too. What batch norm, activations, pooling and sums cost does not count. ``module`` is in evaluation mode.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton: not to count parameters
+
     tensors = itertools.chain(module.named_parameters(), module.named_buffers())
     shapes = {name: tensor.detach().to("meta") for name, tensor in tensors}
     with FlopCounterMode(display=False) as counter, torch.no_grad():

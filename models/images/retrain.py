@@ -19,6 +19,7 @@ from models.images.task import right_answers
 from models.training.distributed import full_batch_size, own_part, parallel
 from models.training.evaluation import Tally, evaluate
 from models.training.events import Listener, Row, State
+from models.training.optimizers import SGD
 from models.training.schedules import cosine
 from models.training.trained import Trained
 
@@ -79,7 +80,7 @@ class Retraining:
         self.network, self.stream, self.valid, self.config = network, stream, valid, config
         self.drop_path_generator = drop_path_generator
         self.criterion = Classification(config.label_smoothing)
-        self.optimizer = torch.optim.SGD(
+        self.optimizer = SGD(
             network.parameters(),
             lr=config.learning_rate,
             momentum=config.momentum,

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from models.errors import InvalidInput
@@ -25,6 +24,7 @@ from models.search.strategies import Strategy, detached, row_entropy
 from models.training.distributed import agreed, alone
 from models.training.evaluation import Batch, Tally, evaluate
 from models.training.events import Listener, Notice, Row, State
+from models.training.optimizers import SGD
 from models.training.schedules import cosine
 
 
@@ -121,7 +121,7 @@ class Search:
         self.domain, self.supernet, self.strategy = domain, supernet, strategy
         self.loaders, self.config = loaders, config
         self.early_stopping, self.columns = early_stopping, columns
-        self.optimizer = torch.optim.SGD(
+        self.optimizer = SGD(
             supernet.parameters(),
             lr=config.learning_rate,
             momentum=config.momentum,

@@ -26,6 +26,7 @@ from models.search.objective import Mix, Pass
 from models.search.smoothing import Smoothing
 from models.search.spaces import SearchSpace
 from models.training.averages import Averages
+from models.training.optimizers import Adam
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Alternating:
             group: (1e-3 * torch.randn(shape, generator=generator)).to(device).requires_grad_()
             for group, shape in space.shapes().items()
         }
-        self.optimizer = torch.optim.Adam(
+        self.optimizer = Adam(
             list(self.alpha.values()),
             lr=config.learning_rate,
             betas=config.betas,

@@ -7,7 +7,7 @@ checking only does not count. Where a stage asks a task for one of its parts (st
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -93,7 +93,7 @@ def _files(module: str) -> Iterator[Path]:
 def _imported(path: Path, *, whole: bool = False) -> set[str]:
     """What a file imports: top-level names or, with ``whole``, names as far as they may be modules."""
     names: set[str] = set()
-    for node in _running(_tree(path)):
+    for node in _running(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -104,7 +104,7 @@ def _imported(path: Path, *, whole: bool = False) -> set[str]:
 def _parts(path: Path) -> set[str]:
     """The parts of a task that a file asks for: ``tasks.training(...)``, or ``from stages.tasks import training``."""
     asked: set[str] = set()
-    for node in _running(_tree(path)):
+    for node in _running(path):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "tasks":
             asked.add(node.attr)
         elif isinstance(node, ast.ImportFrom) and node.module == "stages.tasks":
@@ -114,25 +114,27 @@ def _parts(path: Path) -> set[str]:
 
 def _named_beside(path: Path) -> set[Path]:
     """Files that are no code and that a file names, in its own folder: templates."""
-    texts = {
-        node.value
-        for node in ast.walk(_tree(path))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 100
-    }
     beside = {file.name: file for file in path.parent.iterdir() if file.suffix in (".html", ".j2", ".md")}
-    return {beside[text] for text in texts if text in beside}
+    if not beside:
+        return set()
+    constants = (node.value for node in ast.walk(_tree(path)) if isinstance(node, ast.Constant))
+    return {beside[text] for text in constants if isinstance(text, str) and text in beside}
 
 
-def _running(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those below ``if TYPE_CHECKING:``."""
-    for node in ast.iter_child_nodes(tree):
+@cache
+def _running(path: Path) -> Sequence[ast.AST]:
+    """What a file imports, and the attributes it asks for, but for what is below ``if TYPE_CHECKING:``."""
+    found: list[ast.AST] = []
+    waiting: list[ast.AST] = [_tree(path)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.Import, ast.ImportFrom, ast.Attribute)):
+            found.append(node)
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            for other in node.orelse:
-                yield other
-                yield from _running(other)
-            continue
-        yield node
-        yield from _running(node)
+            waiting += node.orelse
+        else:
+            waiting += ast.iter_child_nodes(node)
+    return found
 
 
 def _is_empty(path: Path) -> bool:

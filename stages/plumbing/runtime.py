@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from models.errors import Diverged, InvalidInput
+from stages import GARBAGE_THRESHOLD
 from stages.errors import MachineError, UserError
 from stages.plumbing.settings import PARAMS_FILE, load
 from stages.plumbing.status import STATE, begin, end, now
@@ -73,6 +75,12 @@ def run(stage: str, main: Callable[..., None], **arguments: str) -> int:
             print(f"error: {stage}: {message}", file=sys.stderr)
         return status
     return 0
+
+
+def settled() -> None:
+    """Collects garbage as usual from here on, because garbage of a training holds tensors; what is there already stays."""
+    gc.freeze()
+    gc.set_threshold(*GARBAGE_THRESHOLD)
 
 
 def _tell(stage: str, started: datetime, status: int, message: str) -> None:

@@ -14,7 +14,6 @@ from models.images.describe import count_macs, count_parameters
 from stages.contracts import ExportResult
 from stages.errors import MachineError
 from stages.images.data import read_card
-from stages.images.export.int8 import calibration_images, quantize
 from stages.images.export.latency import BATCH_SIZES, latencies
 from stages.images.export.onnx_file import write_onnx
 from stages.images.exported import with_onnx
@@ -105,6 +104,8 @@ def compare(ours: Answer, theirs: Answer, test: TestSet) -> tuple[Parity, NDArra
 
 def quantized(path: Path, target: Path, config: ExportParams) -> Answer:
     """Writes the int8 file, calibrated on training images drawn at random, and returns what answers by it."""
+    from stages.images.export.int8 import calibration_images, quantize  # slow to import
+
     quantize(path, calibration_images(config), target)
     return with_onnx(target, torch_threads())
 
