@@ -35,9 +35,11 @@ def calibration(evaluation: Evaluation) -> Calibration:
 
 
 def confusion(evaluation: Evaluation, classes: int) -> NDArray[np.int64]:
-    """Counts (actual, predicted). Counted here, because importing scikit-learn takes each of three stages a second."""
-    pairs = evaluation.details["labels"] * classes + evaluation.details["predicted"]
-    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+    """Counts (actual, predicted)."""
+    from sklearn.metrics import confusion_matrix  # takes a second, which most calls of register do without
+
+    details = evaluation.details
+    return confusion_matrix(details["labels"], details["predicted"], labels=range(classes))
 
 
 def accuracy_by_class(evaluation: Evaluation, classes: Sequence[str]) -> dict[str, float | None]:
