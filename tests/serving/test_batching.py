@@ -131,3 +131,23 @@ def test_a_batch_that_fails_does_not_affect_the_next() -> None:
         task.cancel()
 
     asyncio.run(story())
+
+
+def test_a_client_that_leaves_does_not_affect_the_others() -> None:
+    async def story() -> None:
+        model: Any = Recorder()
+        model.free.clear()
+        batcher = Batcher(8, 0, 10, lambda _: None)
+        task = asyncio.create_task(batcher.run())
+        jobs = [asyncio.create_task(batcher.predict(model, pictures(n))) for n in (1, 2)]
+        assert await asyncio.to_thread(model.entered.wait, 10)
+        jobs[0].cancel()
+        await asyncio.sleep(0)
+        model.free.set()
+        async with asyncio.timeout(10):
+            assert (await jobs[1]).tolist() == [[2]]
+            assert (await batcher.predict(model, pictures(3))).tolist() == [[3]]
+        assert model.batches == [2, 1]
+        task.cancel()
+
+    asyncio.run(story())

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.requests import Request
 
 from serving.body import Memory
+from serving.errors import Busy
 from serving.images import read_images
 from serving.metrics import Metrics
 from serving.model import load
@@ -46,6 +48,21 @@ def test_only_tiny_requests_are_decoded_on_the_event_loop(monkeypatch: pytest.Mo
     assert asyncio.run(threads("application/json", b"[[0]]")) == [("MainThread", True)]
     assert asyncio.run(threads(*flat)) == [("MainThread", False), ("decode", True)]  # few bytes, many pixels
     assert asyncio.run(threads(*form(saved(Image.fromarray(noise))))) == [("decode", True)]  # many bytes
+
+
+def test_a_full_queue_refuses_a_request_before_its_body_is_read() -> None:
+    async def story() -> None:
+        model = load(network().SerializeToString(), "tiny", "1", 1)
+        service = Service(model, None, read_settings({"queue_size": "1"}, None), Metrics())
+        service.batcher.waiting = 1
+
+        async def body() -> Any:
+            raise AssertionError("the body is read")
+
+        with pytest.raises(Busy):
+            await service.predict(Request({"type": "http", "method": "POST", "headers": []}, body))
+
+    asyncio.run(story())
 
 
 def test_memory_is_given_back_once() -> None:
