@@ -5,8 +5,8 @@ import gc
 import os
 import sys
 
-# Before MLflow is imported: telemetry off, and no minutes of retries against a server that is away, for an interrupted
-# stage goes on where it was.
+# Set before MLflow is imported: no telemetry, and no minutes of retries against a server that is away, because an interrupted
+# stage resumes from its last epoch.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """What the user can mend: the message says what is wrong, where, the value and the mend. Exit status 2."""
+    """A mistake that the user can correct. The message says what is wrong, where, the value and the remedy. Exit status 2."""
 
 
 class MachineError(Exception):

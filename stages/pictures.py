@@ -92,7 +92,7 @@ def svg(
 
 
 def cell(file: File, genotype: Genotype, group: str, layout: Layout) -> None:
-    """One cell as columns, a node each, in the order they are computed; every edge has a line to itself.
+    """One cell as columns, one per node, in the order in which they are computed; every edge has a line of its own.
 
     An arrow leaves the node whose output it takes and ends at the node that sums it; no arrow can hide another.
     """

@@ -97,7 +97,7 @@ def _pack(node: Any, tensors: dict[str, Tensor]) -> Any:
     """A tree of dicts, lists, tensors and scalars as JSON; tensors go to ``tensors`` under a running number."""
     if isinstance(node, Tensor):
         name = str(len(tensors))
-        # A clone, for safetensors refuses tensors that share memory.
+        # A clone, because safetensors refuses tensors that share memory.
         tensors[name] = node.detach().cpu().contiguous().clone()
         return {"tensor": name}
     if isinstance(node, dict):

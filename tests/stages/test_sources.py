@@ -77,7 +77,7 @@ class TestNpz:
             ({"train_images": None}, "has no array train_images"),
             ({"train_images": np.zeros((12, 6, 6))}, "train_images is float64; convert it to uint8"),
             ({"train_images": np.zeros((12, 6, 6, 6), np.uint8)}, "has shape (12, 6, 6, 6); expected"),
-            ({"train_labels": np.zeros((12, 14), int)}, "expected one integer an image"),
+            ({"train_labels": np.zeros((12, 14), int)}, "expected one integer per image"),
             ({"train_labels": np.zeros(5, int)}, "12 images and 5 labels"),
             ({"test_images": np.zeros((3, 7, 7), np.uint8)}, "images differ in shape"),
             ({"train_labels": np.array([{}] * 12, dtype=object)}, "without objects"),

@@ -1,11 +1,11 @@
 """int8: a second ONNX file in which convolutions and the classifier compute in 8 bits.
 
-Static quantization in QDQ form, U8S8 (Jacob et al., arXiv 1712.05877): activations are uint8 with one scale a tensor,
+Static quantization in QDQ form, U8S8 (Jacob et al., arXiv 1712.05877): activations are uint8 with one scale per tensor,
 whose range is the extremes on calibration images; weights are int8 with a scale for every output channel.
 Input, normalization and softmax stay as they are, so the file keeps the contract of the float one.
 
-What it brings depends on the width: with 36 channels it is faster than the float file, with 16 or fewer slower, for then the
-network computes less than it moves (docs/log.md has the numbers).
+The gain depends on the width: with 36 channels the int8 file is faster than the float file, with 16 or fewer it is slower, because
+a narrow network spends its time on moving data (docs/log.md has the numbers).
 
 On processors without VNNI (x86 before 2019) sums of U8S8 products can saturate: the accuracy in export.json is that of the machine that exported.
 """

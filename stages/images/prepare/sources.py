@@ -139,7 +139,7 @@ def _npz(path: Path, image_size: int | None) -> Source:
             f"data.root is {path}, which is not a file; with data.name: npz it must name the .npz file"
         )
     try:
-        # Opened here, for numpy leaves a broken file open.
+        # Opened here, because numpy leaves a broken file open.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
@@ -181,11 +181,11 @@ def _npz_labels(path: Path, split: str, labels: NDArray, images: int) -> Labels:
         labels = labels[:, 0]
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise UserError(
-            f"{path}: {split}_labels has shape {labels.shape} and type {labels.dtype}; expected one integer an image"
+            f"{path}: {split}_labels has shape {labels.shape} and type {labels.dtype}; expected one integer per image"
         )
     if len(labels) != images:
         raise UserError(
-            f"{path}: {split} has {images} images and {len(labels)} labels; give one label an image"
+            f"{path}: {split} has {images} images and {len(labels)} labels; give one label per image"
         )
     return labels.astype(np.int64)
 
@@ -193,7 +193,7 @@ def _npz_labels(path: Path, split: str, labels: NDArray, images: int) -> Labels:
 def _imagefolder(root: Path, image_size: int | None) -> Source:
     if not root.is_dir():
         raise UserError(
-            f"data.root is {root}, which is not a folder; with data.name: imagefolder it must hold a folder a class"
+            f"data.root is {root}, which is not a folder; with data.name: imagefolder it must hold one folder per class"
         )
     folders = {
         split: next((root / name for name in names if (root / name).is_dir()), None)

@@ -33,5 +33,5 @@ def draw_confusion(file: File, counts: NDArray[np.int64], classes: Sequence[str]
                     dark = shares[actual, predicted] > 0.5
                     axes.text(predicted, actual, str(count), ha="center", va="center", fontsize=8, color=PAPER if dark else INK)  # fmt: skip
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a class name in a script the font has not
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # class names in scripts that the font lacks
         figure.savefig(file)
