@@ -24,7 +24,7 @@ def main(params: Params) -> None:
         tracked.metrics({f"{metric.case}s_{split}": count for split, count in card.counts.items()})
         tracked.artifacts(DATA / "data.json")
     counts = ", ".join(f"{count} {split}" for split, count in card.counts.items())
-    print(f"prepare: {params.data.name}, {counts} {metric.case}s{card.in_words()}")
+    print(f"prepare: {params.data.name}, {card.in_words()}: {counts}")
 
 
 if __name__ == "__main__":

@@ -69,8 +69,8 @@ class DataCard(Record):
         return {}
 
     def in_words(self) -> str:
-        """What a case looks like, as the end of a sentence."""
-        return ""
+        """What the cases are, for the line that prepare prints."""
+        return "cases"
 
 
 class SearchSummary(Record):

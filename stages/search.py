@@ -47,7 +47,7 @@ def main(params: Params) -> None:
         summary = summarize(found, metric)
         with replacing(SEARCH) as folder:
             write(folder, found, summary, about(params), metric)
-        tracked.metrics(summary.content(metric))
+        tracked.metrics(found.summary)  # the scores of the epochs are there already
         tracked.artifacts(*SEARCH_RESULTS, pictures=sorted(SEARCH.glob("*.png")))
     checkpoint.remove()
     print(f"search: discretization gap {summary.discretization_gap:.4f}")

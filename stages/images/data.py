@@ -26,7 +26,7 @@ class ImageCard(DataCard):
         return {"image_shape": list(self.image_shape), "classes": self.classes}
 
     def in_words(self) -> str:
-        return f" of {len(self.classes)} classes, {list(self.image_shape)}"
+        return f"{len(self.classes)} classes, images {list(self.image_shape)}"
 
 
 def read_card() -> ImageCard:

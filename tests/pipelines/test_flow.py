@@ -169,6 +169,7 @@ def test_two_runs_with_one_gpu_do_not_overlap(server: Server, killed: tuple[UUID
         state = server.ended(id).state
         assert state is not None
         assert state.is_completed(), state.message
+        server.said(id, "search: discretization gap")  # the last lines may arrive after the state
         lines = server.lines(id)
         begin = next(when for when, line in lines if line.startswith("Running stage 'search'"))
         last = next(when for when, line in lines if line.startswith("search: discretization gap"))

@@ -11,6 +11,23 @@ from mlflow.entities.model_registry import ModelVersion
 
 from tests.stages.conftest import TINY, write_params
 
+
+def int8_of(sha256: str) -> dict:
+    """The section int8 of an export.json about a file with this hash."""
+    return {
+        "file": "model.int8.onnx",
+        "sha256": sha256,
+        "test_accuracy": 0.9,
+        "accuracy_drop": 0.0,
+        "agreement": 1.0,
+        "bytes": 1000,
+        "size_ratio": 0.5,
+        "latency_ms": {"batch_1": 1.0, "batch_64": 1.0},
+        "speed_up": 1.0,
+        "speed_up_batch_1": 1.0,
+    }
+
+
 RunStage = Callable[..., int]
 GOOD, BAD = 64, 20  # pixels that a linear network sees: about 94% and 46% of the digits recognized
 

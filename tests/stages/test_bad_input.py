@@ -146,9 +146,17 @@ def test_a_defect_of_ours_is_one_line_too(
     finished_copy: Path, run_stage: RunStage, capsys: pytest.CaptureFixture[str]
 ) -> None:
     about = json.loads((finished_copy / "artifacts/data/data.json").read_text())
-    about["mean"] = "nonsense"
+    about["mean"] = []  # as many channels as no image has
     (finished_copy / "artifacts/data/data.json").write_text(json.dumps(about))
     fails(run_stage, capsys, "search", 1, "run with --debug for the traceback")
+
+
+def test_a_damaged_artifact_is_named_with_the_key(
+    finished_copy: Path, run_stage: RunStage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = finished_copy / "artifacts/data/data.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "mean": "nonsense"}))
+    fails(run_stage, capsys, "search", 2, "artifacts/data/data.json is damaged (mean: ")
 
 
 def test_too_few_images(project: Path, run_stage: RunStage, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,7 @@ from tests.stages.registering import (
     GOOD,
     RunStage,
     alias,
+    int8_of,
     number,
     registry,
     run_champion,
@@ -184,7 +185,7 @@ def test_int8_is_in_the_version_when_it_costs_little(
 ) -> None:
     export(linear(GOOD if included else BAD, "stands in for the quantized one"))
     (EXPORT / "model.onnx").rename(EXPORT / "model.int8.onnx")
-    int8 = {"file": "model.int8.onnx", "sha256": sha256_of(EXPORT / "model.int8.onnx"), "accuracy_drop": 0.0}
+    int8 = int8_of(sha256_of(EXPORT / "model.int8.onnx"))
     export(linear(GOOD), int8=int8)
     assert run_stage("register") == 0
     drop = float(right().mean() - right(EXPORT / "model.int8.onnx").mean())
@@ -213,7 +214,7 @@ def test_an_export_that_does_not_fit_together_is_one_line(
     if damage == "model":
         export(linear(GOOD), model_sha256="0" * 64)
     else:
-        export(linear(GOOD), int8={"file": "model.int8.onnx", "sha256": "0" * 64})
+        export(linear(GOOD), int8=int8_of("0" * 64))
     assert run_stage("register") == 2
     error = capsys.readouterr().err
     file = EXPORT / ("export.json is about another" if damage == "model" else "model.int8.onnx is missing or")

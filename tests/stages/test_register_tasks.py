@@ -20,6 +20,7 @@ from stages import champion, register
 from stages.evaluation import Evaluation, Metric
 from stages.params import Params
 from stages.plumbing.files import EVALUATION, sha256_of
+from stages.records import ExportRecord
 from stages.registry import versions
 from stages.registry.card import TaskCard
 from tests.stages.networks import EXPORT, export, linear
@@ -67,10 +68,23 @@ def exported(*errors: float) -> None:
     wrong = np.resize(np.array(errors), TRUTH.shape)
     FILE.write_text(" ".join(map(str, TRUTH + wrong)))
     Forecasts().evaluate(FILE).save(EVALUATION)
-    path = EXPORT / "export.json"
-    content = json.loads(path.read_text())
-    content.pop("int8", None)
-    path.write_text(json.dumps({**content, "file": FILE.name, "model_sha256": sha256_of(FILE)}))
+    metric, path = Forecasts.metric, EXPORT / "export.json"
+    record = ExportRecord(
+        file=FILE.name,
+        test_cases=len(TRUTH),
+        test_score=0.0,
+        largest_difference=0.0,
+        latency_ms={},
+        threads=1,
+        size_bytes=FILE.stat().st_size,
+        params=1,
+        model_sha256=sha256_of(FILE),
+    )
+    record.write(path, metric)
+    summary = {"supernet": 1.0, "discretized": 1.0, "valid": 1.0, "best_valid": 1.0}
+    scores = {f"{name}_{metric.name}": value for name, value in summary.items()}
+    others = {"discretization_gap": 0.0, "epoch": 1, "best_epoch": 1}
+    Path("artifacts/search/summary.json").write_text(json.dumps({**scores, **others}))
 
 
 def test_a_text_file_is_registered_compared_and_served_as_it_is(

@@ -81,7 +81,7 @@ def test_examples_and_confusion_are_the_networks_answers(registered: Path, run_s
     kinds = {False: wrong_part.split("<h3>Wrong answers")[1], True: right_part}
     for kind, part in kinds.items():
         examples = re.findall(
-            r'base64,([^"]+)" alt="">\s*<span>(.*?)</span>\s*<span class="quiet">(\d+)% sure', part
+            r'base64,([^"]+)" alt="">\s*<span>(.*?)</span>\s*<span class="quiet">(\d+)% confident', part
         )
         assert len(examples) == 12
         for encoded, answer, sure in examples:

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 
 from tests.stages.processes import ROOT
 from tests.tasks.conftest import CURVES
@@ -119,14 +121,23 @@ def test_settings_of_another_task_are_one_clear_line(copy: Path) -> None:
     )
 
 
+def versions(folder: Path) -> list[ModelVersion]:
+    """The versions of the task's registered model."""
+    return list(MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_model_versions("name = 'curves'"))
+
+
 def test_a_sweep_of_two_seeds_on_a_profile(copy: Path) -> None:
     """While params.yaml is that of images."""
+    store, before = f"sqlite:///{copy / 'mlflow.db'}", len(versions(copy))
     done = python(copy, "pipelines.sweep", "--profile", "curves", "--seeds", "2")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    workspaces = sorted((copy / ".dvc/tmp/exps/flows").iterdir())
-    trained = [folder for folder in workspaces if (folder / "artifacts/registry.json").exists()]
-    assert len(trained) == 1, "only the winner is registered"
-    assert (trained[0] / "artifacts/report.html").exists()
+    assert len(versions(copy)) <= before + 1, "only the winner is registered"
+    (winner,) = MlflowClient(store).search_runs(
+        [experiment.experiment_id for experiment in MlflowClient(store).search_experiments()],
+        "tags.stage = 'sweep'",
+    )
+    assert winner.data.tags["registered"].startswith("curves version ")
+    assert {"valid_squared_error", "test_squared_error"} <= set(winner.data.metrics)
     assert not (copy / "params.yaml").read_text().startswith("# Every setting of the task curves")
 
 
