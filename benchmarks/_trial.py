@@ -24,6 +24,7 @@ from stages.images.testing.cases import in_batches
 from stages.images.testing.with_torch import with_torch
 from stages.images.training.inputs import Images
 from stages.plumbing.checkpoint import key
+from stages.plumbing.code import code_of
 from stages.plumbing.files import sha256_of
 
 Run = Mapping[str, Any]  # what one search gave, as in the JSON lines
@@ -61,7 +62,8 @@ class Job:
             "crop": str(self.crop),
             "retrained": str(self.retrained),
             "table": "" if table is None else sha256_of(Path(table).expanduser()),
-            "code": sha256_of(Path(__file__)),
+            # The closure of retrain is in the key; it does not reach what prepare does.
+            "code": sha256_of(Path(__file__), *code_of("prepare", "images")),
         }
         sections = {name: self.params.section(name).active() for name in ("data", "search", "retrain")}
         return key("retrain", "images", sections, inputs)

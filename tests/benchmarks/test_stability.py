@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import stability
+from benchmarks import _trial, stability
 from benchmarks._collapse import collapsed, plain_edges
 from benchmarks._stability_report import genotype_text, ratio, report, spread
 from benchmarks._trial import Run, read
@@ -143,3 +143,16 @@ def test_the_smallest_run_writes_its_results_and_goes_on_where_it_was(
     assert stability.main(words) == 0
     assert "1 of 2 runs to do" in capsys.readouterr().out
     assert len((tmp_path / "stability.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_change_of_how_images_are_split_repeats_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept of an earlier run may be used again only while all the code that made it is the same."""
+    (job, *_) = stability.jobs(stability.options(["--seeds", "1"]))
+    before, hashed = job.key, _trial.sha256_of
+
+    def changed(*paths: Path) -> str:
+        split = any(path.match("stages/images/prepare/__init__.py") for path in paths)
+        return hashed(*paths) + ("changed" if split else "")
+
+    monkeypatch.setattr(_trial, "sha256_of", changed)
+    assert job.key != before
