@@ -23,7 +23,6 @@ from stages.errors import MachineError, UserError
 from stages.plumbing.settings import PARAMS_FILE, load
 from stages.plumbing.status import STATE, begin, end, now
 
-PIPELINE = STATE / "pipeline.json"  # the MLflow run that the stages of one execution have in common
 TEMPORARY = Path(
     ".dvc/tmp/exps"
 )  # where DVC and our flows run experiments, within the project they belong to

@@ -25,8 +25,9 @@ from mlflow.exceptions import MlflowException
 
 from models.training.events import Row
 from stages.errors import MachineError, UserError
-from stages.plumbing.files import sha256_of, write_json
-from stages.plumbing.runtime import PIPELINE, TEMPORARY, pipeline_process
+from stages.plumbing.files import sha256_of
+from stages.plumbing.pipeline import PipelineRun
+from stages.plumbing.runtime import TEMPORARY, pipeline_process
 from stages.records import DataCard
 
 DEFAULT_EXPERIMENT = "msdarts"
@@ -243,19 +244,25 @@ def _parent(mlflow: MlflowClient, experiment: str) -> str:
     """The run of this pipeline execution: the one its earlier stages made, or a new one."""
     process = pipeline_process() or psutil.Process()
     execution = os.environ.get("MSDARTS_EXECUTION") or f"{process.pid}-{process.create_time():.2f}"
-    before = json.loads(PIPELINE.read_text()) if PIPELINE.exists() else {}
-    same_store = before.get("tracking_uri") == tracking_uri()
-    if same_store and before.get("execution") == execution and _resumed(mlflow, before["run_id"]):
-        return before["run_id"]
-    if same_store and (last := _resumed(mlflow, before["run_id"])) and last.info.status == "RUNNING":
-        mlflow.set_terminated(last.info.run_id, status="KILLED")
+    before = PipelineRun.read(Path())
+    if before is not None and before.tracking_uri == tracking_uri():
+        last = _resumed(mlflow, before.run_id)
+        if last is not None and before.execution == execution:
+            return before.run_id
+        if last is not None and last.info.status == "RUNNING":
+            mlflow.set_terminated(before.run_id, status="KILLED")
     tags = {"git_commit": git_commit(), "stage": "pipeline"}
     if experiment_name := os.environ.get("DVC_EXP_NAME"):
         tags["dvc_experiment"] = experiment_name
     run = mlflow.create_run(experiment, run_name=experiment_name or "pipeline", tags=tags)
-    ids = {"run_id": run.info.run_id, "experiment_id": experiment}
-    write_json(PIPELINE, {"execution": execution, **ids, "tracking_uri": tracking_uri()})
-    return run.info.run_id
+    made = PipelineRun(
+        execution=execution,
+        run_id=run.info.run_id,
+        experiment_id=experiment,
+        tracking_uri=tracking_uri(),
+    )
+    made.write()
+    return made.run_id
 
 
 def run_that_made(mlflow: MlflowClient, *paths: Path) -> str | None:

@@ -1,0 +1,44 @@
+"""The MLflow run that the stages of one pipeline execution share, as ``.checkpoints/pipeline.json`` holds it.
+
+The first stage of an execution writes the record. The later stages find their parent run by it; summaries of flows and
+sweeps link to that run. Reading the record does not import MLflow.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stages.plumbing.files import write_json
+from stages.plumbing.status import STATE
+
+PIPELINE = STATE / "pipeline.json"
+
+
+class PipelineRun(BaseModel):
+    """Which execution made the run, and where the run is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    execution: str  # MSDARTS_EXECUTION, or the process that runs the pipeline
+    run_id: str
+    experiment_id: str
+    tracking_uri: str  # of the store that has the run
+
+    def write(self) -> None:
+        """Replaces the record in the current folder, atomically."""
+        STATE.mkdir(exist_ok=True)
+        write_json(PIPELINE, self.model_dump())
+
+    @classmethod
+    def read(cls, project: Path) -> Self | None:
+        """The record of the latest execution in a project's folder; None when there is none that can be read."""
+        try:
+            return cls.model_validate_json((project / PIPELINE).read_bytes())
+        except (
+            FileNotFoundError,
+            ValidationError,
+        ):  # not there, or written by another version of this module
+            return None
