@@ -2,8 +2,8 @@
 
 import os
 
-# Before MLflow is imported: telemetry off, and no minutes of retries against a server that is away, for an interrupted
-# stage goes on where it was.
+# Set before MLflow is imported. Telemetry is off. Requests to an unreachable server fail soon instead of being
+# retried for minutes, because an interrupted stage resumes where it was.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

@@ -1,7 +1,7 @@
-"""The MLflow run that the stages of one pipeline execution share, as ``.checkpoints/pipeline.json`` holds it.
+"""``.checkpoints/pipeline.json``: the MLflow run that the stages of one pipeline execution share.
 
-The first stage of an execution writes the record. The later stages find their parent run by it; summaries of flows and
-sweeps link to that run. Reading the record does not import MLflow.
+The first stage of an execution writes the record. Later stages use it to find their parent run, and the summaries
+of flows and sweeps link to that run. Reading the record does not import MLflow.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ PIPELINE = STATE / "pipeline.json"
 
 
 class PipelineRun(BaseModel):
-    """Which execution made the run, and where the run is."""
+    """The execution that made the run, and where the run is stored."""
 
     model_config = ConfigDict(frozen=True)
 
     execution: str  # MSDARTS_EXECUTION, or the process that runs the pipeline
     run_id: str
     experiment_id: str
-    tracking_uri: str  # of the store that has the run
+    tracking_uri: str  # of the store that holds the run
 
     def write(self) -> None:
         """Replaces the record in the current folder, atomically."""
@@ -34,11 +34,11 @@ class PipelineRun(BaseModel):
 
     @classmethod
     def read(cls, project: Path) -> Self | None:
-        """The record of the latest execution in a project's folder; None when there is none that can be read."""
+        """The record of the latest execution in a project's folder; None when none can be read."""
         try:
             return cls.model_validate_json((project / PIPELINE).read_bytes())
         except (
             FileNotFoundError,
             ValidationError,
-        ):  # not there, or written by another version of this module
+        ):  # missing, or written by another version of the code
             return None

@@ -1,4 +1,4 @@
-"""Reading data sets: what is in them comes out, and what is wrong with them is said."""
+"""Data sets are read correctly, and messages name what is wrong with them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class TestNpz:
             ({"train_images": None}, "has no array train_images"),
             ({"train_images": np.zeros((12, 6, 6))}, "train_images is float64; convert it to uint8"),
             ({"train_images": np.zeros((12, 6, 6, 6), np.uint8)}, "has shape (12, 6, 6, 6); expected"),
-            ({"train_labels": np.zeros((12, 14), int)}, "expected one integer an image"),
+            ({"train_labels": np.zeros((12, 14), int)}, "expected one integer per image"),
             ({"train_labels": np.zeros(5, int)}, "12 images and 5 labels"),
             ({"test_images": np.zeros((3, 7, 7), np.uint8)}, "images differ in shape"),
             ({"train_labels": np.array([{}] * 12, dtype=object)}, "without objects"),
@@ -197,7 +197,9 @@ class TestCifar:
             raise OSError("no route to host")
 
         monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", refuse)
-        with pytest.raises(MachineError, match="could not be downloaded .no route to host.; connect, or put"):
+        with pytest.raises(
+            MachineError, match="could not be downloaded .no route to host.; connect to the network"
+        ):
             read_source("cifar10", tmp_path, None)
 
 

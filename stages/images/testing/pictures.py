@@ -14,7 +14,7 @@ from stages.pictures import INK, PAPER, File
 
 
 def draw_confusion(file: File, counts: NDArray[np.int64], classes: Sequence[str]) -> None:
-    """Counts (actual, predicted): shares of the actual class as shade, counts as numbers where they fit."""
+    """Draws counts (actual, predicted): the shade is the share of the actual class; counts are printed if they fit."""
     size = min(max(0.42 * len(classes) + 2, 4.5), 16)
     figure = Figure(figsize=(size + 0.8, size), dpi=110, layout="constrained")
     axes = figure.add_subplot()
@@ -33,5 +33,7 @@ def draw_confusion(file: File, counts: NDArray[np.int64], classes: Sequence[str]
                     dark = shares[actual, predicted] > 0.5
                     axes.text(predicted, actual, str(count), ha="center", va="center", fontsize=8, color=PAPER if dark else INK)  # fmt: skip
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a class name in a script the font has not
+        warnings.filterwarnings(
+            "ignore", "Glyph .* missing"
+        )  # for class names in scripts that the font lacks
         figure.savefig(file)
