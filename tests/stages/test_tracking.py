@@ -1,4 +1,4 @@
-"""How runs in MLflow end, and which runs have the same parent."""
+"""The final status of MLflow runs, and which runs have the same parent."""
 
 from __future__ import annotations
 
