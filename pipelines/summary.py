@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from prefect.artifacts import create_markdown_artifact
 from pipelines.workspace import experiment_name
 from stages import tasks
 from stages.plumbing.files import ARTIFACTS, EXPORT, GENOTYPE, REGISTRY, RETRAIN, SEARCH
-from stages.plumbing.runtime import PIPELINE
+from stages.plumbing.pipeline import PipelineRun
 from stages.plumbing.settings import PARAMS_FILE, load
 from stages.records import ExportRecord, RetrainMetrics, SearchSummary
 from stages.registry.record import RegistryRecord
@@ -75,10 +74,10 @@ def mlflow_page(store: str) -> str:
 
 def _links(folder: Path) -> list[str]:
     links = []
-    pipeline = _read(folder / PIPELINE)
-    page = mlflow_page(pipeline.get("tracking_uri", ""))
-    if "experiment_id" in pipeline:
-        run = f"{page}/#/experiments/{pipeline['experiment_id']}/runs/{pipeline['run_id']}"
+    pipeline = PipelineRun.read(folder)
+    page = mlflow_page(pipeline.tracking_uri if pipeline else "")
+    if pipeline:
+        run = f"{page}/#/experiments/{pipeline.experiment_id}/runs/{pipeline.run_id}"
         links.append(f"- [MLflow run]({run})")
     if (file := folder / REGISTRY).exists():
         registry = RegistryRecord.read(file)
@@ -89,11 +88,6 @@ def _links(folder: Path) -> list[str]:
     if (report := folder / REPORT).exists():
         links.append(f"- [report]({report.resolve().as_uri()})")
     return links
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The content of a JSON file; empty where the run did not get that far."""
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def embedded(picture: Path) -> str:

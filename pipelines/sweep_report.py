@@ -21,8 +21,8 @@ from prefect.artifacts import create_markdown_artifact
 from pipelines.summary import embedded, mlflow_page
 from pipelines.trials import SEED, RankBy, Result, Trial
 from stages.evaluation import Metric
-from stages.plumbing.files import REGISTRY, RETRAIN, read_json, write_rows
-from stages.plumbing.runtime import PIPELINE
+from stages.plumbing.files import REGISTRY, RETRAIN, write_rows
+from stages.plumbing.pipeline import PipelineRun
 from stages.plumbing.settings import PARAMS_FILE, load
 from stages.plumbing.tracking import client, ending, experiment_id, git_commit, reported, tracking_uri
 from stages.records import RetrainMetrics
@@ -70,9 +70,8 @@ def sweep_run(trials: Sequence[Trial], rank_by: RankBy) -> Iterator[SweepRun]:
 
 def run_of(folder: Path) -> str:
     """The id of the MLflow run above those of a workspace's stages; empty where no stage has run."""
-    file = folder / PIPELINE
-    about = read_json(file) if file.exists() else {}
-    return about["run_id"] if about.get("tracking_uri") == tracking_uri() else ""
+    pipeline = PipelineRun.read(folder)
+    return pipeline.run_id if pipeline and pipeline.tracking_uri == tracking_uri() else ""
 
 
 def publish(

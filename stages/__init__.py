@@ -5,8 +5,8 @@ import gc
 import os
 import sys
 
-# Set before MLflow is imported: no telemetry, and no minutes of retries against a server that is away, because an interrupted
-# stage resumes from its last epoch.
+# Set before MLflow is imported. Telemetry is off. Requests to an unreachable server fail soon instead of being
+# retried for minutes, because an interrupted stage resumes where it was.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

@@ -19,12 +19,12 @@ from stages.errors import UserError
 from stages.records import SearchAbout
 from stages.strategies import RELAXATIONS
 
-_GROWN = "epoch"  # group/epoch/N: one entry per epoch, where the shapes differ
+_GROWN = "epoch"  # group/epoch/N: one entry per epoch, when the shapes differ between epochs
 
 
 @dataclass(frozen=True)
 class Alphas:
-    """What a search has kept of its architecture parameters."""
+    """The architecture parameters that a search has saved, and how to read them."""
 
     epochs: Sequence[Mapping[str, Tensor]]  # group -> (edges, operations)
     about: SearchAbout
@@ -36,7 +36,7 @@ class Alphas:
 
 
 def save_alphas(path: Path, epochs: Sequence[Mapping[str, Tensor]], about: SearchAbout) -> None:
-    """Writes group -> (epochs, edges, operations); where shapes have grown, an entry for each epoch instead."""
+    """Writes group -> (epochs, edges, operations), or one entry per epoch for a group whose shape has grown."""
     tensors: dict[str, Tensor] = {}
     for group in epochs[-1]:
         rows = [alphas[group] for alphas in epochs if group in alphas]
@@ -47,12 +47,12 @@ def save_alphas(path: Path, epochs: Sequence[Mapping[str, Tensor]], about: Searc
             tensors |= {
                 f"{group}/{_GROWN}/{first + number}": alpha for number, alpha in enumerate(rows, start=1)
             }
-    # One entry of metadata, because safetensors writes several in an order that changes from process to process.
+    # One metadata entry only: safetensors writes several entries in an order that differs between processes.
     save_file(tensors, path, {"search": json.dumps(about.model_dump())})
 
 
 def read_alphas(path: Path) -> Alphas:
-    """Reads what ``save_alphas`` wrote. Raises UserError when it is absent or damaged."""
+    """Reads what ``save_alphas`` wrote. Raises UserError when the file is missing or damaged."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             about = SearchAbout.model_validate_json((file.metadata() or {})["search"])

@@ -1,7 +1,7 @@
-"""champion: says which version is champion, moves it back (`back`), or to any version (its number) without comparison.
+"""champion: shows which version is champion, rolls back to the one before (`back`), or makes any version champion.
 
-This is not a stage of the pipeline. A person changes the registry with it: `make rollback` is
-`python -m stages.champion back`.
+A version that is named by its number becomes champion without comparison. This command is not a stage of the
+pipeline: a person changes the registry with it. `make rollback` is `python -m stages.champion back`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def main(params: Params, move: str | None) -> None:
             elif move.isdecimal():
                 print(choose(mlflow, name, move))
             else:
-                raise UserError(f"{move!r} is not a version; give a version's number, or `back`")
+                raise UserError(f"{move!r} is not a version; give the number of a version, or `back`")
 
 
 def described(version: ModelVersion | None, metric: Metric) -> str:
-    """A version and its score, where it has one."""
+    """A version, with its score if it has one."""
     if version is None:
         return "none"
     score = version.tags.get(score_tag(metric))
@@ -51,6 +51,6 @@ if __name__ == "__main__":
         run(
             "champion",
             main,
-            move="`back`, or a version's number; without it, the command says which version is champion",
+            move="`back`, or the number of a version; without it, the command shows which version is champion",
         )
     )

@@ -1,6 +1,7 @@
-"""What the stages ask of a task. Each protocol is one part of the task's package (stages/tasks.py) and a few functions in it.
+"""What the stages need from a task: each protocol lists the functions of one part of its package (stages/tasks.py).
 
-Parts find their inputs where the stages before have put them: artifacts/data, artifacts/genotype, ... (plumbing/files.py).
+Each part reads its inputs from where the earlier stages wrote them: artifacts/data, artifacts/genotype, ...
+(plumbing/files.py).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Data(Protocol):
     """NAME.data"""
 
     def read_card(self) -> DataCard:
-        """data.json, with what the task adds to it. Raises UserError when it is absent or damaged."""
+        """data.json, including the task's own fields. Raises UserError when the file is missing or damaged."""
         ...
 
 
@@ -37,9 +38,9 @@ class Layout:
     """How the cells of a space are drawn."""
 
     nodes: Sequence[str]  # titles, in the order in which the nodes are computed
-    inputs: int  # so many of the first nodes are the cell's inputs
+    inputs: int  # how many of the first nodes are the cell's inputs
     outputs: Sequence[int]  # the nodes that form the cell's output
-    titles: Mapping[str, str] = field(default_factory=dict)  # group -> title, where "GROUP cell" does not do
+    titles: Mapping[str, str] = field(default_factory=dict)  # group -> title, unless it is "GROUP cell"
 
 
 class Architectures(Protocol):
@@ -54,7 +55,7 @@ class Architectures(Protocol):
         ...
 
     def genotype_of(self, content: Mapping[str, Any]) -> Genotype:
-        """The genotype in genotype.json. Raises InvalidInput for what no network can have."""
+        """The genotype in genotype.json. Raises InvalidInput when no network can have it."""
         ...
 
     def layout(self, genotype: Genotype) -> Layout:
@@ -66,7 +67,7 @@ class Preparation(Protocol):
     """NAME.prepare"""
 
     def prepare(self, params: Any, folder: Path) -> DataCard:
-        """Writes the user's data into an empty folder as arrays, and describes them. Raises UserError."""
+        """Writes the user's data as arrays into an empty folder and describes them. Raises UserError."""
         ...
 
 
@@ -74,7 +75,7 @@ class Training(Protocol):
     """NAME.training"""
 
     def inputs(self, params: Any) -> Mapping[str, str]:
-        """Name -> hash of what a search reads besides artifacts/data, such as a table of the user's."""
+        """Name -> hash of each input of a search besides artifacts/data, such as a table that the user gave."""
         ...
 
     def search(self, params: Any) -> Program[Found]:
@@ -90,21 +91,24 @@ class Testing(Protocol):
     """NAME.testing"""
 
     def evaluate_weights(self, params: Any, weights: Path) -> Evaluation:
-        """Runs the network of artifacts/genotype with these weights on the test cases; ``costs`` has ``params``."""
+        """Runs the network of artifacts/genotype with these weights on the test cases.
+
+        The evaluation's ``costs`` contain ``params``.
+        """
         ...
 
     def class_scores(self, evaluation: Evaluation) -> Mapping[str, float | None] | None:
-        """The score of each class or series; None where the task has none."""
+        """The score of each class or series; None when the task has neither."""
         ...
 
     def write_results(self, folder: Path, evaluation: Evaluation) -> None:
-        """Writes files that show the results, where the task has any, beside metrics.json."""
+        """Writes the task's own result files, if there are any, beside metrics.json."""
         ...
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export came to. ``lines`` are for people; ``evaluation`` is of the exported file."""
+    """The result of an export. ``lines`` are printed; ``evaluation`` is about the exported file."""
 
     record: ExportRecord
     evaluation: Evaluation
@@ -115,9 +119,10 @@ class Export(Protocol):
     """NAME.export"""
 
     def export(self, params: Any, folder: Path, origin: Mapping[str, str]) -> ExportResult:
-        """Writes the exported file and what belongs to it into an empty folder, and proves it equal to torch.
+        """Writes the exported file and its companions into an empty folder, and checks the file against torch.
 
-        ``origin`` goes into the file's metadata. Raises MachineError when the file does not compute what torch computes.
+        ``origin`` goes into the file's metadata. Raises MachineError when the file and torch give different
+        answers.
         """
         ...
 
@@ -126,27 +131,27 @@ class Exported(Protocol):
     """NAME.exported"""
 
     def evaluate(self, exported: Path) -> Evaluation:
-        """Runs an exported file on the test cases; ``costs`` has ``size_bytes``."""
+        """Runs an exported file on the test cases. The evaluation's ``costs`` contain ``size_bytes``."""
         ...
 
     def answers(self, exported: Path, cases: int) -> NDArray:
-        """What an exported file answers to the first test cases."""
+        """The answers of an exported file to the first test cases."""
         ...
 
     def one_call(self, exported: Path) -> Callable[[], object]:
-        """A call of an exported file with one case, for a clock."""
+        """A function that runs an exported file on one case, for measuring its latency."""
         ...
 
     def example(self) -> Mapping[str, NDArray]:
-        """Input name -> array of a few test cases; empty where the exported file is no ONNX file."""
+        """Input name -> array of a few test cases; empty when the exported file is not ONNX."""
         ...
 
     def measures(self, evaluation: Evaluation) -> Mapping[str, float]:
-        """Further numbers of a version, for registry.json and its tags."""
+        """Additional numbers about a version, for registry.json and the version's tags."""
         ...
 
     def version_tags(self) -> Mapping[str, str]:
-        """Further tags of a version."""
+        """Additional tags for a version."""
         ...
 
 
@@ -154,11 +159,11 @@ class Views(Protocol):
     """NAME.views"""
 
     def test_panel(self, params: Params, evaluation: Evaluation) -> str:
-        """The report's section on the test cases, as HTML."""
+        """The report's section about the test cases, as HTML."""
         ...
 
     def data_words(self) -> str:
-        """The data in one sentence, for the report."""
+        """One sentence about the data, for the report."""
         ...
 
     def card(self, evaluation: Evaluation, params: Any) -> TaskCard:

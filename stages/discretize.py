@@ -1,4 +1,4 @@
-"""discretize: the genotype that the architecture parameters of one epoch stand for, and a picture of each cell."""
+"""discretize: turns the architecture parameters of one epoch into a genotype, and draws each cell."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The two ways a stage can fail; each becomes one line on stderr."""
+"""The two kinds of errors that end a stage; each is printed as one line on stderr."""
 
 
 class UserError(Exception):
-    """A mistake that the user can correct. The message says what is wrong, where, the value and the remedy. Exit status 2."""
+    """An error that the user can correct. The message says what is wrong, where, the value and the remedy. Exit status 2."""
 
 
 class MachineError(Exception):
-    """What is not the input's fault, and may pass: a server that is away, a full disk. Exit status 1."""
+    """An error that the input did not cause and that may pass: no server, a full disk. Exit status 1."""

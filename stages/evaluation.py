@@ -1,17 +1,17 @@
-"""One evaluation for all tasks: how well an exported file does on the test cases, and what decides between two of them.
+"""One evaluation for all tasks: how well an exported file does on the test cases, and how two files are compared.
 
-A task measures an ``Evaluation`` once. The gate, promotions, sweeps, comparisons, the model card and the report read
-nothing else, and a task's ``Metric`` tells them what the numbers mean.
+A task measures an ``Evaluation`` once. The gate, promotions, sweeps, comparisons, the model card and the report
+read nothing else. The task's ``Metric`` tells them what the numbers mean.
 
-Paired tests, both two-sided, on the same cases answered by both:
+Two paired tests are used, both two-sided. Both files must have answered the same cases:
 
     right or wrong    McNemar's exact test (McNemar 1947): if both are equally good, each is equally likely to be the
                       right one on a case that only one of them got right; a binomial distribution with p = 1/2
     numbers           permutation test (Fisher 1935): if both are equally good, every difference is equally likely with
                       either sign. All signs are tried for up to 12 cases, otherwise 4,999 seeded random draws
 
-Neither test knows of cases that depend on each other, such as overlapping windows of one series. Their p-values are
-too small then.
+Both tests assume independent cases. When cases depend on each other, as overlapping windows of one series do, the
+p-values are too small.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from stages.errors import UserError
 
 _RESAMPLES, _SEED = 4999, 0
-_SIGNS_AT_ONCE = 2**20  # of the permutation test: bounds its memory
-_CALLS, _SECONDS = 50, 3.0  # latency: this many calls, or as many as fit into the time
+_SIGNS_AT_ONCE = 2**20  # sign assignments of the permutation test per block: bounds its memory
+_CALLS, _SECONDS = 50, 3.0  # of the latency measurement, whichever ends first
 _DETAIL = "details."
 
 
@@ -39,7 +39,7 @@ _DETAIL = "details."
 class Metric:
     """What a score means."""
 
-    name: str  # "accuracy"; other names are made from it, such as test_accuracy
+    name: str  # such as "accuracy"; other names contain it, such as test_accuracy
     case: str  # what one test case is called; its plural ends in s
     higher_is_better: bool
     outcomes: Literal[
@@ -47,15 +47,15 @@ class Metric:
     ]  # what a case's value is; decides which paired test is used
 
     def gain(self, ours: float, theirs: float) -> float:
-        """By how much ``ours`` is better; negative when it is worse."""
+        """By how much ``ours`` is better than ``theirs``; negative when ``ours`` is worse."""
         return ours - theirs if self.higher_is_better else theirs - ours
 
     def better(self, ours: float, theirs: float) -> bool:
-        """Whether ``ours`` is better. Not a number is never better."""
+        """Whether ``ours`` is better than ``theirs``. NaN is never better."""
         return self.gain(ours, theirs) > 0
 
     def p_value(self, ours_N: NDArray[np.float64], theirs_N: NDArray[np.float64]) -> float:
-        """How often chance alone would make a difference at least this large, in either direction."""
+        """The probability that chance alone makes a difference at least this large, in either direction."""
         if self.outcomes == "right or wrong":
             return _mcnemar(ours_N > 0.5, theirs_N > 0.5)
         return _sign_flips(ours_N - theirs_N)
@@ -67,15 +67,15 @@ class Metric:
 
     @property
     def words(self) -> str:
-        """The name in a sentence."""
+        """The metric's name as a sentence spells it."""
         return self.name.replace("_", " ")
 
     def text(self, score: float) -> str:
-        """A score for people: a percentage of right cases, or a number."""
+        """A score for readers: the percentage of right cases, or a number."""
         return f"{score:.2%}" if self.outcomes == "right or wrong" else f"{score:.4g}"
 
     def digits(self, score: float) -> str:
-        """A score as logs and reasons give it: the bare number."""
+        """A score as logs and the gate's reasons show it: the bare number."""
         return f"{score:.4f}" if self.outcomes == "right or wrong" else f"{score:.4g}"
 
 
@@ -122,7 +122,7 @@ class Evaluation:
 
 
 class _Header(BaseModel):
-    """The part of a saved evaluation that is no array."""
+    """The fields of a saved evaluation that are not arrays."""
 
     model_config = ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="constants")
 
@@ -132,7 +132,7 @@ class _Header(BaseModel):
 
 
 def latency_ms(call: Callable[[], object]) -> float:
-    """Median milliseconds of one call: 50 calls, or as many as fit into 3 seconds, after one that warms up."""
+    """Median milliseconds per call, over 50 calls or as many as fit into 3 seconds, after one warm-up call."""
     call()
     times: list[float] = []
     end = time.perf_counter() + _SECONDS
@@ -144,8 +144,10 @@ def latency_ms(call: Callable[[], object]) -> float:
 
 
 def _mcnemar(ours_N: NDArray[np.bool_], theirs_N: NDArray[np.bool_]) -> float:
-    """McNemar's exact test; 1 when no case was answered rightly by one of the two only."""
-    from scipy.stats import binomtest  # takes most of a second, which only comparisons need
+    """The p-value of McNemar's exact test; 1 when there is no case that only one of the two got right."""
+    from scipy.stats import (
+        binomtest,
+    )  # imported here because it takes most of a second, and only comparisons need it
 
     only_ours, only_theirs = int((ours_N & ~theirs_N).sum()), int((theirs_N & ~ours_N).sum())
     if only_ours + only_theirs == 0:
@@ -154,16 +156,16 @@ def _mcnemar(ours_N: NDArray[np.bool_], theirs_N: NDArray[np.bool_]) -> float:
 
 
 def _sign_flips(differences_N: NDArray[np.float64]) -> float:
-    """Paired permutation test of the mean difference."""
+    """The p-value of the paired permutation test of the mean difference."""
     from scipy.stats import permutation_test
 
     if len(differences_N) < 2 or not differences_N.any():
-        return 1.0  # there is nothing that another sign could change
+        return 1.0  # no difference: another sign would change nothing
 
     def size_of_mean(ours: NDArray, theirs: NDArray, axis: int = -1) -> NDArray:
         return np.abs((ours - theirs).mean(axis=axis))
 
-    # The size of the mean makes the test two-sided, and exchanging the two files leaves the p-value as it is.
+    # The absolute value makes the test two-sided, so that exchanging the two files does not change the p-value.
     found = permutation_test(
         (differences_N, np.zeros_like(differences_N)),
         size_of_mean,

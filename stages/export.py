@@ -1,4 +1,4 @@
-"""export: the retrained network as a file that others can run, proved equal to torch on all test cases."""
+"""export: writes the retrained network as a file for other programs, and checks it against torch on all test cases."""
 
 from __future__ import annotations
 

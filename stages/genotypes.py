@@ -1,4 +1,4 @@
-"""genotype.json, as later stages read it."""
+"""Reads genotype.json for the stages after discretize."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pages of all tasks have in common: how templates are rendered, and numbers as people read them."""
+"""What the report pages of all tasks share: the template environment, and how numbers are written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jinja2
 
 
 def environment(beside: str) -> jinja2.Environment:
-    """Templates in the folder of a file; what is missing is an error, and everything is escaped."""
+    """Templates in the folder of ``file``. Undefined names are errors, and all values are escaped."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(beside).parent),
         autoescape=True,
@@ -26,7 +26,7 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def number(value: Any) -> str:
-    """Whole numbers with separators, others with four significant digits, everything else as it is."""
+    """Integers get thousands separators, floats four significant digits; other values stay as they are."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, int):

@@ -1,6 +1,7 @@
-"""The sections of params.yaml that tasks share; a task's schema (stages/NAME/params.py) narrows and extends them.
+"""The sections of params.yaml that all tasks share; the schema of a task (stages/NAME/params.py) extends them.
 
-``Section.active`` leaves out what the other settings make meaningless. Checkpoints, tracking and sweeps see active settings only.
+``Section.active`` leaves out the settings that have no effect under the other settings. Checkpoints, tracking and
+sweeps see active settings only.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Section(BaseModel, frozen=True):
         return ()
 
     def active(self) -> dict[str, Any]:
-        """The section without its inactive keys; subsections that are left empty go too."""
+        """The section without its inactive keys and without subsections that have no active key."""
         content = self.model_dump(mode="json")
         for key in self.inactive():
             *path, name = key.split(".")
@@ -96,7 +97,7 @@ class EarlyStoppingParams(Section, frozen=True):
 
 
 class SearchParams(Section, frozen=True):
-    """The search of any task: the family's strategies and their settings. Tasks add spaces and sizes."""
+    """The search settings of every task: the strategies and their settings. Tasks add spaces and sizes."""
 
     strategy: Literal["ms-darts", "darts", "darts-2nd", "sdarts-rs", "sdarts-adv", "single-level"]
     space: str
@@ -168,10 +169,10 @@ class Params(Section, frozen=True):
     export: ExportParams
     registry: RegistryParams
     report: ReportParams
-    serve: dict[str, Any] | None = None  # the server's, which checks it
+    serve: dict[str, Any] | None = None  # the server's settings, which the server validates
 
     def section(self, name: str) -> Section:
-        """One of the sections by its name."""
+        """The section of this name."""
         section = getattr(self, name)
         assert isinstance(section, Section), name
         return section
@@ -189,13 +190,13 @@ class Params(Section, frozen=True):
         if self.search.alpha.warmup_epochs >= self.search.epochs and self.search.epochs > 1:
             raise ValueError(
                 f"search.alpha.warmup_epochs is {self.search.alpha.warmup_epochs}; it must be less than"
-                f" search.epochs ({self.search.epochs}), or the architecture never moves"
+                f" search.epochs ({self.search.epochs}), or the architecture is never updated"
             )
         for section, size in (("search", self.search), ("retrain", self.retrain)):
             if size.batch_size % self.train.devices:
                 raise ValueError(
                     f"{section}.batch_size is {size.batch_size}; it should be a multiple of train.devices"
-                    f" ({self.train.devices}), each of which takes an equal part of every batch"
+                    f" ({self.train.devices}), because each device gets an equal part of every batch"
                 )
         return self
 

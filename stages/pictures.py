@@ -1,7 +1,7 @@
-"""Pictures that a person can read without having been there: cells, learning curves, mixes.
+"""Pictures of a run: cells, learning curves, and the mix over the epochs.
 
-Every function draws into a file: a path, whose suffix says the format, or an open file; ``svg`` gives the drawing as text
-that takes its colours from the page around it.
+Every function draws into a file, which is either a path (its suffix decides the format) or an open file. ``svg``
+returns a drawing as text that takes its colours from the page around it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from stages.contracts import Layout
 from stages.evaluation import Metric
 
 matplotlib.use("Agg")
-matplotlib.rcParams["text.parse_math"] = False  # a class may be called $a$
+matplotlib.rcParams["text.parse_math"] = False  # because a class may be called $a$
 
 File = Path | BinaryIO
 Arguments = ParamSpec("Arguments")
@@ -49,7 +49,7 @@ _LINE_COLOURS = {"training": "#2b6cb0", "validation": "#c05621"}
 _NAMES = {"skip_connect": "skip"}
 INK, PAPER = "#1a202c", "white"
 _INPUT, _NODE, _OUTPUT, _LINE = "#edf2f7", "#bee3f8", "#fefcbf", "#cbd5e0"
-# Colours that a page may want otherwise in the dark -> the page's names for them.
+# Colours that a dark page replaces -> the page's CSS variables for them.
 _THEME = {
     INK: "--ink",
     _INPUT: "--input",
@@ -64,15 +64,15 @@ _THEME = {
 def svg(
     draw: Callable[Concatenate[File, Arguments], None], *rest: Arguments.args, **named: Arguments.kwargs
 ) -> str:
-    """``draw(file, ...)`` as an SVG element for a page, equal for equal input.
+    """What ``draw(file, ...)`` draws, as an SVG element for a page. Equal input gives equal text.
 
-    Its colours of ink, lines and boxes are the page's, as CSS variables; its ground is what it lies on.
+    The colours of ink, lines and boxes are CSS variables of the page. The background is transparent.
     """
     settings: dict[Any, Any] = {
         "savefig.format": "svg",
         "savefig.transparent": True,
-        "svg.fonttype": "none",  # text stays text
-        "svg.hashsalt": "msdarts",  # else the names within differ from run to run
+        "svg.fonttype": "none",  # keeps text as text
+        "svg.hashsalt": "msdarts",  # otherwise the ids inside differ between runs
         **dict.fromkeys(
             ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
         ),
@@ -83,18 +83,21 @@ def svg(
     text = file.getvalue().decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    text = re.sub(r' id="[^"]*_\d+"', "", text)  # names of parts, which would meet those of the next drawing
+    text = re.sub(r' id="[^"]*_\d+"', "", text)  # ids, which would clash with those of the next drawing
     head = text[: text.index(">")]
-    text = re.sub(r' (width|height)="[^"]*"', "", head) + text[len(head) :]  # as large as there is room
+    text = (
+        re.sub(r' (width|height)="[^"]*"', "", head) + text[len(head) :]
+    )  # so that the drawing fills its place
     for colour, name in _THEME.items():
         text = text.replace(colour, f"var({name})")
     return text
 
 
 def cell(file: File, genotype: Genotype, group: str, layout: Layout) -> None:
-    """One cell as columns, one per node, in the order in which they are computed; every edge has a line of its own.
+    """Draws a cell with one column per node, in the order of computation, and one row per edge.
 
-    An arrow leaves the node whose output it takes and ends at the node that sums it; no arrow can hide another.
+    An arrow starts at the node whose output the edge takes and ends at the node that adds the result. Because every
+    edge has its own row, no arrow hides another.
     """
     edges = genotype.groups[group]
     nodes, inputs, output = layout.nodes, layout.inputs, layout.outputs
@@ -150,16 +153,16 @@ def _box(axes: Axes, x: float, y: float, text: str, colour: str, width: float = 
 
 @dataclass(frozen=True)
 class Panel:
-    """A small picture of columns of the history, by epoch."""
+    """A small chart of columns of the history over the epochs."""
 
     title: str
     lines: Mapping[str, str]  # label -> column
-    percent: bool = False  # the values are shares
+    percent: bool = False  # the values are shares, from 0 to 1
     from_zero: bool = False
 
 
 def learning_panels(metric: Metric) -> list[Panel]:
-    """Loss and metric, training and validation."""
+    """The panels of loss and metric, each with training and validation."""
 
     def lines(column: str) -> dict[str, str]:
         return {"training": f"train_{column}", "validation": f"valid_{column}"}
@@ -169,13 +172,13 @@ def learning_panels(metric: Metric) -> list[Panel]:
 
 
 def instability_panels(history: Sequence[Row]) -> list[Panel]:
-    """What tells a search that falls apart: entropy, skip connections, changes, movement of the mix."""
+    """The panels that show whether a search collapses: entropy, skip connections, changes, movement of the mix."""
     columns = history[0]
     groups = [name.removeprefix("entropy_") for name in columns if name.startswith("entropy_")]
     panels = [
         Panel("row entropy of the mix (nats)", {group: f"entropy_{group}" for group in groups}),
         Panel("skip connections in the genotype", {group: f"skip_connects_{group}" for group in groups}),
-        Panel("edges changed since the epoch before", {"edges": "genotype_changes"}),
+        Panel("edges changed since the previous epoch", {"edges": "genotype_changes"}),
         Panel("movement of the mix by smoothing", {"movement": "movement"}),
         Panel("dominant Hessian eigenvalue", {"eigenvalue": "hessian_eigenvalue"}),
         Panel("tabulated accuracy (%)", {"accuracy": "tabulated_accuracy"}),
@@ -184,7 +187,7 @@ def instability_panels(history: Sequence[Row]) -> list[Panel]:
 
 
 def instability(file: File, history: Sequence[Row]) -> None:
-    """The panels of instability, by epoch, side by side."""
+    """Draws the panels of instability side by side."""
     panels = instability_panels(history)
     figure = Figure(figsize=(3.1 * len(panels), 3.0), dpi=120, layout="constrained")
     for position, panel in enumerate(panels):
@@ -193,7 +196,7 @@ def instability(file: File, history: Sequence[Row]) -> None:
 
 
 def curves(file: File, history: Sequence[Row], title: str, metric: Metric) -> None:
-    """Loss and metric by epoch, training and validation."""
+    """Draws loss and metric over the epochs, each for training and validation."""
     panels = learning_panels(metric)
     figure = Figure(figsize=(9, 3.6), dpi=120, layout="constrained")
     for position, panel in enumerate(panels):
@@ -203,7 +206,7 @@ def curves(file: File, history: Sequence[Row], title: str, metric: Metric) -> No
 
 
 def small(file: File, history: Sequence[Row], panel: Panel, chosen: int | None = None) -> None:
-    """One panel, of a phone's width. ``chosen``: the epoch that the result is of, marked."""
+    """Draws one panel as wide as a phone. ``chosen`` is the epoch of the result, which a dotted line marks."""
     figure = Figure(figsize=(3.5, 2.3), layout="constrained")
     axes = figure.add_subplot()
     _draw(axes, history, panel)
@@ -239,9 +242,10 @@ def mix(
     chosen: int,
     layout: Layout,
 ) -> None:
-    """How the weights of the operations on every edge of a cell moved: a panel an edge, the T epochs along it.
+    """Draws the weights of a cell's operations over the T epochs, with one panel per edge.
 
-    The panel of an edge that the genotype kept, at epoch ``chosen``, is called after its operation.
+    Where the genotype, which is that of epoch ``chosen``, has an edge, the panel's title names the chosen
+    operation.
     """
     edges = space.groups[group]
     kept = {(src, dst): op for src, dst, op in genotype.groups[group]}

@@ -1,4 +1,4 @@
-"""prepare: the user's data as arrays, in splits that later stages share."""
+"""prepare: writes the user's data as arrays, in the splits that all later stages use."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What the JSON artifacts hold, each defined once and read and written through its record.
+"""The contents of the JSON artifacts: one record per file, through which the file is written and read.
 
-Fields are named for any task; the files speak the task's words. In the file, ``score`` in a name stands as the metric's name
-and ``cases`` as what the task calls its cases: ``test_score`` is ``test_accuracy`` in the metrics.json of images.
+The fields have the same names for every task; the files use the task's words. In a file, the metric's name replaces
+``score`` in a field's name, and the task's word for its cases replaces ``cases``: the field ``test_score`` is
+``test_accuracy`` in the metrics.json of images.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def content(self, metric: Metric) -> dict[str, Any]:
-        """The record as the file holds it; what is not set is left out."""
+        """The record as the file holds it, without the fields that are not set."""
         return {
             _in_words(name, metric): value
             for name, value in self.model_dump(mode="json", exclude_unset=True).items()
@@ -35,12 +36,12 @@ class Record(BaseModel):
 
     @classmethod
     def read(cls, path: Path, metric: Metric) -> Self:
-        """Reads the file. Raises UserError when it is absent or damaged."""
+        """Reads the file. Raises UserError when the file is missing or damaged."""
         return cls.of(read_json(path), metric, str(path))
 
     @classmethod
     def of(cls, content: Mapping[str, Any], metric: Metric, where: str) -> Self:
-        """The record of a file's content. Raises UserError, which names ``where``, when it is none."""
+        """The record in a file's content. Raises UserError, which names ``where``, when the content is invalid."""
         fields = {_in_words(name, metric): name for name in cls.model_fields}
         try:
             return cls.model_validate({fields.get(name, name): value for name, value in content.items()})
@@ -58,14 +59,14 @@ def _in_words(name: str, metric: Metric) -> str:
 
 
 class DataCard(Record):
-    """data.json: what is in artifacts/data; tasks add what their later stages need to know of it."""
+    """data.json: describes artifacts/data. Tasks add the fields that their later stages need."""
 
     name: str
     counts: dict[str, int]  # cases per split: train, val, test
     sha256: str  # of the arrays
 
     def schema_of_a_case(self) -> dict[str, Any]:
-        """What a case looks like, for the record of the data set in MLflow."""
+        """What a case looks like, for MLflow's record of the data set."""
         return {}
 
     def in_words(self) -> str:
@@ -74,20 +75,20 @@ class DataCard(Record):
 
 
 class SearchSummary(Record):
-    """summary.json: what a search came to. Scores are on the validation cases, epochs are counted from 1."""
+    """summary.json: the result of a search. Scores are measured on the validation cases. Epochs count from 1."""
 
     supernet_score: float  # of the mix
     discretized_score: float  # of the mix with all but the chosen operations set to zero
     discretization_gap: float
     hessian_eigenvalue: float | None = None  # dominant, of the validation loss with respect to alpha
     hessian_residual: float | None = None
-    epoch: int  # whose alpha is the result
+    epoch: int  # the epoch whose alpha is the result
     valid_score: float | None
     best_epoch: int
     best_valid_score: float | None
 
     def chosen_epoch(self, which: str) -> int:
-        """The epoch that the architecture is taken from: "last", or "best" by validation."""
+        """The epoch that the architecture is taken from: the "last", or the "best" by validation score."""
         return self.epoch if which == "last" else self.best_epoch
 
     def chosen_score(self, which: str) -> float | None:
@@ -96,7 +97,7 @@ class SearchSummary(Record):
 
 
 class SearchAbout(Record):
-    """The metadata of alphas.safetensors: how alpha is to be read."""
+    """The metadata of alphas.safetensors, which tell how to read alpha."""
 
     space: str
     exclude_none: bool
@@ -104,17 +105,17 @@ class SearchAbout(Record):
 
 
 class RetrainMetrics(Record):
-    """metrics.json: what retraining came to."""
+    """metrics.json: the result of retraining."""
 
     test_score: float
-    class_score: dict[str, float | None] | None = None  # by class or series; None where it has no test case
+    class_score: dict[str, float | None] | None = None  # by class or series; None for one without test cases
     valid_score: float
     best_epoch: int
     params: int
 
 
 class Int8(Record):
-    """The same network in 8 bits, and what that costs."""
+    """The same network in 8 bits, and how its accuracy, size and speed change."""
 
     file: str
     sha256: str
@@ -129,14 +130,14 @@ class Int8(Record):
 
 
 class ExportRecord(Record):
-    """export.json: what was exported, how near it is to torch, and what it costs."""
+    """export.json: the exported file, how close its answers are to torch's, and its size and latency."""
 
     file: str = "model.onnx"
     test_cases: int
     test_score: float
-    largest_difference: float  # of an output from torch's, over all test cases
-    agreement: float | None = None  # the share of test cases answered alike
-    disagreements: int = 0  # test cases answered otherwise than by torch, ties aside
+    largest_difference: float  # between an output and torch's, over all test cases
+    agreement: float | None = None  # the share of test cases with the same answer
+    disagreements: int = 0  # test cases with another answer than torch's, ties aside
     latency_ms: dict[str, float]
     threads: int
     size_bytes: int
@@ -148,7 +149,7 @@ class ExportRecord(Record):
 
 
 def with_scores(rows: Sequence[Mapping[str, Any]], metric: Metric) -> list[dict[str, Any]]:
-    """A history as its file holds it: the metric's columns also under names that the plots of every task can use."""
+    """A history as its file holds it. The metric's columns are repeated under names that all tasks share."""
     return [
         {**row, **{f"{split}_score": row[f"{split}_{metric.name}"] for split in ("train", "valid")}}
         for row in rows

@@ -1,11 +1,12 @@
-"""register: the exported file as a new version in the MLflow registry, which becomes ``champion`` if it passes the gate.
+"""register: adds the exported file to the MLflow registry as a version, which becomes champion if it passes the gate.
 
-The gate (stages/registry/gate.py) compares the new version with the present champion on the same test cases. Its verdict is
-kept with the version, in artifacts/registry.json and in the model card.
+The gate (stages/registry/gate.py) compares the new version with the present champion on the same test cases. The
+verdict is kept with the version, in artifacts/registry.json and in the model card.
 
-DVC calls this stage every time, because only the registry knows what it holds: a clone that restored its artifacts, or a
-registry that was emptied, still ends with a registered version. When the version is there already, nothing changes. The
-exception is a version that was refused: it is judged again when the champion or the gate's settings have changed.
+DVC calls this stage every time, because only the registry knows what it holds: a clone that restored its artifacts,
+or a registry that was emptied, still ends with a registered version. When the version exists already, nothing
+changes. The exception is a refused version, which is judged again when the champion or the gate's settings have
+changed.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def main(params: Params) -> None:
 
 
 def decision_holds(mlflow: MlflowClient, version: ModelVersion, limits: RegistryParams) -> bool:
-    """Whether the decision about this version still holds. A person's rollback holds until a person revokes it."""
+    """Whether the decision about this version still holds. A rollback holds until a person revokes it."""
     if REPORT not in version.tags:
         return False
     record = reported_of(version)
@@ -86,7 +87,7 @@ def decision_holds(mlflow: MlflowClient, version: ModelVersion, limits: Registry
 
 
 def reported_of(version: ModelVersion) -> RegistryRecord:
-    """What the version's tag says: what registry.json said when it was registered."""
+    """The record in the version's tag: registry.json as it was when the version was registered."""
     try:
         return RegistryRecord.parse(version.tags[REPORT])
     except ValueError:
@@ -97,7 +98,7 @@ def reported_of(version: ModelVersion) -> RegistryRecord:
 
 
 def restore(version: ModelVersion) -> None:
-    """Brings back registry.json and the card where this workspace lacks them or has those of another version."""
+    """Restores registry.json and the card if they are missing here or belong to another version."""
     record = reported_of(version)
     if kept_version() != record.version:
         record.write(REGISTRY)
@@ -116,7 +117,7 @@ def kept_version() -> int | None:
 
 
 def tell_state(mlflow: MlflowClient, version: ModelVersion, file: str, limits: RegistryParams) -> None:
-    """Says that nothing was done, and why."""
+    """Prints that the version was registered before, and whether it is the champion."""
     with reported():
         champion = find_alias(mlflow, version.name, CHAMPION)
     is_champion = champion is not None and champion.version == version.version
@@ -126,23 +127,23 @@ def tell_state(mlflow: MlflowClient, version: ModelVersion, file: str, limits: R
     int8 = reported_of(version).int8
     if int8 and int8.included != verdict.within(int8.drop, limits.max_int8_drop):
         print(
-            f"register: version {version.version} was registered {'with' if int8.included else 'without'} int8 under"
-            f" another limit than the present registry.max_int8_drop ({limits.max_int8_drop:g}); delete the version and"
+            f"register: registry.max_int8_drop is now {limits.max_int8_drop:g}, but version {version.version} was"
+            f" registered {'with' if int8.included else 'without'} int8 under another limit; delete the version and"
             " run `dvc repro` to register it again"
         )
 
 
 def check_export(exported: ExportRecord, sha256: str) -> None:
-    """Raises UserError unless export.json is about the very files beside it."""
+    """Raises UserError unless export.json describes exactly the files beside it."""
     if exported.model_sha256 != sha256:
         raise UserError(
-            f"{EXPORT / 'export.json'} is about another {exported.file}; run `dvc repro -f export`"
+            f"{EXPORT / 'export.json'} describes another {exported.file}; run `dvc repro -f export`"
         )
     if (int8 := exported.int8) is not None:
         quantized = EXPORT / int8.file
         if not quantized.is_file() or sha256_of(quantized) != int8.sha256:
             raise UserError(
-                f"{quantized} is missing or not the file of export.json; run `dvc repro -f export`"
+                f"{quantized} is missing or is not the file that export.json describes; run `dvc repro -f export`"
             )
 
 
@@ -155,7 +156,7 @@ def register(
     data: DataCard,
     version: ModelVersion | None,
 ) -> RegistryRecord:
-    """Makes the version if there is none, judges it, and records the verdict; the tag ``report`` completes it."""
+    """Makes the version if there is none, judges it and records the verdict. The tag ``report`` is written last."""
     name, file = params.registry.name, EXPORT / exported.file
     origin = lineage.origin(mlflow, exported.model_sha256, data.sha256, tracked.id)
     if version is None:
@@ -181,7 +182,7 @@ def judged(
     origin: Origin,
 ) -> RegistryRecord:
     """Puts the version through the gate, promotes it if it passes, and writes the card."""
-    from stages.registry import card, evidence  # import much that most calls do without
+    from stages.registry import card, evidence  # scikit-learn and torch, which most calls do not need
 
     name, number, limits = version.name, str(version.version), params.registry
     for tag in (REPORT, "refused"):  # of an earlier judgement
@@ -215,7 +216,7 @@ def judged(
 
 
 def version_tags(task: Task, params: Params, exported: ExportRecord, origin: Origin) -> dict[str, str]:
-    """What a version carries besides the verdict: where it comes from and what it is."""
+    """The tags of a version besides the verdict: its origin and its properties."""
     return {
         "discretization_gap": str(
             SearchSummary.read(SEARCH / "summary.json", task.metric).discretization_gap

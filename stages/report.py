@@ -1,6 +1,6 @@
-"""report: one page that tells the whole run: what was found, how, how good it is, and how to repeat it.
+"""report: writes one page about the whole run: the network found, the search, the results, and how to repeat the run.
 
-The page needs nothing but itself: drawings and pictures are in it, and there is no script. Equal inputs give equal pages.
+The page is a single file: it contains all drawings and pictures, and no script. Equal inputs give equal pages.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from models.search.genotype import Genotype
     from stages.params import Params
 
-RUN_TAG = "run_report"  # of the registered version: the run that has the page; the server looks for it
+RUN_TAG = "run_report"  # tag of the registered version that names the run with the page; the server reads it
 _FIRST = ("model", "version", "promoted", "reason", "aliases", "champion_before")
 _PACKAGES = ("torch", "torchvision", "numpy", "onnx", "onnxruntime", "mlflow", "dvc")
 
@@ -59,13 +59,13 @@ def main(params: Params) -> None:
 
 
 def content(params: Params, registry: RegistryRecord, metric: Metric) -> dict[str, Any]:
-    """What the page shows."""
+    """The values that the template shows."""
     evaluation, views = Evaluation.load(EVALUATION), tasks.views(params.task)
     exported = ExportRecord.read(EXPORT / "export.json", metric)
     search = searched(params, metric)
 
     def score(value: float | None) -> str:
-        """A score as a tile or a table shows it."""
+        """A score as tiles and tables show it."""
         if metric.outcomes == "right or wrong":
             return percent(value)
         return "none" if value is None else metric.text(value)
@@ -97,7 +97,7 @@ def tell_registry(registry: RegistryRecord, tracked: StageRun) -> None:
 def tiles(
     exported: ExportRecord, summary: SearchSummary, cases: int, metric: Metric, score: Any
 ) -> list[tuple[str, str]]:
-    """The headline: value and meaning."""
+    """The tiles at the top of the page: value and meaning."""
     right = f"of {cases:,} test {metric.case}s right"
     threads = f"{exported.threads} thread{'s' if exported.threads != 1 else ''}"
     found = [
@@ -105,14 +105,14 @@ def tiles(
         (f"{exported.params:,}", "weights"),
     ]
     if exported.macs is not None:
-        found.append((f"{exported.macs / 1e6:.4g} M", f"multiplications per {metric.case}"))
+        found.append((f"{exported.macs / 1e6:.4g} M", f"multiply-adds per {metric.case}"))
     if (latency := exported.latency_ms.get("onnxruntime_batch_1")) is not None:
         found.append((f"{latency:.4g} ms", f"per {metric.case}, {threads}"))
     return [*found, (score(summary.discretization_gap), "discretization gap")]
 
 
 def times(exported: ExportRecord, metric: Metric) -> list[dict[str, Any]]:
-    """A row per batch size: how long the exported file, its int8 form and torch take."""
+    """One row per batch size: the milliseconds that the exported file, its int8 form and torch take."""
     prefix = "onnxruntime_batch_"
     rows = []
     for name, taken in exported.latency_ms.items():
@@ -130,7 +130,7 @@ def times(exported: ExportRecord, metric: Metric) -> list[dict[str, Any]]:
 
 
 def facts(content: Mapping[str, Any], metric: Metric, prefix: str = "") -> dict[str, Any]:
-    """What registry.json says, flat, names as words, the verdict first; whatever the file comes to hold is shown."""
+    """All fields of registry.json, flat, with words for names and the verdict first."""
     first = (*_FIRST, f"test_{metric.name}")
     found: dict[str, Any] = {}
     for name in sorted(content, key=lambda name: first.index(name) if name in first else len(first)):
@@ -144,7 +144,7 @@ def facts(content: Mapping[str, Any], metric: Metric, prefix: str = "") -> dict[
 
 
 def compared(registry: RegistryRecord) -> list[tuple[str, Any, Any]]:
-    """Name, this version's value, the champion's: of what both were measured in."""
+    """Name, this version's value and the champion's, for everything that was measured on both."""
     content = registry.model_dump()
     theirs = content.get("compared") or {}
     return [
@@ -153,7 +153,7 @@ def compared(registry: RegistryRecord) -> list[tuple[str, Any, Any]]:
 
 
 def searched(params: Params, metric: Metric) -> dict[str, Any]:
-    """The cells, the curves, and how the mix moved."""
+    """What the page shows about the search: the cells, the curves, and the mix over the epochs."""
     architectures, alphas = tasks.architectures(params.task), read_alphas(ALPHAS)
     genotype = read_genotype(params.task)
     layout = architectures.layout(genotype)
@@ -182,7 +182,7 @@ def searched(params: Params, metric: Metric) -> dict[str, Any]:
 
 
 def sentence(genotype: Genotype, group: str) -> str:
-    """The edges of a cell, for those who do not see its drawing."""
+    """The edges of a cell as text, for readers who cannot see the drawing."""
     return ", ".join(f"{src} to {dst} by {op}" for src, dst, op in genotype.groups[group])
 
 
@@ -203,7 +203,7 @@ def drawn(draw: Any, *rest: Any) -> Markup:
 
 
 def repeat(params: Params, registry: RegistryRecord) -> dict[str, Any]:
-    """What somebody needs who wants the same result."""
+    """What a reader needs to repeat the run: commit, settings, seeds and versions."""
     settings = params.model_dump(exclude={"serve"})
     text = io.StringIO()
     YAML(typ="rt").dump(settings, text)

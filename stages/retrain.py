@@ -1,4 +1,4 @@
-"""retrain: the found network from scratch; the best weights by validation, then one look at the test cases."""
+"""retrain: trains the found network from scratch and tests its weights of the best epoch by validation, once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def main(params: Params) -> None:
     resume = checkpoint.load()
     program = tasks.training(params.task).retrain(params, genotype)
     settled()
-    if rank() > 0:  # the first process keeps what all of them find
+    if rank() > 0:  # all processes find the same; the first one saves it
         train(program, resume=resume)
         return
     with stage_run("retrain", settings, checkpoint.noted().get("run_id")) as tracked:
@@ -47,7 +47,7 @@ def main(params: Params) -> None:
         content = metrics.content(metric)
         if (
             metrics.class_score is not None
-        ):  # numbered, so that no two names meet that MLflow takes for the same
+        ):  # numbered, because MLflow takes some different names for the same
             content[f"class_{metric.name}"] = {
                 f"{number} {name}": score for number, (name, score) in enumerate(metrics.class_score.items())
             }
@@ -61,7 +61,7 @@ def main(params: Params) -> None:
 
 
 def write(folder: Path, trained: Trained, params: Params) -> RetrainMetrics:
-    """The artifacts: weights, history, metrics, and pictures of the training and of the test."""
+    """Writes the artifacts: weights, history, metrics, and pictures of the training and the test."""
     metric, testing = tasks.metric(params.task), tasks.testing(params.task)
     weights = folder / "weights.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in trained.weights.items()}, weights)

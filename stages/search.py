@@ -1,4 +1,4 @@
-"""search: the architecture parameters that differentiable search finds for the prepared data."""
+"""search: finds architecture parameters for the prepared data by differentiable search."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def main(params: Params) -> None:
     resume = checkpoint.load()
     program = training.search(params)
     settled()
-    if rank() > 0:  # the first process keeps what all of them find
+    if rank() > 0:  # all processes find the same; the first one saves it
         train(program, resume=resume)
         return
     with stage_run("search", settings, checkpoint.noted().get("run_id")) as tracked:
@@ -54,7 +54,7 @@ def main(params: Params) -> None:
 
 
 def about(params: Params) -> SearchAbout:
-    """How the architecture parameters are to be read."""
+    """How to read the architecture parameters."""
     return SearchAbout(
         space=params.search.space,
         exclude_none=bool(params.search.active().get("exclude_none", False)),
@@ -82,7 +82,7 @@ def summarize(found: Found, metric: Metric) -> SearchSummary:
 
 
 def write(folder: Path, found: Found, summary: SearchSummary, about: SearchAbout, metric: Metric) -> None:
-    """The artifacts: alpha after each epoch, the supernet's weights, the history, the summary and pictures."""
+    """Writes the artifacts: alpha after each epoch, the supernet's weights, the history, the summary and pictures."""
     save_alphas(folder / "alphas.safetensors", found.alphas, about)
     save_file(found.weights, folder / "supernet.safetensors")
     write_rows(folder / "history.csv", with_scores(found.history, metric))

@@ -1,4 +1,4 @@
-"""From the settings of a search to its strategy and its early stopping: every name in params.yaml becomes an object here."""
+"""Makes the strategy and the early stopping of a search from the names and settings in params.yaml."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ RELAXATIONS: Mapping[str, Relaxation] = {"softmax": softmax, "sigmoid": sigmoid}
 
 
 def relaxation_name(config: SearchParams) -> str:
-    """How the strategy's alpha becomes a mix."""
+    """The name of the function that turns the strategy's alpha into a mix."""
     return config.single_level.relaxation if config.strategy == "single-level" else "softmax"
 
 
 def strategy_of(config: SearchParams, space: SearchSpace, device: torch.device) -> Alternating:
-    """The strategy that the settings ask for, with freshly drawn architecture parameters."""
+    """The strategy that the settings name, with newly drawn architecture parameters."""
     return _STRATEGIES[config.strategy](config, space, device)
 
 
 def needs_architecture_batches(config: SearchParams) -> bool:
-    """Whether alpha moves on batches of its own, instead of those of the weights."""
+    """Whether alpha is trained on its own batches instead of those of the weights."""
     return config.strategy != "single-level"
 
 
 def early_stopping_of(config: SearchParams, watched_group: str) -> EarlyStopping | None:
-    """The rule that the settings ask for; skip connections are counted in the cells of ``watched_group``."""
+    """The early stopping that the settings name. Skip connections are counted in the cells of ``watched_group``."""
     rule, warmup = config.early_stopping, config.alpha.warmup_epochs
     match rule.watch:
         case "eigenvalue":

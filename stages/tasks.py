@@ -1,20 +1,20 @@
-"""The tasks, by their name in params.yaml; the only place where a task is named.
+"""The tasks by their names in params.yaml. No other module names a task.
 
-A task is a package with parts of fixed names, each of which a stage asks for by its name. So the code that a stage depends on is
-what it imports, and a change of the model card retrains nothing. Modules:
+A task is a package whose parts have fixed names. A stage asks for the parts it needs, each by its name. So a stage
+depends only on the code that it imports: a change of the model card, for example, retrains nothing. Modules:
 
-    NAME.params          the schema of params.yaml, and the metric; imports nothing heavy
-    NAME.data            reads what prepare has written
-    NAME.architectures   the spaces, genotype.json, and how cells are drawn
+    NAME.params          the schema of params.yaml and the metric; imports nothing slow
+    NAME.data            reads what the stage prepare has written
+    NAME.architectures   the search spaces, genotype.json, and how cells are drawn
 
 Packages:
 
-    NAME.prepare         the user's data as arrays
-    NAME.training        what is searched and retrained
-    NAME.testing         how retrained weights do on the test cases
-    NAME.export          the retrained network as a file
-    NAME.exported        what that file answers to the test cases
-    NAME.views           words and drawings about results
+    NAME.prepare         converts the user's data to arrays
+    NAME.training        the search and the retraining
+    NAME.testing         evaluates retrained weights on the test cases
+    NAME.export          writes the retrained network as a file
+    NAME.exported        evaluates that file on the test cases
+    NAME.views           writes and draws the results, for the report and the model card
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TASKS: Mapping[str, str] = {
 
 
 def metric(task: str) -> Metric:
-    """What networks of the task are judged by."""
+    """The metric that the task's networks are judged by."""
     return import_module(f"{TASKS[task]}.params").METRIC
 
 
@@ -73,5 +73,5 @@ def exported(task: str) -> Exported:
 
 
 def views(task: str) -> Views:
-    """The part of the task that draws and tells."""
+    """The part of the task that presents results."""
     return cast("Views", import_module(f"{TASKS[task]}.views"))

@@ -20,6 +20,7 @@ LONGEST = (
     "test_devices.py",
     "test_sweep.py",
     "test_interrupt.py",
+    "test_adding_a_task.py",
     "test_other_runs.py",
 )
 # What `make quick` leaves out: tests that start processes, servers or real stages, or train for seconds. They are known by a
@@ -36,6 +37,7 @@ SLOW_FILES = (
     "tests/serving/test_registry.py",
     "tests/serving/test_server.py",
     "tests/stages/test_tracking.py",
+    "tests/tasks/test_adding_a_task.py",
     "tests/test_rooms.py",
 )
 

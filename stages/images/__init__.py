@@ -1,1 +1,1 @@
-"""Images as a task: their data, settings, scores and drawings."""
+"""The task of images: data, settings, training, export, scores and views."""

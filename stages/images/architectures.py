@@ -1,4 +1,4 @@
-"""The spaces of images, genotype.json, and how cells are drawn."""
+"""The search spaces of images, genotype.json, and how cells are drawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What prepare has written, as later stages read it."""
+"""Reads what the stage prepare has written."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from stages.records import DataCard
 
 
 class ImageCard(DataCard):
-    """data.json: what later stages need to know of the images."""
+    """data.json: what later stages need to know about the images."""
 
     classes: list[str]
     image_shape: tuple[int, int, int]  # height, width, channels
     mean: list[float]  # per channel, of the training images in [0, 1]
     std: list[float]
-    mirror: bool  # an image may be mirrored left to right
+    mirror: bool  # whether images may be mirrored left to right
 
     def schema_of_a_case(self) -> dict[str, Any]:
         return {"image_shape": list(self.image_shape), "classes": self.classes}
@@ -30,14 +30,14 @@ class ImageCard(DataCard):
 
 
 def read_card() -> ImageCard:
-    """data.json. Raises UserError when it is absent or damaged."""
+    """Reads data.json. Raises UserError when the file is missing or damaged."""
     return ImageCard.read(DATA / "data.json", METRIC)
 
 
 def read_split(name: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Images (N, height, width, channels) and labels (N,) of a split, memory-mapped.
 
-    The arrays can be written to, which changes no file. Raises UserError when a file is absent or damaged.
+    Writing to the arrays does not change the files. Raises UserError when a file is missing or damaged.
     """
     return _array(f"{name}_images"), _array(f"{name}_labels")
 

@@ -1,4 +1,4 @@
-"""The schema of params.yaml for images, and what their networks are judged by."""
+"""The schema of params.yaml for images, and the metric of their networks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SearchParams(shared.SearchParams, frozen=True):
         return [*super().inactive(), *(key for key, inactive in of_other_spaces.items() if inactive)]
 
     def family(self) -> Family:
-        """The family of the space: what its networks have in common."""
+        """The family of the search space, which says what its networks have in common."""
         return family_of(SPACES[self.space])
 
 
@@ -65,7 +65,7 @@ class RetrainParams(shared.RetrainParams, frozen=True):
 
 
 class ExportParams(shared.ExportParams, frozen=True):
-    opset: Annotated[int, Field(ge=18, le=23)]  # below 18 the exporter silently converts nothing
+    opset: Annotated[int, Field(ge=18, le=23)]  # the exporter silently ignores values below 18
     latency_repeats: Count
     int8_images: Natural
 
@@ -92,23 +92,23 @@ class Params(shared.Params, frozen=True):
         for section, size in (("search", self.search), ("retrain", self.retrain)):
             if size.cells < family.minimum_cells:
                 raise ValueError(
-                    f"{section}.cells is {size.cells}; it should be {family.minimum_cells} or more, because fewer leave no"
-                    " normal cell"
+                    f"{section}.cells is {size.cells}; it should be {family.minimum_cells} or more, because fewer"
+                    " cells leave no normal cell"
                 )
             if family.stages not in (None, size.stages):
                 raise ValueError(
-                    f"{section}.stages is {size.stages}; it should be {family.stages} in all spaces but"
+                    f"{section}.stages is {size.stages}; it should be {family.stages} in all spaces except"
                     f" {_spaces_with(lambda other: other.stages is None)}"
                 )
         if self.search.benchmark_table is not None and family.table_key is None:
             raise ValueError(
-                f"search.benchmark_table is set, but search.space is {self.search.space}; it should be null, because the"
-                f" table is about cells of {_spaces_with(lambda other: other.table_key is not None)}"
+                f"search.benchmark_table is set, but search.space is {self.search.space}; it should be null, because"
+                f" the table is about cells of {_spaces_with(lambda other: other.table_key is not None)}"
             )
         if self.data.valid_fraction + self.data.test_fraction >= 1:
             raise ValueError(
                 f"data.valid_fraction and data.test_fraction are {self.data.valid_fraction} and"
-                f" {self.data.test_fraction}; together they must leave images to train on (be less than 1)"
+                f" {self.data.test_fraction}; their sum must be less than 1, so that images are left to train on"
             )
         return self
 

@@ -1,1 +1,1 @@
-"""What stages need around their work: locks, files, checkpoints, tracking, progress, devices. Computes no result."""
+"""The infrastructure of the stages: locks, files, checkpoints, tracking, progress, devices. Computes no results."""

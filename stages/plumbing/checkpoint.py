@@ -1,7 +1,7 @@
-"""Checkpoints: one safetensors file per stage and content of its inputs, replaced atomically, verified when read.
+"""Checkpoints: one safetensors file per stage and set of inputs, replaced atomically and verified when read.
 
-They live outside DVC's outputs, which DVC may clear, and under the hash of everything the result depends on, so that a
-changed parameter, input or line of code never meets an old state.
+Checkpoints are kept outside DVC's outputs, because DVC may delete those. The name of a checkpoint's folder is the
+hash of everything that the result depends on. So after a change of parameters, inputs or code no old state is used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from stages.plumbing.runtime import STATE
 
 
 def key(stage: str, task: str, params: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """The hash of all that a stage's result depends on: active settings, hashes of inputs, code, packages, kind of device."""
+    """The hash of all that a stage's result depends on: active settings, inputs, code, packages and kind of device."""
     content = {
         "task": task,
         "params": params,
@@ -49,7 +49,7 @@ class Checkpoint:
         self.notes = self.folder / "notes.json"
 
     def save(self, state: State) -> None:
-        """Replaces the saved state, atomically: whoever reads finds the old or the new one."""
+        """Replaces the saved state atomically: a reader finds either the old state or the new one."""
         tensors: dict[str, Tensor] = {}
         tree = json.dumps(_pack(state, tensors))
         content = save(tensors, {"key": self.key, "tree": tree, "sha256": _digest(tree, tensors)})
@@ -73,14 +73,14 @@ class Checkpoint:
         return _unpack(json.loads(metadata["tree"]), tensors)
 
     def note(self, **notes: str) -> None:
-        """Keeps a few words beside the state, such as the id of the MLflow run that it belongs to."""
+        """Saves short texts beside the state, such as the id of the MLflow run that it belongs to."""
         self._write(self.notes, json.dumps({**self.noted(), **notes}).encode())
 
     def noted(self) -> dict[str, str]:
         return json.loads(self.notes.read_text()) if self.notes.exists() else {}
 
     def remove(self) -> None:
-        """Once the stage has succeeded."""
+        """Deletes the checkpoint, after the stage has succeeded."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write(self, path: Path, content: bytes) -> None:
@@ -94,7 +94,7 @@ class Checkpoint:
 
 
 def _pack(node: Any, tensors: dict[str, Tensor]) -> Any:
-    """A tree of dicts, lists, tensors and scalars as JSON; tensors go to ``tensors`` under a running number."""
+    """A tree of dicts, lists, tensors and scalars as JSON. The tensors go into ``tensors``, under running numbers."""
     if isinstance(node, Tensor):
         name = str(len(tensors))
         # A clone, because safetensors refuses tensors that share memory.

@@ -1,7 +1,8 @@
-"""The code that a stage's result depends on: its import closure, less stages/plumbing/, and the packages that compute.
+"""The code that a stage's result depends on: its imports, direct and indirect, except stages/plumbing/, and packages.
 
-dvc.yaml lists the same files, and a test compares the two; the keys of checkpoints hash them. What is imported for type
-checking only does not count. Where a stage asks a task for one of its parts (stages/tasks.py), the part counts, not the task.
+dvc.yaml lists the same files, which a test checks. The keys of checkpoints contain the hash of these files. Imports
+for type checking do not count. When a stage asks a task for one of its parts (stages/tasks.py), only that part
+counts.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ PARTS = {  # function of stages/tasks.py -> part of a task's package
     "exported": "exported",
     "views": "views",
 }
-# Packages whose version changes numbers or files, by the name they are imported by. The others pass results on, draw, or talk
-# to servers: DVC, MLflow, Prefect, pydantic, safetensors, matplotlib, pytest, ...
+# Packages whose versions change numbers or files: name in imports -> name in the lock file. The other packages store,
+# draw or transfer results: DVC, MLflow, Prefect, pydantic, safetensors, matplotlib, pytest, ...
 COMPUTING = {
     "torch": "torch",
     "torchvision": "torchvision",
@@ -42,14 +43,14 @@ COMPUTING = {
 
 
 def code_of(stage: str, task: str) -> list[Path]:
-    """The files, sorted, that the result of a stage depends on when it works for a task."""
+    """The sorted files that the result of a stage depends on, for a task."""
     return sorted(
         path for path in _closure(stage, task) if PLUMBING not in path.parents and not _is_empty(path)
     )
 
 
 def packages_of(stage: str, task: str) -> dict[str, str]:
-    """The packages that compute for a stage, by their names, and their installed versions."""
+    """Name -> installed version of each package that a stage computes with."""
     names = {
         COMPUTING[name]
         for path in code_of(stage, task)
@@ -79,7 +80,7 @@ def _closure(stage: str, task: str) -> frozenset[Path]:
 
 
 def _files(module: str) -> Iterator[Path]:
-    """The file of a module of ours, and of the packages that importing it imports; nothing for a name in a module."""
+    """The file of one of our modules and those of the packages around it. Names inside a module have no file."""
     path = ROOT
     for name in module.split("."):
         path = path / name
@@ -91,7 +92,7 @@ def _files(module: str) -> Iterator[Path]:
 
 
 def _imported(path: Path, *, whole: bool = False) -> set[str]:
-    """What a file imports: top-level names or, with ``whole``, names as far as they may be modules."""
+    """What a file imports: top-level names or, with ``whole``, full dotted names."""
     names: set[str] = set()
     for node in _running(path):
         if isinstance(node, ast.Import):
@@ -113,7 +114,7 @@ def _parts(path: Path) -> set[str]:
 
 
 def _named_beside(path: Path) -> set[Path]:
-    """Files that are no code and that a file names, in its own folder: templates."""
+    """The templates that a file names and that are in its own folder."""
     beside = {file.name: file for file in path.parent.iterdir() if file.suffix in (".html", ".j2", ".md")}
     if not beside:
         return set()
@@ -123,7 +124,7 @@ def _named_beside(path: Path) -> set[Path]:
 
 @cache
 def _running(path: Path) -> Sequence[ast.AST]:
-    """What a file imports, and the attributes it asks for, but for what is below ``if TYPE_CHECKING:``."""
+    """The imports and attribute accesses of a file, except those under ``if TYPE_CHECKING:``."""
     found: list[ast.AST] = []
     waiting: list[ast.AST] = [_tree(path)]
     while waiting:
@@ -138,7 +139,7 @@ def _running(path: Path) -> Sequence[ast.AST]:
 
 
 def _is_empty(path: Path) -> bool:
-    """Whether a file of a package holds nothing but a docstring."""
+    """Whether a file is the ``__init__.py`` of a package and holds nothing but a docstring."""
     return path.name == "__init__.py" and all(isinstance(node, ast.Expr) for node in _tree(path).body)
 
 

@@ -1,4 +1,4 @@
-"""Artifacts appear whole or not at all, and the earlier ones stay until then."""
+"""Reads and writes artifacts. A new artifact replaces the old one only when it is complete."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REPORT = ARTIFACTS / "report.html"
 
 @contextlib.contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """An empty folder to write to, which takes the place of ``folder`` when the block ends well."""
+    """An empty folder to write to, which replaces ``folder`` when the block ends without an error."""
     new, old = STATE / f"new-{folder.name}", STATE / f"old-{folder.name}"
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -59,7 +59,7 @@ def write_text(path: Path, content: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads an artifact. Raises UserError when it is absent or damaged."""
+    """Reads an artifact. Raises UserError when the file is missing or damaged."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
@@ -77,7 +77,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, float | None]]:
-    """Reads a CSV of numbers; an empty field becomes None. Raises UserError when it is absent."""
+    """Reads a CSV of numbers; an empty field becomes None. Raises UserError when the file is missing."""
     try:
         with path.open(newline="") as file:
             return [
@@ -89,14 +89,14 @@ def read_rows(path: Path) -> list[dict[str, float | None]]:
 
 
 def read_table(path: Path, setting: str) -> list[dict[str, str]]:
-    """Rows of a .csv or .csv.gz file of the user's. Raises UserError when it cannot be read."""
+    """The rows of the user's .csv or .csv.gz file. Raises UserError when the file cannot be read."""
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", newline="") as file:
             return list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(
-            f"{setting} is {path}, which cannot be read ({error}); correct or remove it"
+            f"{setting} is {path}, which cannot be read ({error}); correct or remove the setting"
         ) from None
 
 

@@ -1,6 +1,6 @@
-"""What a person sees of a long stage: a bar on a terminal, elsewhere one line per epoch, each with the time left.
+"""Shows the progress of a long stage: a bar on a terminal, otherwise one line per epoch, both with the time left.
 
-Programs read the same in progress.json (stages/plumbing/status.py).
+Programs read the same information from progress.json (stages/plumbing/status.py).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from stages.plumbing.runtime import Watch
 from stages.plumbing.status import ProgressFile
 from stages.plumbing.tracking import StageRun
 
-QUIET = 20.0  # seconds without a line after which a measurement says how far it is
+QUIET = 20.0  # seconds without output after which a measurement prints its progress
 
 
 @contextlib.contextmanager
 def reporting(
     stage: str, checkpoint: Checkpoint, tracked: StageRun, resume: State | None, metric: Metric
 ) -> Iterator[Listener]:
-    """The listener of a long stage: after each epoch a checkpoint, then metrics, then the line that people see."""
+    """The event handler of a long stage: after each epoch it saves a checkpoint, logs metrics and prints a line."""
     checkpoint.note(run_id=tracked.id)
     if resume is not None:
         print(f"{stage}: resumes after epoch {len(resume['history'])}", flush=True)
@@ -52,7 +52,7 @@ def reporting(
 
 
 class EpochProgress:
-    """Shows how far a training is, and ends it when the pipeline that started the stage has ended."""
+    """Shows the progress of a training, and ends it when the pipeline that started the stage has ended."""
 
     def __init__(self, stage: str, columns: Sequence[str]):
         self.stage, self.columns = stage, columns
@@ -108,7 +108,7 @@ class EpochProgress:
         )  # fmt: skip
 
     def measuring(self, event: Measuring) -> None:
-        """Called after every part of a measurement; without a bar, prints a line if the last one is long ago."""
+        """Called after every part of a measurement. Without a bar, prints a line if the last one was long ago."""
         self.watch()
         text = f"{self.stage}: {event.what} {event.done} of at most {event.most}"
         if self.bar:
@@ -119,7 +119,7 @@ class EpochProgress:
             self.file.write(line=text)
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Prints a line that stays on the terminal."""
         self.said = time.monotonic()
         if self.bar:
             self.bar.console.print(line, highlight=False)
@@ -134,7 +134,7 @@ class EpochProgress:
 
 
 def _clock(seconds: float | None) -> str:
-    """Seconds as 1:02:03 or 2:03; a question mark where they are not known."""
+    """Seconds as 1:02:03 or 2:03; a question mark when they are unknown."""
     if seconds is None:
         return "?"
     minutes, seconds = divmod(round(seconds), 60)

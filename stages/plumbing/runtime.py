@@ -1,6 +1,6 @@
-"""What the process of every stage does around its work: options, lock, signals, outcome, and errors in one line.
+"""Runs a stage as a process: options, lock, signals, outcome, and errors in one line.
 
-Exit status: 0 done, 1 failure of the machine, 2 the user's mistake, 130 or 143 interrupted.
+Exit status: 0 done, 1 a failure of the machine, 2 a mistake of the user, 130 or 143 interrupted.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from stages.errors import MachineError, UserError
 from stages.plumbing.settings import PARAMS_FILE, load
 from stages.plumbing.status import STATE, begin, end, now
 
-PIPELINE = STATE / "pipeline.json"  # the MLflow run that the stages of one execution have in common
-TEMPORARY = Path(
-    ".dvc/tmp/exps"
-)  # where DVC and our flows run experiments, within the project they belong to
-OWNER = "MSDARTS_OWNER"  # id of the flow's process, which runs DVC and ends with it
-LOCK_PATIENCE = 60.0  # seconds in which an orphan of a killed pipeline notices that, and ends
+TEMPORARY = Path(".dvc/tmp/exps")  # in the project: where DVC and our flows run experiments
+OWNER = "MSDARTS_OWNER"  # id of the flow's process; stages end after it has ended
+LOCK_PATIENCE = 60.0  # seconds: an orphan of a killed pipeline notices that and ends by then
 
 
 class Interrupted(BaseException):
-    """A signal, or the end of the pipeline that started this stage. Not an Exception: nobody catches it by chance."""
+    """A signal, or the end of the pipeline that started this stage.
+
+    Not an Exception, so that no handler catches it by chance.
+    """
 
     def __init__(self, reason: str, status: int):
         super().__init__(reason)
@@ -44,7 +44,8 @@ class Interrupted(BaseException):
 def run(stage: str, main: Callable[..., None], **arguments: str) -> int:
     """Runs one stage as a command: ``sys.exit(run("search", main))``. Returns the exit status.
 
-    ``main`` gets the Params, and by name the optional ``arguments`` of the command line (name -> help; None if not given).
+    ``main`` gets the Params and, by name, the optional ``arguments`` of the command line (name -> help). An
+    argument that was not given is None.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m stages.{stage}", description=sys.modules["__main__"].__doc__
@@ -84,8 +85,8 @@ def settled() -> None:
 
 
 def _tell(stage: str, started: datetime, status: int, message: str) -> None:
-    """Tells how the stage failed; that it cannot be told, on a full disk, hides no error."""
-    if not PARAMS_FILE.exists():  # not the folder of a project
+    """Records how the stage failed. If the record cannot be written, on a full disk, the first error is still shown."""
+    if not PARAMS_FILE.exists():  # not in the folder of a project
         return
     try:
         end(stage, started, status, message)
@@ -94,7 +95,7 @@ def _tell(stage: str, started: datetime, status: int, message: str) -> None:
 
 
 def outcome(error: Exception | Interrupted) -> tuple[int, str]:
-    """The exit status that an error stands for, and one line that says what went wrong."""
+    """The exit status for an error, and one line that says what went wrong."""
     match error:
         case Interrupted():
             return error.status, str(error)
@@ -105,13 +106,13 @@ def outcome(error: Exception | Interrupted) -> tuple[int, str]:
         case OSError():
             where = f" ({error.filename})" if error.filename else ""
             return 1, f"{error.strerror or error}{where}"
-        case _:  # a defect of ours: one line that says so, and where to find more
+        case _:  # a defect of the program
             text = " ".join(str(error).split())[:300]
             return 1, f"{type(error).__name__}: {text}; run with --debug for the traceback"
 
 
 def interruptible() -> None:
-    """From here on SIGTERM and SIGINT raise Interrupted."""
+    """Makes SIGTERM and SIGINT raise Interrupted from now on."""
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
 
@@ -127,7 +128,7 @@ def _ignore_signals() -> None:
 
 @contextlib.contextmanager
 def _locked(stage: str) -> Iterator[None]:
-    """Holds the stage's lock: an orphan of a killed pipeline and its successor must not write the same files."""
+    """Holds the stage's lock, so that an orphan of a killed pipeline and its successor do not write the same files."""
     lock = FileLock(STATE / f"{stage}.lock")
     try:
         lock.acquire(timeout=0)
@@ -137,7 +138,8 @@ def _locked(stage: str) -> Iterator[None]:
             lock.acquire(timeout=LOCK_PATIENCE)
         except Timeout:
             raise MachineError(
-                f"another process runs this stage in {Path.cwd()}; wait until it has ended, or end it, and try again"
+                f"another process runs this stage in {Path.cwd()}; wait until that process"
+                " has ended, or end it, and try again"
             ) from None
     try:
         yield
@@ -146,7 +148,7 @@ def _locked(stage: str) -> Iterator[None]:
 
 
 def pipeline_process() -> psutil.Process | None:
-    """The process that this stage is a part of: the outermost of its ancestors that runs DVC, if any."""
+    """The process of the pipeline that runs this stage: its outermost ancestor that runs DVC, if there is one."""
     found = None
     for ancestor in psutil.Process().parents():
         try:
@@ -158,7 +160,7 @@ def pipeline_process() -> psutil.Process | None:
 
 
 def _alive(process: psutil.Process) -> bool:
-    """Whether a process runs; a zombie, which nobody has waited for, does not."""
+    """Whether a process runs. A zombie does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -166,7 +168,7 @@ def _alive(process: psutil.Process) -> bool:
 
 
 class Watch:
-    """Ends this stage when DVC or the flow that started it has ended: nobody would record its results."""
+    """Ends this stage when DVC or the flow that started it has ended, because nobody would record the results."""
 
     def __init__(self) -> None:
         self.processes = {"dvc process": pipeline_process()} if "DVC_STAGE" in os.environ else {}

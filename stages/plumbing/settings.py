@@ -1,7 +1,7 @@
-"""params.yaml, validated as a whole before any stage works: a typing error costs a second, not a night.
+"""Reads and validates params.yaml completely before a stage starts: a typing error costs a second, not a night.
 
-Which sections and keys there are is the task's schema (stages/NAME/params.py), built from the sections that all tasks share
-(stages/params.py). Values pass through unchanged: nothing is converted, and nothing has a default.
+The task's schema (stages/NAME/params.py) says which sections and keys there are. It extends the sections that all
+tasks share (stages/params.py). No value is converted, and no key has a default.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PARAMS_FILE = Path("params.yaml")
 
 
 def schema(task: object) -> type[Params]:
-    """The schema of a task by its name in params.yaml. Raises UserError for an unknown one."""
+    """The schema of a task by its name in params.yaml. Raises UserError when the task is unknown."""
     if not isinstance(task, str) or task not in TASKS:
         close = difflib.get_close_matches(str(task), TASKS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"it should be one of {', '.join(TASKS)}"
@@ -36,7 +36,7 @@ def schema(task: object) -> type[Params]:
 def load(path: Path = PARAMS_FILE, changes: Mapping[str, Any] | None = None) -> Params:
     """Reads the file, with the values of some keys (``search.seed``) replaced, and validates all of it.
 
-    Raises UserError with one line for every mistake in it.
+    Raises UserError, whose message names every mistake.
     """
     content = changed(path, changes or {})
     where = f"{path}, with the changes asked for" if changes else path
@@ -57,7 +57,7 @@ def load(path: Path = PARAMS_FILE, changes: Mapping[str, Any] | None = None) -> 
 def changed(path: Path, changes: Mapping[str, Any], typ: Literal["safe", "rt"] = "safe") -> dict[str, Any]:
     """The file's sections with the values of some keys replaced, not validated.
 
-    Where the changes name another ``task``, they are changes of that task's profile, profiles/TASK.yaml beside the file.
+    If the changes name another ``task``, they apply to that task's profile: profiles/TASK.yaml beside the file.
     """
     content = read(path, typ)
     if (task := changes.get("task", content.get("task"))) != content.get("task"):
@@ -69,7 +69,7 @@ def changed(path: Path, changes: Mapping[str, Any], typ: Literal["safe", "rt"] =
 
 
 def profile_of(task: str, folder: Path = Path()) -> Path:
-    """The complete params.yaml of a task. Raises UserError where there is none."""
+    """The complete params.yaml of a task. Raises UserError when there is none."""
     path = folder / "profiles" / f"{task}.yaml"
     if not path.is_file():
         raise UserError(
@@ -80,7 +80,7 @@ def profile_of(task: str, folder: Path = Path()) -> Path:
 
 
 def _written_for(content: Mapping[str, Any]) -> str:
-    """The task whose keys the file has most nearly; its own task, unless another one's fit better."""
+    """The task whose keys match the file's best; the file's own task, unless another one matches better."""
     held = set(_leaves(content))
 
     def strangers(task: str) -> tuple[int, bool]:
@@ -92,14 +92,14 @@ def _written_for(content: Mapping[str, Any]) -> str:
 def _leaves(content: Mapping[str, Any], prefix: str = "") -> list[str]:
     keys: list[str] = []
     for name, value in content.items():
-        if prefix == "" and name == "serve":  # the server's, and the same for all tasks
+        if prefix == "" and name == "serve":  # the server's settings, the same for all tasks
             continue
         keys += _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
     return keys
 
 
 def read(path: Path, typ: Literal["safe", "rt"] = "safe") -> dict[str, Any]:
-    """The file's sections, not validated; "rt" keeps comments for writing it again. Raises UserError."""
+    """The file's sections, not validated; "rt" keeps the comments, for writing the file again. Raises UserError."""
     try:
         content = YAML(typ=typ).load(path)
     except FileNotFoundError:
@@ -117,7 +117,7 @@ def read(path: Path, typ: Literal["safe", "rt"] = "safe") -> dict[str, Any]:
 
 
 def replace(content: dict[str, Any], key: str, value: Any) -> None:
-    """Sets a dotted key. Raises UserError when what holds it is no section."""
+    """Sets a dotted key. Raises UserError when a name before the last dot is not a section."""
     *sections, name = key.split(".")
     node: Any = content
     for section in sections:
@@ -128,7 +128,7 @@ def replace(content: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _messages(error: ValidationError, schema: type[Params]) -> list[str]:
-    """One message per key: what a key of several types should be is joined by "or"."""
+    """One message per key. If a key may have several types, "or" joins what it should be."""
     expected: dict[str, list[str]] = {}
     messages, suggested = [], set()
     for detail in sorted(error.errors(), key=lambda detail: detail["type"] == "missing"):
@@ -142,7 +142,7 @@ def _messages(error: ValidationError, schema: type[Params]) -> list[str]:
             case "missing" if key not in suggested:
                 messages.append(f"{key} is missing; add it, as in the params.yaml that came with the project")
             case "missing":
-                pass  # written with a typing error, which has its message
+                pass  # misspelled: the unknown key has a message already
             case "value_error":
                 messages.append(detail["msg"].removeprefix("Value error, "))
             case _:
@@ -152,7 +152,7 @@ def _messages(error: ValidationError, schema: type[Params]) -> list[str]:
 
 
 def _without_union_branches(location: Sequence[str | int], schema: type[Params]) -> list[str | int]:
-    """The location without the union branches that pydantic adds below a key that is no section."""
+    """The location without the union branches that pydantic adds below a key that is not a section."""
     kept: list[str | int] = []
     section: Any = schema
     for part in location:
@@ -167,7 +167,7 @@ def _without_union_branches(location: Sequence[str | int], schema: type[Params])
 
 
 def _suggestion(location: Sequence[str | int], schema: type[Params]) -> tuple[str | None, str]:
-    """The key that was meant, if there is one near, and the hint: in the same section, else anywhere."""
+    """The key that was probably meant, if any, and a hint. The same section is searched first, then all others."""
     section: Any = schema
     for part in location[:-1]:
         section = section.model_fields[part].annotation

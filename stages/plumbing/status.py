@@ -1,8 +1,9 @@
-"""What a stage tells whoever started it, in two small files under ``.checkpoints/STAGE/``.
+"""What a stage reports to the program that started it, in two small files under ``.checkpoints/STAGE/``.
 
-``progress.json`` says how far the stage is, ``outcome.json`` how it ended. Each is one record. The files are replaced
-atomically: whenever the stage is killed, a reader finds whole records. A killed stage leaves no outcome. Each record names
-the attempt that it belongs to, so that nobody takes an earlier one for the present one.
+``progress.json`` says how far the stage is; ``outcome.json`` says how the stage ended. Each holds one record. The
+files are replaced atomically, so that a reader finds complete records even if the stage is killed. A killed stage
+leaves no outcome. Each record names the attempt that it belongs to, so that records of earlier attempts are not
+mistaken for it.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-STATE = Path(".checkpoints")  # what stages keep between attempts; undeclared, so that DVC leaves it alone
+STATE = Path(
+    ".checkpoints"
+)  # what stages keep between attempts; not declared in dvc.yaml, so that DVC does not touch it
 EXECUTION = "MSDARTS_EXECUTION"  # id of the execution of the pipeline, which is a flow run
 ATTEMPT = "MSDARTS_ATTEMPT"  # id of this start of the stage; a flow run that retries a stage makes another
-INTERVAL = 1.0  # seconds between two writings of the progress within an epoch
+INTERVAL = 1.0  # seconds between two writes of the progress within an epoch
 
 
 def _execution() -> str:
@@ -31,35 +34,35 @@ def _attempt() -> str:
 
 
 class _Status(BaseModel):
-    """A record of the stage, in a file of its own."""
+    """A record about a stage, in its own file."""
 
     model_config = ConfigDict(frozen=True)
     file: ClassVar[str]
 
     execution: str  # MSDARTS_EXECUTION, or the id of the process
-    attempt: str  # MSDARTS_ATTEMPT; empty: nobody who starts the stage reads its files
+    attempt: str  # MSDARTS_ATTEMPT; empty when no program that reads the files started the stage
 
     def write(self, stage: str) -> None:
         """Replaces the file of the stage, in the current folder."""
         path = STATE / stage / self.file
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The name is this process's own: a stage that does not get its lock tells its outcome without holding it.
+        # The name contains the process id, because a stage that does not get the lock writes its outcome without it.
         new = path.with_name(f"{path.name}.{os.getpid()}.new")
         new.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
         os.replace(new, path)
 
     @classmethod
     def read(cls, project: Path, stage: str, attempt: str) -> Self | None:
-        """What a stage in ``project`` has told in this attempt; None: nothing."""
+        """The record of a stage in ``project`` from this attempt; None when there is none."""
         try:
             record = cls.model_validate_json((project / STATE / stage / cls.file).read_bytes())
-        except (FileNotFoundError, ValidationError):  # not there, or written by code of another version
+        except (FileNotFoundError, ValidationError):  # missing, or written by another version of the code
             return None
         return record if record.attempt == attempt else None
 
 
 class Progress(_Status):
-    """How far a stage is. One that does not train tells only that it has begun: it has 0 epochs."""
+    """How far a stage is. A stage that does not train has 0 epochs and reports only that it has begun."""
 
     file: ClassVar[str] = "progress.json"
 
@@ -67,13 +70,13 @@ class Progress(_Status):
     epochs: int = 0
     step: int = 0  # of the epoch
     steps: int = 0
-    seconds_left: float | None = None  # None: not known yet
+    seconds_left: float | None = None  # None when not known yet
     values: dict[str, float | None] = {}  # the last epoch's row of the history
-    line: str = ""  # what people see
+    line: str = ""  # the line that is printed
 
     @property
     def fraction(self) -> float | None:
-        """The part of all steps that is done, 0 to 1; None for a stage that does not train."""
+        """The fraction of all steps that is done, 0 to 1; None for a stage that does not train."""
         total = self.epochs * self.steps
         return ((self.epoch - 1) * self.steps + self.step) / total if total else None
 
@@ -102,7 +105,7 @@ class ProgressFile:
         return time.monotonic() - self._written >= INTERVAL
 
     def write(self, **changes: Any) -> None:
-        """Writes the progress, with other values in these fields."""
+        """Updates these fields and writes the progress."""
         fields: Mapping[str, Any] = {**self.progress.model_dump(), **changes}
         self.progress = Progress.model_validate(fields)
         self.progress.write(self.stage)
@@ -110,7 +113,7 @@ class ProgressFile:
 
 
 def begin(stage: str) -> None:
-    """Tells that the stage has begun, and removes what earlier ones told. The caller holds the stage's lock."""
+    """Records that the stage has begun and removes earlier records. The caller must hold the stage's lock."""
     folder = STATE / stage
     (folder / Outcome.file).unlink(missing_ok=True)
     for left_by_a_killed_process in folder.glob("*.json.*.new"):
@@ -119,7 +122,7 @@ def begin(stage: str) -> None:
 
 
 def end(stage: str, started: datetime, status: int, message: str = "") -> None:
-    """Tells how the stage ended."""
+    """Records how the stage ended."""
     Outcome(
         execution=_execution(),
         attempt=_attempt(),

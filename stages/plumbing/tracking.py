@@ -1,7 +1,7 @@
-"""MLflow: one parent run for a pipeline execution, under it one run for each stage that ran.
+"""MLflow tracking: one parent run per pipeline execution, and below it one run per stage that ran.
 
-The store is SQLite in the project's folder unless MLFLOW_TRACKING_URI names another. Runs find each other by the hash of
-what they made (tag ``artifacts_sha256``), so that lineage survives checkouts and cleared stores.
+The store is SQLite in the project's folder unless MLFLOW_TRACKING_URI names another one. A run is found by the hash
+of its artifacts (tag ``artifacts_sha256``), so that lineage survives checkouts and cleared stores.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ from mlflow.exceptions import MlflowException
 
 from models.training.events import Row
 from stages.errors import MachineError, UserError
-from stages.plumbing.files import sha256_of, write_json
-from stages.plumbing.runtime import PIPELINE, TEMPORARY, pipeline_process
+from stages.plumbing.files import sha256_of
+from stages.plumbing.pipeline import PipelineRun
+from stages.plumbing.runtime import TEMPORARY, pipeline_process
 from stages.records import DataCard
 
 DEFAULT_EXPERIMENT = "msdarts"
-_NOT_IN_NAMES = r"[^a-zA-Z0-9_. -]"  # of metrics in MLflow
+_NOT_IN_NAMES = r"[^a-zA-Z0-9_. -]"  # characters that MLflow does not allow in names of metrics
 
 
 def project_folder() -> Path:
-    """The folder that results are kept in: the project's own, also from DVC's temporary workspaces within it."""
+    """The folder that keeps the results: the project's own, even when called from a temporary workspace inside it."""
     here = Path.cwd()
     for folder in here.parents:
         if here.is_relative_to(folder / TEMPORARY):
@@ -54,16 +55,16 @@ def client() -> MlflowClient:
         try:
             urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10).close()
         except urllib.error.HTTPError:
-            pass  # it answers; what it refuses is told by the request that needs it
+            pass  # the server answers; a request that it refuses raises its own error
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             raise MachineError(
                 f"the MLflow server {uri} cannot be reached ({reason}); start it, correct MLFLOW_TRACKING_URI, or"
-                " unset that to use the SQLite file"
+                " unset it to use the SQLite file"
             ) from None
     elif uri.startswith("file:") or "://" not in uri:
         raise UserError(
-            f"MLFLOW_TRACKING_URI is {uri!r}, a plain folder, which MLflow no longer takes; use sqlite:///FILE.db"
+            f"MLFLOW_TRACKING_URI is {uri!r}, a plain folder, which MLflow no longer supports; use sqlite:///FILE.db"
             " or the address of a server"
         )
     with reported():
@@ -72,7 +73,7 @@ def client() -> MlflowClient:
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """Failures of the tracking server as one line."""
+    """Turns errors of MLflow into a MachineError with a message of one line."""
     try:
         yield
     except MlflowException as error:
@@ -81,7 +82,7 @@ def reported() -> Iterator[None]:
 
 
 def experiment_id(mlflow: MlflowClient) -> str:
-    """The experiment's id; made on first use, with its artifacts beside a local store."""
+    """The id of the experiment, made on first use. Artifacts are kept beside a local store."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
     found = mlflow.get_experiment_by_name(name)
     if found is not None:
@@ -90,7 +91,7 @@ def experiment_id(mlflow: MlflowClient) -> str:
     location = (project_folder() / "mlruns").as_uri() if local else None
     try:
         return mlflow.create_experiment(name, artifact_location=location)
-    except MlflowException:  # made by another process since we looked
+    except MlflowException:  # another process has made it in the meantime
         found = mlflow.get_experiment_by_name(name)
         if found is None:
             raise
@@ -117,7 +118,7 @@ class StageRun:
             self.mlflow.log_batch(self.id, params=flat)
 
     def dataset(self, card: DataCard, source: str) -> None:
-        """Logs the data set: name, hash, where from, counts, and what a case looks like."""
+        """Logs the data set: name, hash, source, counts, and what a case looks like."""
         dataset = Dataset(
             name=card.name,
             digest=card.sha256[:36],
@@ -130,7 +131,7 @@ class StageRun:
             self.mlflow.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "all")])])
 
     def row(self, row: Row, **extra: float) -> None:
-        """Logs an epoch of the history as metrics at that step."""
+        """Logs one epoch of the history as metrics, with the epoch as step."""
         now, step = int(time.time() * 1000), int(row["epoch"] or 0)
         values = {
             name: value for name, value in {**row, **extra}.items() if value is not None and name != "epoch"
@@ -141,7 +142,7 @@ class StageRun:
             )
 
     def rows_missing(self, rows: Sequence[Row], metric: str) -> None:
-        """Logs the epochs that an interruption kept from being logged; ``metric`` is one that every epoch has."""
+        """Logs the epochs that are missing after an interruption. ``metric`` is a metric that every epoch has."""
         with reported():
             steps = {point.step for point in self.mlflow.get_metric_history(self.id, metric)}
         for row in rows:
@@ -149,7 +150,7 @@ class StageRun:
                 self.row(row)
 
     def metrics(self, values: Mapping[str, Any]) -> None:
-        """Logs single numbers, those in nested mappings under names joined with slashes; whatever is no number is left out."""
+        """Logs the numbers in ``values``, ignoring other values. Slashes join the names of nested mappings."""
         now = int(time.time() * 1000)
         with reported():
             self.mlflow.log_batch(
@@ -157,7 +158,7 @@ class StageRun:
             )
 
     def artifacts(self, *paths: Path, pictures: Sequence[Path] = ()) -> None:
-        """Logs files, or all files of folders, and tags the run with their hash, in which pictures have no part."""
+        """Logs files, or all files of folders, and tags the run with their hash. The hash excludes pictures."""
         files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.iterdir()))]
         with reported():
             for file in (*files, *pictures):
@@ -190,9 +191,9 @@ def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 @contextlib.contextmanager
 def stage_run(stage: str, params: Mapping[str, Any], resume: str | None = None) -> Iterator[StageRun]:
-    """The run of a stage, a child of its pipeline execution's run. ``resume`` is the id of an interrupted one.
+    """The run of a stage, a child of the run of its pipeline execution. ``resume`` is the id of an interrupted run.
 
-    Ends as FINISHED, FAILED or KILLED, and so does the parent until the next stage of the execution begins.
+    Both runs end as FINISHED, FAILED or KILLED. The next stage of the execution sets the parent to RUNNING again.
     """
     mlflow = client()
     with reported():
@@ -215,7 +216,7 @@ def stage_run(stage: str, params: Mapping[str, Any], resume: str | None = None) 
 
 @contextlib.contextmanager
 def ending(mlflow: MlflowClient, *ids: str) -> Iterator[None]:
-    """Ends runs with the block: FINISHED, FAILED by an error, KILLED by what is none (Interrupted, a cancellation)."""
+    """Ends runs with the block: FINISHED, FAILED after an Exception, KILLED otherwise (Interrupted, cancelled)."""
     status = "KILLED"
     try:
         yield
@@ -224,7 +225,7 @@ def ending(mlflow: MlflowClient, *ids: str) -> Iterator[None]:
         status = "FAILED"
         raise
     finally:
-        # A server that is away now must not hide the error that is on its way.
+        # If the server cannot be reached now, that must not hide the error that ended the block.
         with contextlib.suppress(MlflowException) if status != "FINISHED" else reported():
             for id in ids:
                 mlflow.set_terminated(id, status=status)
@@ -235,31 +236,37 @@ def _resumed(mlflow: MlflowClient, id: str | None) -> Run | None:
         return None
     try:
         return mlflow.get_run(id)
-    except MlflowException:  # the store was cleared in between
+    except MlflowException:  # the store was cleared in the meantime
         return None
 
 
 def _parent(mlflow: MlflowClient, experiment: str) -> str:
-    """The run of this pipeline execution: the one its earlier stages made, or a new one."""
+    """The run of this pipeline execution: the one that an earlier stage made, or a new one."""
     process = pipeline_process() or psutil.Process()
     execution = os.environ.get("MSDARTS_EXECUTION") or f"{process.pid}-{process.create_time():.2f}"
-    before = json.loads(PIPELINE.read_text()) if PIPELINE.exists() else {}
-    same_store = before.get("tracking_uri") == tracking_uri()
-    if same_store and before.get("execution") == execution and _resumed(mlflow, before["run_id"]):
-        return before["run_id"]
-    if same_store and (last := _resumed(mlflow, before["run_id"])) and last.info.status == "RUNNING":
-        mlflow.set_terminated(last.info.run_id, status="KILLED")
+    before = PipelineRun.read(Path())
+    if before is not None and before.tracking_uri == tracking_uri():
+        last = _resumed(mlflow, before.run_id)
+        if last is not None and before.execution == execution:
+            return before.run_id
+        if last is not None and last.info.status == "RUNNING":
+            mlflow.set_terminated(before.run_id, status="KILLED")
     tags = {"git_commit": git_commit(), "stage": "pipeline"}
     if experiment_name := os.environ.get("DVC_EXP_NAME"):
         tags["dvc_experiment"] = experiment_name
     run = mlflow.create_run(experiment, run_name=experiment_name or "pipeline", tags=tags)
-    ids = {"run_id": run.info.run_id, "experiment_id": experiment}
-    write_json(PIPELINE, {"execution": execution, **ids, "tracking_uri": tracking_uri()})
-    return run.info.run_id
+    made = PipelineRun(
+        execution=execution,
+        run_id=run.info.run_id,
+        experiment_id=experiment,
+        tracking_uri=tracking_uri(),
+    )
+    made.write()
+    return made.run_id
 
 
 def run_that_made(mlflow: MlflowClient, *paths: Path) -> str | None:
-    """The id of the newest run whose artifacts have the hash of these files or folders, or None."""
+    """The id of the newest run whose artifacts have the same hash as these files or folders, or None."""
     files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.iterdir()))]
     with reported():
         found = mlflow.search_runs(

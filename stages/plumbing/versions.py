@@ -1,6 +1,7 @@
-"""``python -m stages.plumbing.versions``: writes versions.yaml, the packages that compute results, from requirements.lock.
+"""``python -m stages.plumbing.versions``: writes versions.yaml from requirements.lock.
 
-dvc.yaml lists for each stage the packages it computes with, so that an update of torch repeats a search and one of pytest nothing.
+versions.yaml holds the versions of the packages that compute results. dvc.yaml lists for each stage the packages
+that the stage computes with. So an update of torch repeats a search, and an update of pytest repeats nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ NAMES = sorted({*COMPUTING.values(), "onnxscript"})
 
 
 def locked(text: str) -> dict[str, str]:
-    """Name -> version of the packages that compute, in a lock file; all versions where they depend on Python's."""
+    """Name -> version in a lock file, for the packages that compute; all versions if they depend on Python's."""
     found: dict[str, list[str]] = {}
     for name, version in re.findall(r"^([a-z0-9._-]+)==([^ ;\\]+)", text, re.MULTILINE):
         found.setdefault(name, []).append(version)
@@ -24,7 +25,7 @@ def locked(text: str) -> dict[str, str]:
 
 
 def content(lock: str) -> str:
-    """What versions.yaml holds, for a lock file's text."""
+    """The content of versions.yaml for the text of a lock file."""
     head = "# The packages that compute results, as locked; written by `make lock`. Stages depend on those they import."
     return "\n".join([head, *(f'{name}: "{version}"' for name, version in locked(lock).items())]) + "\n"
 

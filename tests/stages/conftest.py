@@ -1,4 +1,4 @@
-"""Small projects to run stages in: the real params.yaml with tiny sizes, one MLflow store for all of them."""
+"""Small projects in which stages run: the real params.yaml with tiny sizes, and one MLflow store for all of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STAGES = ("prepare", "search", "discretize", "retrain", "export")
 
 @event.listens_for(Engine, "connect")
 def not_waiting_for_the_disk(connection: object, _: object) -> None:
-    """MLflow's SQLite commits without a sync, which only a power cut would miss; a registration has a hundred commits."""
+    """Lets MLflow's SQLite commit without a sync, because a registration makes a hundred commits."""
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA synchronous = OFF")
 
@@ -67,7 +67,7 @@ def write_params(path: Path, changes: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="session")
 def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the processes of one test run have in common."""
+    """A folder that all processes of a test run share."""
     own = tmp_path_factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
@@ -76,7 +76,7 @@ def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(tmp_path_factory: pytest.TempPathFactory, common: Path, request: pytest.FixtureRequest) -> str:
     """The address of an MLflow store that the small projects of this process share, because making one takes seconds.
 
-    It is a copy of the store with the finished project's runs where some test needs that project.
+    If a test needs the finished project, the store is a copy of the one with that project's runs.
     """
     if any("finished" in getattr(item, "fixturenames", ()) for item in request.session.items):
         original = _finished(common) / "mlflow.db"
@@ -125,11 +125,11 @@ def finished(common: Path) -> Path:
 
 
 def _finished(common: Path) -> Path:
-    """Makes that project, or waits for the process of this test run that makes it."""
+    """Makes the finished project, or waits until another process of this test run has made it."""
     folder = common / "finished"
     with FileLock(common / "finished.lock"):
         if not (common / "finished.made").exists():
-            shutil.rmtree(folder, ignore_errors=True)  # what an attempt that failed has left
+            shutil.rmtree(folder, ignore_errors=True)  # remains of a failed attempt
             folder.mkdir()
             run_in(folder, f"sqlite:///{folder / 'mlflow.db'}", TINY, *STAGES)
             (common / "finished.made").touch()
@@ -137,7 +137,7 @@ def _finished(common: Path) -> Path:
 
 
 def run_in(folder: Path, store: str, params: dict[str, Any], *stages: str) -> None:
-    """Runs stages in a folder, one after the other in one process, because half of a small stage's time is imports."""
+    """Runs stages one after the other in one process, because a small stage spends half of its time on imports."""
     write_params(folder / "params.yaml", params)
     (folder / "data").mkdir()
     program = (
@@ -150,14 +150,14 @@ def run_in(folder: Path, store: str, params: dict[str, Any], *stages: str) -> No
 
 @pytest.fixture
 def finished_copy(project: Path, finished: Path) -> Path:
-    """The current folder, with the artifacts of a finished small project."""
+    """The current folder, with a copy of the artifacts of the finished project."""
     shutil.copytree(finished / "artifacts", project / "artifacts")
     return project
 
 
 @pytest.fixture
 def named(finished_copy: Path, request: pytest.FixtureRequest) -> str:
-    """A finished project, and the name of its registered model, which no other test has."""
+    """A finished project and the name of its registered model, which no other test uses."""
     name = f"model-{hashlib.sha256(request.node.name.encode()).hexdigest()[:8]}"
     write_params(finished_copy / "params.yaml", {**TINY, "registry.name": name})
     return name

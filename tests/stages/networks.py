@@ -1,4 +1,4 @@
-"""Small real networks for the registry's tests: linear classifiers of the digits, better the more pixels they see."""
+"""Small real networks for the registry's tests: linear classifiers of the digits. More pixels make them better."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXPORT, DATA = Path("artifacts/export"), Path("artifacts/data")
 
 
 def linear(pixels: int, note: str = "", sharpness: float = 30.0) -> onnx.ModelProto:
-    """Least squares on the first ``pixels`` of the images' 64, as a network that keeps model.onnx's contract."""
+    """Least squares on the first ``pixels`` of the images' 64, as a network with the inputs and outputs of model.onnx."""
     images = np.load(DATA / "train_images.npy").reshape(-1, 64)[:, :pixels] / 16
     targets = np.eye(10)[np.load(DATA / "train_labels.npy")]
     seen = np.column_stack([images, np.ones(len(images))])
@@ -44,7 +44,7 @@ def linear(pixels: int, note: str = "", sharpness: float = 30.0) -> onnx.ModelPr
 
 
 def export(model: onnx.ModelProto, **report: object) -> None:
-    """Puts a network and its evaluation in the place of the exported ones, and its hash (or more) into export.json."""
+    """Replaces the exported network and evaluation by these, and updates export.json: the hash, or more fields."""
     onnx.save(model, EXPORT / "model.onnx")
     evaluate(EXPORT / "model.onnx").save(EXPORT / "evaluation.safetensors")
     path = EXPORT / "export.json"

@@ -1,4 +1,4 @@
-"""Stages in processes of their own: as a user types them, or faster, forked from a process that has the imports done."""
+"""Runs stages in their own processes: as a user types them or, faster, forked from a process that has imported all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import pytest
 from stages.plumbing.runtime import STATE
 
 ROOT = Path(__file__).resolve().parents[2]
-# What the forking process imports before the first stage is asked for: a stage's imports take longer than its work here.
+# What the forking process imports in advance, because importing takes longer than the work of a small stage.
 PRELOADED = (
     "tests.stages.processes",
     "stages.search",
@@ -33,7 +33,7 @@ PRELOADED = (
 
 
 class Process(Protocol):
-    """What tests use of a running stage; ``subprocess.Popen`` with text pipes has it all."""
+    """What tests need from a running stage. ``subprocess.Popen`` with text pipes fulfils it."""
 
     @property
     def pid(self) -> int: ...
@@ -50,7 +50,7 @@ Start = Callable[[str, Path, str], Process]  # stage, project folder, MLflow sto
 
 
 def environment(store: str) -> dict[str, str]:
-    """What a stage of these tests runs with."""
+    """The environment variables of a stage in these tests."""
     own = {"MLFLOW_TRACKING_URI": store, "MLFLOW_EXPERIMENT_NAME": "tests", "PYTHONPATH": str(ROOT)}
     return {**os.environ, **own, "OMP_NUM_THREADS": "1"}
 
@@ -68,12 +68,12 @@ def start(stage: str, folder: Path, store: str) -> subprocess.Popen[str]:
 
 
 def fork(stage: str, folder: Path, store: str) -> Process:
-    """The same without the seconds of imports: a child of the forking process runs the module as ``__main__``."""
+    """The same without seconds of imports: a child of the forking process runs the module as ``__main__``."""
     return Forked(stage, folder, environment(store))
 
 
 class Forked:
-    """A stage that was forked, with the part of ``subprocess.Popen`` that Process names."""
+    """A forked stage, with those methods of ``subprocess.Popen`` that Process lists."""
 
     def __init__(self, stage: str, folder: Path, variables: dict[str, str]):
         context = _forking()
@@ -159,10 +159,10 @@ def after_epoch(process: Process, epoch: int) -> None:
 
 
 def checkpoints(folder: Path, stage: str) -> list[Path]:
-    """What a stage keeps for its next attempt."""
+    """The checkpoints that a stage keeps for its next attempt."""
     return sorted(path for path in (folder / STATE / stage).iterdir() if path.is_dir())
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The artifacts that hold results; pictures are made of these."""
+    """The artifacts that hold results. Pictures are drawn from them and left out."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix != ".png"}

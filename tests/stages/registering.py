@@ -1,4 +1,4 @@
-"""What the tests of the registry share."""
+"""Helpers that the tests of the registry share."""
 
 from __future__ import annotations
 

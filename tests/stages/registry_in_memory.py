@@ -1,4 +1,4 @@
-"""A registry in memory, registrations in it, and ways to disturb them."""
+"""A registry in memory, with registrations that can be interrupted or run at the same time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOWER = Metric("squared_error", "window", higher_is_better=False, outcomes="numb
 
 @dataclass
 class Registry:
-    """As much of MlflowClient as promotion uses; ``before_call`` is called before every call."""
+    """The part of MlflowClient that promotion uses. ``before_call`` is called before every call."""
 
     metric: Metric = HIGHER
     tags: dict[int, dict[str, str]] = field(default_factory=dict)
@@ -29,12 +29,12 @@ class Registry:
     before_call: Callable[[str], None] = lambda _: None
 
     def add(self, version: int, goodness: float, **tags: str) -> None:
-        """A version that has been tested. More goodness is better in either direction of the metric."""
+        """Adds a tested version. More goodness is better, whatever the metric's direction."""
         score = goodness if self.metric.higher_is_better else 1 - goodness
         self.tags[version] = {f"test_{self.metric.name}": str(score), "test_sha256": "same", **tags}
 
     def goodness(self, version: Any) -> float:
-        """What was given to ``add``."""
+        """The goodness that was given to ``add``."""
         score = float(self.tags[int(version)][f"test_{self.metric.name}"])
         return score if self.metric.higher_is_better else 1 - score
 
@@ -78,10 +78,12 @@ class Judgement:
 
 
 def register(registry: Registry, version: int) -> int | None:
-    """What the stage does with it: promotes, then marks the version as done; returns the champion."""
+    """Does what the stage does: promotes the version, then marks it as done. Returns the champion."""
 
     def judge(champion: Any) -> Judgement:
-        assert champion is None or champion.version != version, "it is to be compared with what it replaces"
+        assert champion is None or champion.version != version, (
+            "a version must be compared with the one it replaces"
+        )
         return Judgement(
             champion is None or registry.goodness(version) > registry.goodness(champion.version) + 1e-9
         )
@@ -99,7 +101,7 @@ def promoted(
 
 
 def champion_with(*goodness: float, champion: int | None = 1, metric: Metric = HIGHER) -> Registry:
-    """Versions 1, 2, ... that are this good, of which 1 was registered before and is champion."""
+    """Versions 1, 2, ... with this goodness. Version 1 was registered before and is champion."""
     registry = Registry(metric)
     for version, good in enumerate(goodness, start=1):
         registry.add(version, good)
@@ -110,13 +112,13 @@ def champion_with(*goodness: float, champion: int | None = 1, metric: Metric = H
 
 
 def run_in_order(registry: Registry, versions: list[int], draw: random.Random) -> None:
-    """Registers the versions at once; before every call to the registry, chance chooses whose call is next."""
+    """Registers the versions at the same time. Before every call to the registry, chance decides whose call is next."""
     turn = threading.Condition()
     waiting: set[int] = set()
     running = set(versions)
     chosen: list[int] = []
     last: list[int] = []
-    stubbornness = draw.random()  # from calls in turn to whole promotions while another one stands still
+    stubbornness = draw.random()  # from alternating calls to whole promotions while another one waits
     mine = threading.local()
 
     def choose_next() -> None:
@@ -158,7 +160,7 @@ def run_in_order(registry: Registry, versions: list[int], draw: random.Random) -
 
 
 class Crash(BaseException):
-    """The process ends here."""
+    """Stands for the end of a process at this point."""
 
 
 def crash_at(registry: Registry, call: int) -> None:

@@ -1,4 +1,4 @@
-"""Bad input: one line on stderr, exit status 2 (1 for the machine's failures), earlier artifacts untouched."""
+"""Bad input gives one line on stderr and exit status 2 (1 for failures of the machine), and changes no artifacts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model card holds together whatever the classes are called and however many there are."""
+"""The model card is valid Markdown whatever the classes are called and however many there are."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ODD = ["cat (wild)", "a|b", "50%", "*x*", "", "new\nline", "猫", "[link](x)", "
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The artifacts that a card reads, and no stage has to run for."""
+    """The artifacts that a card reads, written without running a stage."""
     monkeypatch.chdir(tmp_path)
     for folder in ("data", "genotype", "search", "retrain"):
         (tmp_path / "artifacts" / folder).mkdir(parents=True)
@@ -63,7 +63,7 @@ ORIGIN = Origin(
 def document(
     classes: list[str], champion: Champion | None = None, *, images: int = 3, right: float = 2 / 3
 ) -> str:
-    """The card of a network that recognizes this share of so many images per class."""
+    """The card of a network that recognizes the share ``right`` of ``images`` images per class."""
     write_card(classes, (32, 32, 3))
     params = PARAMS.model_copy(update={"data": PARAMS.data.model_copy(update={"name": "imagefolder"})})
     evaluation = answered(len(classes), right, images)
@@ -112,7 +112,7 @@ def card(classes: list[str], champion: Champion | None = None) -> dict[str, str]
 
 
 def answered(classes: int, right: float, images: int = 3) -> Evaluation:
-    """So many images per class, of which this share is recognized, the others as the next class."""
+    """An evaluation in which this share of each class is recognized and the rest is taken for the next class."""
     total = images * classes
     labels = np.arange(total) % classes
     hits = np.arange(total) < right * total
@@ -190,13 +190,13 @@ def test_every_section_is_there_in_its_order_and_one_blank_line_apart(project: P
 
 def test_the_numbers_of_the_card(project: Path) -> None:
     text = document(["cat", "dog"], images=200, right=0.75)
-    assert "right for 75.00% of 400 test images" in text
+    assert "correct for 75.00% of 400 test images" in text
     assert "- 1,000 parameters, 2,000 multiply-adds per image." in text
     assert "- `mine`: 9,000 train, 3 test images; SHA-256" in text
     assert "| cat | 200 | 75.0% | dog (50) |" in text
     assert "| cat | 150 | 50 |" in text
-    assert "Expected calibration error 0.150 (15 bins). Its mean confidence is 90.0%" in text
-    assert "so it is more confident than it should be" in text
+    assert "Expected calibration error 0.150 (15 bins). The mean confidence is 90.0%" in text
+    assert "so the network is more confident than it should be" in text
     assert "the accuracy is 75.0% ± 4.2% (95% confidence)" in text  # 1.96 * sqrt(0.75 * 0.25 / 400)
     assert "- One image: 1.00 ms (median" in text and "; 64 images at once: 1.0 ms at export." in text
     assert "the same answer for all 400 test images, numbers within 1.0e-06." in text

@@ -1,4 +1,4 @@
-"""What the stages make of each other's artifacts, for every family of search space."""
+"""The stages work on each other's artifacts, for every family of search spaces."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_test_images_have_no_part_in_the_weights(finished_copy: Path, run_st
     assert (finished_copy / "artifacts/retrain/weights.safetensors").read_bytes() == weights
     changed = json.loads((finished_copy / "artifacts/retrain/metrics.json").read_text())
     assert changed["valid_accuracy"] == metrics["valid_accuracy"]
-    # It was measured on these, which are black: all of them are taken for one class.
+    # The accuracy was measured on these images. They are black, so all of them are taken for one class.
     labels = np.load(finished_copy / "artifacts/data/test_labels.npy")
     (taken_for,) = (int(name) for name, share in changed["class_accuracy"].items() if share == 1)
     assert sum(changed["class_accuracy"].values()) == 1
@@ -136,7 +136,7 @@ OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_
 
 @pytest.fixture
 def tabulated(finished_copy: Path) -> Path:
-    """A finished project with a table in which each of the 15,625 cells has an accuracy of its own: its number / 200."""
+    """A finished project with a table that gives each of the 15,625 cells its own accuracy: its number / 200."""
     with gzip.open(finished_copy / "table.csv.gz", "wt") as file:
         file.write("arch_str,test_acc\n")
         for number in range(5**6):
@@ -201,8 +201,8 @@ def test_nasbench201_from_search_to_report(
     for stage in ("search", "discretize", "retrain", "export"):
         assert run_stage(stage) == 0, stage
     with Image.open(tabulated / "artifacts/genotype/cell.png") as picture:
-        assert len(set(picture.convert("L").tobytes())) > 2  # something is drawn
-    # The report takes what there is: one kind of cell, the table's accuracies, a network that was not registered.
+        assert len(set(picture.convert("L").tobytes())) > 2  # the picture is not blank
+    # The report handles one kind of cell, the table's accuracies, and a network that was not registered.
     unregistered().write(tabulated / "artifacts/registry.json")
     monkeypatch.setattr(report, "tell_registry", lambda *_: None)  # no registry has this version
     assert run_stage("report") == 0

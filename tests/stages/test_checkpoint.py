@@ -1,4 +1,4 @@
-"""Checkpoints come back as they were, or are refused."""
+"""Checkpoints are restored exactly, or refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured of a classifier, against counting by hand."""
+"""Measures of a classifier, compared with counting by hand."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_calibration_is_the_error_of_guo_et_al(images: int, seed: int, sharpness
     labels = draws.integers(0, 4, images)
     found = calibration(evaluation(probabilities, labels))
     expected, counts = 0.0, []
-    for place in range(15):  # one bin after the other, one image after the other
+    for place in range(15):  # bin by bin and image by image
         inside = [
             (float(row.max()), row.argmax() == label)
             for row, label in zip(probabilities, labels, strict=True)
@@ -61,7 +61,7 @@ def test_certainty_is_calibrated_when_it_is_always_right(actual: int, error: flo
 def test_confusion_counts_actual_by_predicted(pairs: list[tuple[int, int]]) -> None:
     labels, predicted = np.array(pairs).T
     found = confusion(evaluation(np.eye(5, dtype=np.float32)[predicted], labels), classes=5)
-    assert found.shape == (5, 5)  # also where a class has neither images nor answers
+    assert found.shape == (5, 5)  # even if a class has neither images nor answers
     for actual in range(5):
         for answer in range(5):
             assert found[actual, answer] == pairs.count((actual, answer))
@@ -72,7 +72,7 @@ def test_a_file_is_evaluated_on_all_test_images(finished_copy: Path) -> None:
 
     onnx.save(linear(40), EXPORT / "model.onnx")
     found, expected = evaluate(EXPORT / "model.onnx"), right()
-    assert len(expected) > 256, "there are to be several batches"
+    assert len(expected) > 256, "the test needs several batches"
     np.testing.assert_array_equal(found.per_case, expected)
     assert found.score == expected.mean()
     assert found.costs == {"size_bytes": (EXPORT / "model.onnx").stat().st_size}

@@ -1,4 +1,4 @@
-"""What a stage's result depends on is what dvc.yaml and the checkpoint's key say: the code it imports, and no more."""
+"""dvc.yaml and the keys of checkpoints contain exactly the code that a stage imports, and no more."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CODE_FOLDERS = ("models", "stages")
 
 
 def declared(stage: str, task: str) -> dict[str, set[Path]]:
-    """Dependency of dvc.yaml that is code -> the files that it stands for with this task."""
+    """Each dependency in dvc.yaml that is code -> the files that it means for this task."""
 
     def files(path: Path) -> set[Path]:
         return {path} if path.is_file() else {file for file in path.rglob("*") if file.is_file()}
@@ -82,7 +82,7 @@ def test_what_only_types_need_is_no_dependency(tmp_path: Path) -> None:
 
 
 class Nothing:
-    """A checkpoint, or a run of MLflow, that keeps nothing."""
+    """Stands for a checkpoint or an MLflow run, and saves nothing."""
 
     id = "none"
 
@@ -103,7 +103,7 @@ def unreported(*_: Any, **__: Any) -> Iterator[Any]:
 def test_plumbing_computes_nothing_that_reaches_an_artifact(
     finished: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stages without checkpoints, tracking, progress, locks and devices make the same artifacts, byte for byte."""
+    """Without checkpoints, tracking, progress, locks and devices the stages write the same artifacts, byte for byte."""
     from stages.plumbing.settings import load
 
     for stage in (prepare, search, discretize, retrain):

@@ -1,4 +1,4 @@
-"""The metric and its paired tests against closed forms and brute force; the evaluation's file."""
+"""The metric and its paired tests, compared with closed forms and brute force, and the file of an evaluation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ cases = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=6
 
 
 def binomial_tail(only_ours: int, only_theirs: int) -> float:
-    """Twice the smaller tail of a fair coin, in whole numbers."""
+    """Twice the smaller tail of a fair coin, computed with integers."""
     tosses, fewer = only_ours + only_theirs, min(only_ours, only_theirs)
     return min(1.0, 2 * sum(math.comb(tosses, k) for k in range(fewer + 1)) / 2**tosses)
 
@@ -49,7 +49,7 @@ def test_mcnemar_of_many_images(only_ours: int, only_theirs: int) -> None:
 
 
 def all_signs(differences: NDArray[np.float64]) -> float:
-    """The share of all assignments of signs whose mean is at least as far from 0, one by one."""
+    """The share of all sign assignments whose mean is at least as far from 0, by trying each one."""
     seen = abs(sum(differences))
     flips = [
         abs(sum(sign * size for sign, size in zip(signs, differences, strict=True)))
@@ -71,10 +71,10 @@ def test_numbers_of_many_cases_are_tested_by_a_seeded_sample() -> None:
     differences = draws.normal(0.15, 1, size=200)
     theirs = draws.normal(size=200)
     found = RETURN.p_value(theirs + differences, theirs)
-    # For this many cases the mean is all but normal under random signs.
+    # With this many cases, the mean under random signs is almost normally distributed.
     z = abs(differences.sum()) / math.sqrt((differences**2).sum())
     expected = math.erfc(z / math.sqrt(2))
-    assert 0.01 < expected < 0.2, "the case is to be neither clear nor hopeless"
+    assert 0.01 < expected < 0.2, "the test needs a p-value that is neither tiny nor large"
     assert found == pytest.approx(expected, abs=4 * math.sqrt(expected / 4999))
     assert RETURN.p_value(theirs + differences, theirs) == found
     assert RETURN.p_value(theirs, theirs + differences) == found

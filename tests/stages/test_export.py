@@ -1,4 +1,4 @@
-"""The int8 file: the contract of the float one, numbers that are true, equal bytes for equal input."""
+"""The int8 file has the float file's inputs and outputs, its numbers are right, and equal input gives equal bytes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_its_numbers_are_true(finished_copy: Path) -> None:
     assert int8["size_ratio"] == int8["bytes"] / report["size_bytes"]
     assert int8["speed_up"] == report["latency_ms"]["onnxruntime_batch_64"] / int8["latency_ms"]["batch_64"]
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
-    assert 0 < np.abs(found - expected).max() < 0.2  # another computation, but of the same network
+    assert 0 < np.abs(found - expected).max() < 0.2  # computed differently, but the same network
 
 
 def test_equal_input_gives_equal_bytes_and_no_file_is_left(
@@ -68,7 +68,7 @@ def test_equal_input_gives_equal_bytes_and_no_file_is_left(
         quantize(EXPORT / "model.onnx", calibration, tmp_path / name)
     a, b, c = ((tmp_path / name).read_bytes() for name in "abc")
     assert a == b
-    assert a != c  # darker images, other ranges
+    assert a != c  # darker images give other ranges
     assert list(temporary.iterdir()) == []
 
 

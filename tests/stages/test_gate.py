@@ -29,13 +29,13 @@ def limits(**changes: Any) -> RegistryParams:
 
 
 def right(count: int, **costs: float) -> Evaluation:
-    """Answers of which the first so many are right."""
+    """An evaluation whose first ``count`` answers are right."""
     per_case = (np.arange(IMAGES) < count).astype(float)
     return Evaluation(count / IMAGES, per_case, "same", {"latency_ms": 1.0, "size_bytes": 1000, **costs})
 
 
 def errors(*per_case: float) -> Evaluation:
-    """Numbers whose mean is the score; a latency, but no size, was measured."""
+    """An evaluation of numbers whose mean is the score, with a measured latency and no size."""
     return Evaluation(float(np.mean(per_case)), np.array(per_case), "same", {"latency_ms": 1.0})
 
 

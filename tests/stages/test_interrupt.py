@@ -1,4 +1,4 @@
-"""Interrupted at any moment and run again: the artifacts are those of an uninterrupted run, bit for bit."""
+"""A run that is interrupted at any moment and repeated makes the artifacts of an uninterrupted run, bit for bit."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_goes_on_bit_identically(
 
     process = begin(stage, longer, store)
     after_epoch(process, 2)
-    time.sleep(0.3)  # into the third epoch
+    time.sleep(0.3)  # until the third epoch has begun
     process.send_signal(number)
     _, errors = process.communicate(timeout=PATIENCE)
     if number == signal.SIGKILL:

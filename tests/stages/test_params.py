@@ -1,4 +1,4 @@
-"""params.yaml: every mistake is told in one line, with the key, the value and the mend."""
+"""Every mistake in params.yaml gives one line with the key, the value and what to do."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_projects_own_file_is_valid() -> None:
             "search.batch_size is 64; it should be a multiple of train.devices (3)",
         ),
         ({"search.alpha.warmup_epochs": 20, "search.epochs": 20}, "must be less than search.epochs (20)"),
-        ({"data.valid_fraction": 0.6, "data.test_fraction": 0.5}, "together they must leave images"),
+        ({"data.valid_fraction": 0.6, "data.test_fraction": 0.5}, "their sum must be less than 1"),
         ({"export.opset": 17}, "export.opset is 17; it should be greater than or equal to 18"),
         ({"registry.name": "our cat's net"}, 'registry.name is "our cat\'s net"; it should match pattern'),
         ({"registry.name": "a/b"}, "registry.name is 'a/b'; it should match pattern"),

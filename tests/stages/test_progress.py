@@ -1,4 +1,4 @@
-"""What a long stage says where there is no terminal."""
+"""What a long stage prints without a terminal."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Who is champion: whatever happens at the same time, wherever a process ends, and on the way back.
 
-The registry here is in memory, so that thousands of orders of events can be tried; test_register.py has MLflow's own.
+The registry here is in memory, so that thousands of orders of events can be tried; test_register.py has MLflow's
+own.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def test_wherever_it_ends_there_is_one_champion_and_another_run_completes_it(
             break
         assert registry.aliases["champion"] in (1, 2)
         if registry.aliases["champion"] == 2:
-            assert registry.aliases["previous_champion"] == 1  # a rollback now would find its way
+            assert registry.aliases["previous_champion"] == 1  # so a rollback at this point would work
         registry.before_call = lambda _: None
         assert register(registry, 2) == registry.aliases["champion"] == (2 if challenger > 0.5 else 1)
         assert registry.aliases.get("previous_champion") == (1 if challenger > 0.5 else None)
@@ -119,7 +120,7 @@ def test_back_and_back_again_to_the_first() -> None:
     assert roll_back(registry, "model") == "champion of model is version 2 again, instead of version 3"  # type: ignore[arg-type]
     assert registry.aliases == {"champion": 2, "previous_champion": 1}
     assert WITHDRAWN in registry.tags[3]
-    assert PROMOTED_OVER not in registry.tags[3], "it has lost what it won"
+    assert PROMOTED_OVER not in registry.tags[3], "the version has lost its promotion"
     assert choose(registry, "model", "3") == "version 3 of model is now champion, instead of version 2"  # type: ignore[arg-type]
     assert registry.tags[3][PROMOTED_OVER] == "2" and WITHDRAWN not in registry.tags[3]
     roll_back(registry, "model")  # type: ignore[arg-type]
@@ -146,7 +147,7 @@ def test_wherever_a_rollback_ends_another_completes_it() -> None:
         if registry.aliases["champion"] == 2:
             roll_back(registry, "model")  # type: ignore[arg-type]
         assert registry.aliases["champion"] == 1
-        registry.add(3, 0.6)  # what was withdrawn is no rival any more
+        registry.add(3, 0.6)  # a withdrawn version is no longer a rival
         assert register(registry, 3) == registry.aliases["champion"] == 3
 
 
@@ -155,7 +156,7 @@ def test_a_person_may_choose_any_version_and_go_back() -> None:
     register(registry, 2)
     register(registry, 3)
     assert choose(registry, "model", "1") == "version 1 of model is now champion, instead of version 3"  # type: ignore[arg-type]
-    registry.add(4, 0.55)  # better than the champion, worse than former ones, which a person has put aside
+    registry.add(4, 0.55)  # better than the champion, worse than the former ones that a person has withdrawn
     assert register(registry, 4) == registry.aliases["champion"] == 4
     roll_back(registry, "model")  # type: ignore[arg-type]
     roll_back(registry, "model")  # type: ignore[arg-type]
@@ -253,7 +254,7 @@ def test_promotions_in_one_sqlite_file_take_turns(tmp_path: Path, monkeypatch: p
     assert outcomes == [
         f"another promotion has held {database}.promotion.lock for more than 0 s; wait for that process or end it"
     ]
-    assert attempt() == "inside", "the lock is given back"
+    assert attempt() == "inside", "the lock is released"
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:///:memory:", "sqlite://"])

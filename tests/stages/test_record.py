@@ -1,4 +1,4 @@
-"""registry.json: what was written before there were several metrics is read, and what is written is read again."""
+"""registry.json: files from before there were several metrics can be read, and what is written is read back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from stages.errors import UserError
 from stages.registry.record import Compared, RegistryRecord
 
-# As the stage wrote it when it knew accuracy only.
+# As the stage wrote it when accuracy was the only metric.
 OLD: dict[str, Any] = {
     "model": "msdarts",
     "version": 3,

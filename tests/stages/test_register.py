@@ -1,4 +1,4 @@
-"""The registry: what is registered, what becomes champion and why, and where it came from."""
+"""The registry: what is registered, what becomes champion and why, and where versions come from."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_first_version_is_champion_and_complete(
     report = registry()
     assert report["promoted"] is True
     assert report["version"] == 1
-    for stage in ("search", "retrain", "export", "register"):  # both ways
+    for stage in ("search", "retrain", "export", "register"):  # the lineage works in both directions
         run = client.get_run(version.tags[f"run_{stage}"])
         assert run.data.tags["stage"] == stage
         assert f"{named}/1" in run.data.tags["registered_as"].split()
@@ -115,7 +115,7 @@ def test_better_worse_equal_and_back(
     assert (registry()["version"], number(store, named)) == (3, 3)
     assert "refused" not in alias(store, named, "champion").tags
 
-    export(linear(GOOD))  # version 2 again, which a person has put aside: it stays so
+    export(linear(GOOD))  # version 2 again, which a person has withdrawn: it stays withdrawn
     assert run_stage("register") == 0
     assert "version 2 (the champion is version 3)" in capsys.readouterr().out
     assert (registry()["version"], number(store, named)) == (2, 3)
@@ -191,7 +191,7 @@ def test_int8_is_in_the_version_when_it_costs_little(
     drop = float(right().mean() - right(EXPORT / "model.int8.onnx").mean())
     report, version = registry(), alias(store, named, "champion")
     assert (report["promoted"], report["int8"]["included"]) == (True, included)
-    assert report["int8"]["accuracy_drop"] == drop  # measured, whatever export.json said
+    assert report["int8"]["accuracy_drop"] == drop  # as measured, whatever export.json said
     mlflow.set_tracking_uri(store)
     beside = Path(download_artifacts(artifact_uri=f"models:/{named}/1"))
     assert (beside / "model.int8.onnx").exists() is included
@@ -204,7 +204,7 @@ def test_int8_is_in_the_version_when_it_costs_little(
         settings(named, max_int8_drop=0.9)
         capsys.readouterr()
         assert run_stage("register") == 0
-        assert "was registered without int8 under another limit" in capsys.readouterr().out
+        assert "registered without int8 under another limit" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("damage", ["model", "int8"])
@@ -217,7 +217,9 @@ def test_an_export_that_does_not_fit_together_is_one_line(
         export(linear(GOOD), int8=int8_of("0" * 64))
     assert run_stage("register") == 2
     error = capsys.readouterr().err
-    file = EXPORT / ("export.json is about another" if damage == "model" else "model.int8.onnx is missing or")
+    file = EXPORT / (
+        "export.json describes another" if damage == "model" else "model.int8.onnx is missing or"
+    )
     assert error.startswith(f"error: register: {file}")
     assert error.endswith("; run `dvc repro -f export`\n")
     assert error.count("\n") == 1

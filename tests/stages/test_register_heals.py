@@ -1,4 +1,4 @@
-"""Registration heals itself: cut off, damaged, emptied, restored elsewhere, or done twice at once."""
+"""Registration recovers when interrupted, damaged, emptied, restored elsewhere, or done twice at the same time."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_two_registrations_at_once_leave_the_better_one(
     assert reports[1]["test_accuracy"] > reports[0]["test_accuracy"]
     assert reports[1]["promoted"] is True
     assert number(store, named) == reports[1]["version"]
-    if reports[0]["promoted"]:  # it came first
+    if reports[0]["promoted"]:  # this one came first
         assert reports[1]["champion_before"] == reports[0]["version"]
     else:
         assert reports[0]["champion_after"] == reports[1]["version"]

@@ -1,4 +1,4 @@
-"""Promotion on a real MLflow server: it is killed in the middle, and two promotions meet where no lock file helps."""
+"""Promotion on a real MLflow server, which is killed in between, and two promotions at once without a lock file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RunStage = Callable[..., int]
 
 
 class Server:
-    """`mlflow server` on loopback with a database and artifacts of its own; may be killed and started again."""
+    """An `mlflow server` on loopback with its own database and artifacts. It can be killed and started again."""
 
     def __init__(self, folder: Path):
         with socket.socket() as free:
@@ -40,7 +40,9 @@ class Server:
             *("--artifacts-destination", str(self.folder / "artifacts")),
         ]
         variables = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-        variables["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # eight processes that only slow the start
+        variables["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = (
+            "false"  # would start eight processes that the tests do not need
+        )
         with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen(
                 command, env=variables, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
@@ -56,7 +58,7 @@ class Server:
                 time.sleep(0.2)
 
     def kill(self) -> None:
-        """As a power cut would."""
+        """Ends the server as a power cut would."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
@@ -71,7 +73,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def server(started: Server, finished_copy: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """The server, to which the current folder's project reports; a request to a dead one is given up soon."""
+    """The server that the project in the current folder uses. Requests to a dead server fail soon."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", started.uri)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")

@@ -1,4 +1,4 @@
-"""Registering knows no task: a text file with forecasts, judged by an error, goes the same way as an ONNX file."""
+"""Registering is independent of the task: a text file with forecasts is registered like an ONNX file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FILE = EXPORT / "forecasts.txt"
 
 
 class Forecasts:
-    """A task whose exported file is a line of numbers, and whose metric is better when it is lower."""
+    """A task whose exported file is a line of numbers, and whose metric is better when lower."""
 
     metric = Metric("squared_error", "window", higher_is_better=False, outcomes="numbers")
 
@@ -64,7 +64,7 @@ def forecasts(named: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def exported(*errors: float) -> None:
-    """Forecasts with these errors, and an export.json that is about them."""
+    """Writes forecasts with these errors, and an export.json that describes them."""
     wrong = np.resize(np.array(errors), TRUTH.shape)
     FILE.write_text(" ".join(map(str, TRUTH + wrong)))
     Forecasts().evaluate(FILE).save(EVALUATION)
@@ -153,7 +153,7 @@ def test_a_registration_of_a_file_that_is_cut_off_is_completed(
         raise OSError("the machine stopped")
 
     exported(0.5)
-    for step in ("finalize_logged_model", "create_model_version"):  # before there is a version
+    for step in ("finalize_logged_model", "create_model_version"):  # both before the version exists
         with monkeypatch.context() as patched:
             patched.setattr(MlflowClient, step, crash)
             assert run_stage("register") == 1

@@ -1,4 +1,4 @@
-"""The report: what it shows is true, it needs nothing but itself, and the registry knows of it."""
+"""The report shows the right numbers, is a single file, and is linked from the registry."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_page_tells_the_run_and_the_registry_knows_of_it(
     assert f"{100 * summary['discretization_gap']:.1f}%" in text
     for title in ("row entropy of the mix", "skip connections", "edges changed", "movement of the mix"):
         assert title in text, title
-    # Two cells, eight panels of curves, and how the mix of either cell moved: 14 edges in each of these.
+    # Two cells, eight panels of curves, and for both cells the mix over the epochs, with 14 edges each.
     drawings = re.findall(r"<svg.*?</svg>", text, re.S)
     assert len(drawings) == 2 + 8 + 2
     assert [drawing.count("\u2192") for drawing in drawings[8:10]] == [14, 14]
@@ -59,7 +59,7 @@ def test_the_page_tells_the_run_and_the_registry_knows_of_it(
         "http://www.w3.org/1999/xlink",
     }
     assert all(address.startswith("data:image/png;base64,") for address in re.findall(r'src="([^"]+)"', text))
-    # Made again it is the same, and the version says where it is kept.
+    # A second report is the same, and the version says where the report is kept.
     assert run_stage("report") == 0
     assert REPORT.read_bytes() == first
     version = MlflowClient(tracking_uri=store).get_model_version("reported", str(registry["version"]))
@@ -75,7 +75,7 @@ def test_examples_and_confusion_are_the_networks_answers(registered: Path, run_s
     session = onnxruntime.InferenceSession("artifacts/export/model.onnx", providers=["CPUExecutionProvider"])
     answers = np.asarray(session.run(None, {"image": images})[0])
     right = answers.argmax(1) == labels
-    assert 12 < right.sum() < len(labels) - 12, "the small network is to have both kinds of answers"
+    assert 12 < right.sum() < len(labels) - 12, "the test needs a network with right and wrong answers"
     assert f"{right.sum()} of {len(labels)} right, {(~right).sum()} wrong" in page()
     wrong_part, right_part = page().split("<h3>Right answers")
     kinds = {False: wrong_part.split("<h3>Wrong answers")[1], True: right_part}

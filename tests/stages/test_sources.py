@@ -1,4 +1,4 @@
-"""Reading data sets: what is in them comes out, and what is wrong with them is said."""
+"""Data sets are read correctly, and messages name what is wrong with them."""
 
 from __future__ import annotations
 
@@ -197,7 +197,9 @@ class TestCifar:
             raise OSError("no route to host")
 
         monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", refuse)
-        with pytest.raises(MachineError, match="could not be downloaded .no route to host.; connect, or put"):
+        with pytest.raises(
+            MachineError, match="could not be downloaded .no route to host.; connect to the network"
+        ):
             read_source("cifar10", tmp_path, None)
 
 

@@ -1,4 +1,4 @@
-"""The files in which a stage tells how far it is and how it ended."""
+"""The files in which a stage records how far it is and how it ended."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_killed_at_any_moment_a_writer_leaves_whole_files(folder: Path) -> None:
         if (path / "outcome.json").exists():
             Outcome.model_validate_json((path / "outcome.json").read_bytes())
         status.begin("search")
-        assert [file.name for file in path.iterdir()] == ["progress.json"]  # nor anything half written
+        assert [file.name for file in path.iterdir()] == ["progress.json"]  # and no half-written file
 
 
 def test_progress_is_written_once_a_second_and_at_every_epochs_end(

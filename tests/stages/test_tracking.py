@@ -1,4 +1,4 @@
-"""How runs in MLflow end."""
+"""The final status of MLflow runs, and which runs have the same parent."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from stages.plumbing.pipeline import PIPELINE, PipelineRun
 from stages.plumbing.runtime import Interrupted
-from stages.plumbing.tracking import ending
+from stages.plumbing.tracking import client, ending, stage_run
 
 
 @pytest.mark.parametrize(
@@ -23,3 +24,30 @@ def test_a_run_ends_as_its_work_does(raised: BaseException | None, status: str, 
         if raised is not None:
             raise raised
     assert [mlflow.get_run(run).info.status for run in runs] == [status, status]
+
+
+def parent_of(stage: str) -> str:
+    """Runs an empty stage and returns the parent of its run."""
+    with stage_run(stage, {}) as run:
+        pass
+    return client().get_run(run.id).data.tags["mlflow.parentRunId"]
+
+
+def test_the_stages_of_one_execution_have_one_parent(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MSDARTS_EXECUTION", "first")
+    first = parent_of("search")
+    assert parent_of("retrain") == first
+    record = PipelineRun.read(project)
+    assert record is not None and (record.run_id, record.execution) == (first, "first")
+
+    client().update_run(first, status="RUNNING")  # as a killed execution leaves its run
+    monkeypatch.setenv("MSDARTS_EXECUTION", "second")
+    second = parent_of("search")
+    assert second != first and client().get_run(first).info.status == "KILLED"
+
+    for damage in ("", "{}", '{"run_id": 1}'):
+        PIPELINE.write_text(damage)
+        assert PipelineRun.read(project) is None
+    assert parent_of("retrain") not in (first, second)
+    PIPELINE.unlink()
+    assert PipelineRun.read(project) is None

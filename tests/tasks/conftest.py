@@ -1,4 +1,4 @@
-"""The tasks that the contract tests run over: those of the project, and one that only tests have."""
+"""The tasks of the contract tests: those of the project, and one that exists only in the tests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def profile(task: str) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def curves_beside_the_others() -> Iterator[None]:
-    """The task curves as if its folders lay in models/ and stages/, with its line in TASKS."""
+    """Makes the task curves available as if its folders were in models/ and stages/ and its line in TASKS."""
     tasks: dict[str, str] = TASKS  # pyright: ignore[reportAssignmentType]
     for package, folder in ((models, "models"), (stages, "stages")):
         package.__path__.append(str(CURVES / folder))
@@ -77,7 +77,7 @@ def finished_chain(
     tmp_path_factory: pytest.TempPathFactory,
     store: str,  # noqa: F811
 ) -> Iterator[Path]:
-    """A project of the task in which all seven stages have run; it is the current folder. Do not change what is in it."""
+    """A project of the task in which all seven stages have run, as the current folder. Do not change its files."""
     folder = tmp_path_factory.mktemp(task)
     write_profile(task, folder / "params.yaml", **{"registry.name": f"contract-{task}"})
     (folder / "data").mkdir()

@@ -1,4 +1,4 @@
-"""A task is added by its own folders, a profile and one line in TASKS: tried on a copy of the project, as a user would."""
+"""A task needs only its own folders, a profile and one line in TASKS, which a copy of the project proves."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tasks.write_text(text.replace(line, f'{line}    "curves": "stages.curves",\n'))
     git(folder, "add", "--all")
     changed = git(folder, "diff", "--cached", "--name-only", "--diff-filter=M").split()
-    assert changed == ["stages/tasks.py"], "adding a task touches nobody else's files"
+    assert changed == ["stages/tasks.py"], "adding a task must change no other files"
     git(folder, "commit", "--quiet", "-m", "curves")
     return folder
 
@@ -96,7 +96,7 @@ def test_the_task_goes_through_all_stages_and_back(copy: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "register: curves version 1: champion" in done.stdout
     found = json.loads((copy / "artifacts/genotype/genotype.json").read_text())
-    assert found == {"space": "curves", "operation": "sine"}, "which the points are drawn from"
+    assert found == {"space": "curves", "operation": "sine"}, "the points are drawn from a sine"
     again = python(copy, "dvc", "repro")
     assert again.stdout.count("didn't change, skipping") == 6
 
@@ -127,7 +127,7 @@ def versions(folder: Path) -> list[ModelVersion]:
 
 
 def test_a_sweep_of_two_seeds_on_a_profile(copy: Path) -> None:
-    """While params.yaml is that of images."""
+    """A sweep over curves works while params.yaml is that of images."""
     store, before = f"sqlite:///{copy / 'mlflow.db'}", len(versions(copy))
     done = python(copy, "pipelines.sweep", "--profile", "curves", "--seeds", "2")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

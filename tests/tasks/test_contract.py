@@ -1,4 +1,4 @@
-"""What every task has to keep, so that the stages, the registry, the gate and the report serve it unchanged."""
+"""What every task must fulfil so that the stages, the registry, the gate and the report work for it unchanged."""
 
 from __future__ import annotations
 

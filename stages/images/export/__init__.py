@@ -1,4 +1,4 @@
-"""The retrained network as an ONNX file that takes decoded images, beside it the same in 8 bits, and what both cost."""
+"""Exports the retrained network as ONNX files for decoded images, in float32 and in 8 bits, and measures both."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from stages.plumbing.files import RETRAIN, sha256_of
 from stages.records import ExportRecord, Int8
 
 MODEL, INT8 = "model.onnx", "model.int8.onnx"
-_PARITY_BATCHES = (1, 7, 64)  # exporters have been right at one batch size and wrong at others
-_TIE = 1e-4  # two probabilities this close may change places
+_PARITY_BATCHES = (1, 7, 64)  # because an export can be right at one batch size and wrong at another
+_TIE = 1e-4  # two probabilities this close count as equal
 
 
 def export(params: Params, folder: Path, origin: Mapping[str, str]) -> ExportResult:
@@ -72,17 +72,17 @@ def export(params: Params, folder: Path, origin: Mapping[str, str]) -> ExportRes
 
 @dataclass(frozen=True)
 class Parity:
-    """How far ONNX Runtime is from torch."""
+    """How much the answers of ONNX Runtime differ from torch's."""
 
     largest_difference: float  # between two probabilities
-    agreement: float  # share of the images in the same class
-    disagreements: int  # images in different classes, ties aside
+    agreement: float  # share of the images that both put into the same class
+    disagreements: int  # images that they put into different classes, ties aside
 
 
 def compare(ours: Answer, theirs: Answer, test: TestSet) -> tuple[Parity, NDArray[np.float32]]:
-    """Torch against ONNX Runtime on every test image, and at several batch sizes; with ONNX Runtime's probabilities.
+    """Compares torch with ONNX Runtime on every test image and at several batch sizes.
 
-    Raises MachineError where they choose different classes.
+    Also returns the probabilities of ONNX Runtime. Raises MachineError when the two choose different classes.
     """
     expected, found = in_batches(ours, test.images), in_batches(theirs, test.images)
     largest = float(np.abs(expected - found).max())
@@ -103,7 +103,7 @@ def compare(ours: Answer, theirs: Answer, test: TestSet) -> tuple[Parity, NDArra
 
 
 def quantized(path: Path, target: Path, config: ExportParams) -> Answer:
-    """Writes the int8 file, calibrated on training images drawn at random, and returns what answers by it."""
+    """Writes the int8 file, calibrated on training images drawn at random, and returns a function that runs it."""
     from stages.images.export.int8 import calibration_images, quantize  # slow to import
 
     quantize(path, calibration_images(config), target)
@@ -117,7 +117,7 @@ def weigh(
     test: TestSet,
     taken: Mapping[str, Mapping[str, float]],
 ) -> Int8:
-    """What 8 bits cost and bring, against the float network's probabilities ``expected``."""
+    """Compares the int8 file with the float one, whose probabilities are ``expected``."""
     found, path = in_batches(int8, test.images), folder / INT8
     float32 = evaluation_of(expected, test).score
     accuracy = evaluation_of(found, test).score
@@ -136,19 +136,20 @@ def weigh(
 
 
 def lines(record: ExportRecord) -> list[str]:
-    """What a person is told of the files."""
+    """What the stage prints about the files."""
     said = [
-        f"{record.file}, {record.size_bytes / 1e6:.2f} MB, equal to torch on {record.test_cases} test images within"
-        f" {record.largest_difference:.1e}"
+        f"{record.file}, {record.size_bytes / 1e6:.2f} MB, differs from torch by at most"
+        f" {record.largest_difference:.1e} on {record.test_cases} test images"
     ]
     if int8 := record.int8:
         said.append(
-            f"{int8.file}, {int8.bytes / 1e6:.2f} MB, {int8.speed_up:.2f} times as fast at batch {BATCH_SIZES[-1]},"
-            f" {100 * int8.accuracy_drop:.2f} points less accurate"
+            f"{int8.file}, {int8.bytes / 1e6:.2f} MB, {abs(1 / int8.speed_up - 1):.0%}"
+            f" {'less' if int8.speed_up > 1 else 'more'} time for {BATCH_SIZES[-1]} images than float32,"
+            f" accuracy {100 * int8.accuracy_drop:.2f} percentage points lower"
         )
     return said
 
 
 def example_image(shape: tuple[int, int, int]) -> torch.Tensor:
-    """One black image for the network, as decoded."""
+    """One black image in the form that the network takes: decoded, in a batch of 1."""
     return torch.zeros((1, *shape), dtype=torch.uint8)

@@ -1,13 +1,14 @@
 """int8: a second ONNX file in which convolutions and the classifier compute in 8 bits.
 
-Static quantization in QDQ form, U8S8 (Jacob et al., arXiv 1712.05877): activations are uint8 with one scale per tensor,
-whose range is the extremes on calibration images; weights are int8 with a scale for every output channel.
-Input, normalization and softmax stay as they are, so the file keeps the contract of the float one.
+Static quantization in QDQ form, U8S8 (Jacob et al., arXiv 1712.05877): activations are uint8 with one scale per
+tensor, whose range is the extremes on calibration images; weights are int8 with one scale per output channel.
+Input, normalization and softmax are not quantized, so the file has the same inputs and outputs as the float one.
 
-The gain depends on the width: with 36 channels the int8 file is faster than the float file, with 16 or fewer it is slower, because
-a narrow network spends its time on moving data (docs/log.md has the numbers).
+The speed depends on the width. With 36 channels the int8 file is faster than the float file. With 16 or fewer it is
+slower, because the network then spends more time on moving data than on computing (docs/log.md has the numbers).
 
-On processors without VNNI (x86 before 2019) sums of U8S8 products can saturate: the accuracy in export.json is that of the machine that exported.
+On processors without VNNI (x86 before 2019), sums of U8S8 products can saturate. So the accuracy in export.json
+holds for the machine that exported the file.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from stages.images.data import read_split
 from stages.images.params import ExportParams
 
 _BATCH = 64  # calibration images at once
-# Whatever lies between two convolutions, so that nothing is converted there and back. Not softmax: its 8 bits would
-# be probabilities that do not sum to 1.
+# All operators between two convolutions, so that no values are converted back and forth. Softmax is left out, because
+# probabilities in 8 bits do not sum to 1.
 _QUANTIZED = [
     "Conv",
     "Gemm",
@@ -66,7 +67,7 @@ def quantize(source: Path, images: NDArray, target: Path) -> None:
     model = onnx.load(target)
     used = {node.domain for node in model.graph.node}
     for opset in [opset for opset in model.opset_import if opset.domain not in used]:
-        model.opset_import.remove(opset)  # preparing imports every domain that ONNX Runtime knows
+        model.opset_import.remove(opset)  # the preparation imports every domain that ONNX Runtime knows
     about = {entry.key: entry.value for entry in onnx.load(source).metadata_props}
     onnx.helper.set_model_props(model, {**about, "precision": "int8"})
     onnx.checker.check_model(model, full_check=True)
@@ -74,14 +75,14 @@ def quantize(source: Path, images: NDArray, target: Path) -> None:
 
 
 def calibration_images(config: ExportParams) -> NDArray:
-    """Training images (N, H, W, C) drawn at random, in their order."""
+    """Training images (N, H, W, C), drawn at random and kept in their original order."""
     images, _ = read_split("train")
     order = torch.randperm(len(images), generator=generator(config.seed, "calibration"))
     return images[order[: config.int8_images].sort().values.numpy()]
 
 
 class _Calibration(CalibrationDataReader):
-    """The images in batches, once."""
+    """Gives the images once, in batches."""
 
     def __init__(self, images: NDArray):
         self.batches = iter([images[n : n + _BATCH] for n in range(0, len(images), _BATCH)])

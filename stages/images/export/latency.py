@@ -1,4 +1,4 @@
-"""How long one call takes, at the batch sizes that export.json lists."""
+"""Measures how long one call takes, at the batch sizes that export.json lists."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from numpy.typing import NDArray
 
 from stages.images.testing.cases import Answer
 
-BATCH_SIZES = (1, 64)  # images at once where latency is measured
+BATCH_SIZES = (1, 64)  # images per call in latency measurements
 _WARM_UP = 3  # calls
 
 
 def latencies(
     answers: Mapping[str, Answer], images: NDArray[np.uint8], repeats: int
 ) -> dict[str, dict[str, float]]:
-    """Name -> ``batch_N`` -> median milliseconds of one call; the names take turns, so that all meet the same machine."""
+    """Name -> ``batch_N`` -> median milliseconds per call.
+
+    The calls of the names alternate, so that all of them run under the same load of the machine.
+    """
     found: dict[str, dict[str, float]] = {name: {} for name in answers}
     for size in BATCH_SIZES:
         batch = np.resize(images[:size], (size, *images.shape[1:]))

@@ -1,4 +1,4 @@
-"""The network as an ONNX file: decoded uint8 images in, probabilities out, everything else inside the graph."""
+"""Writes the network as an ONNX file, whose graph turns decoded uint8 images into probabilities."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_onnx(
 ) -> None:
     """Writes the graph: input ``image`` uint8 (batch, H, W, C), output ``probabilities`` float32 (batch, classes).
 
-    What the network is goes into the file's metadata, and where it comes from, ``origin``.
+    The file's metadata describe the network and contain ``origin``, which says where the network comes from.
     """
     assert not deployed.training, "a graph exported in training mode has random nodes"
     example = torch.zeros((2, *card.image_shape), dtype=torch.uint8)

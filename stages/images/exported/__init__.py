@@ -1,4 +1,4 @@
-"""What an exported file answers to the test images, through ONNX Runtime."""
+"""Runs an exported file on the test images, with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stages.images.data import read_card, read_split
 from stages.images.testing.cases import Answer, evaluation_of, in_batches, read_test_set
 from stages.images.testing.classification import calibration
 
-_EXAMPLES = 2  # images kept with a registered model to show what it takes
+_EXAMPLES = 2  # images kept with a registered model as an input example
 
 
 def evaluate(exported: Path) -> Evaluation:
@@ -47,12 +47,12 @@ def version_tags() -> Mapping[str, str]:
 
 
 def with_onnx(path: Path, threads: int = 0) -> Answer:
-    """ONNX Runtime on the CPU; ``threads`` 0: as many as it likes."""
-    import onnxruntime  # takes a moment, which whoever runs nothing does without
+    """A function that runs the file with ONNX Runtime on the CPU. With ``threads`` 0, ONNX Runtime chooses."""
+    import onnxruntime  # here, because the import is slow and not every caller runs a file
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # what fails is raised and said in one line
+    options.log_severity_level = 4  # errors are raised anyway, and shown in one line
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda images: np.asarray(
         session.run(["probabilities"], {"image": np.ascontiguousarray(images)})[0]

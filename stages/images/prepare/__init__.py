@@ -1,4 +1,4 @@
-"""The named images as arrays in stratified, seeded splits, with the numbers that later stages need."""
+"""Turns a data set into arrays in stratified, seeded splits, and computes the numbers that later stages need."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from stages.images.params import DataParams, Params
 from stages.images.prepare.sources import SPLITS, Images, Labels, read_source
 from stages.plumbing.files import sha256_of
 
-_NOT_MIRRORED = ("digits", "svhn")  # a mirrored digit is another sign
-_FEWEST = 3  # images of a class: one for each split
+_NOT_MIRRORED = ("digits", "svhn")  # a mirrored digit is not the same digit
+_FEWEST = 3  # images per class: one for each split
 
 Splits = dict[str, tuple[Images, Labels]]
 
@@ -31,7 +31,10 @@ def prepare(params: Params, folder: Path) -> ImageCard:
 
 
 def read(params: DataParams) -> tuple[Splits, list[str]]:
-    """The data set in all three splits, and the names of its classes. Raises UserError for data nobody can learn from."""
+    """The data set in all three splits, and the names of its classes.
+
+    Raises UserError when a network cannot be trained on the data.
+    """
     source = read_source(params.name, Path(params.root).expanduser(), params.image_size)
     classes = list(source.classes)
     check_classes(source.splits["train"][1], classes)
@@ -41,17 +44,17 @@ def read(params: DataParams) -> tuple[Splits, list[str]]:
 
 
 def check_classes(labels: Labels, classes: Sequence[str]) -> None:
-    """Raises UserError for a class with too few images to be learned and tested."""
+    """Raises UserError when a class has too few images to train and test with."""
     counts = np.bincount(labels, minlength=len(classes))
     for name, count in zip(classes, counts, strict=True):
         if count == 0:
-            raise UserError(f"class {name!r} has no image; add images or remove the class")
+            raise UserError(f"class {name!r} has no images; add some or remove the class")
         if count < _FEWEST:
             raise UserError(f"class {name!r} has {count} training images; each class needs {_FEWEST} or more")
 
 
 def split(splits: Splits, params: DataParams, classes: Sequence[str]) -> Splits:
-    """All three splits: those that are missing are cut from the training images, stratified and seeded."""
+    """All three splits. Missing splits are taken from the training images, stratified and seeded."""
     for name, fraction in (("test", params.test_fraction), ("val", params.valid_fraction)):
         if name in splits and len(splits[name][1]):
             continue
@@ -71,7 +74,7 @@ def split(splits: Splits, params: DataParams, classes: Sequence[str]) -> Splits:
 
 
 def describe(splits: Splits, classes: list[str], params: DataParams, sha256: str) -> ImageCard:
-    """The content of data.json; mean and standard deviation are per channel of the training images, in [0, 1]."""
+    """The content of data.json. Mean and standard deviation are per channel of the training images, in [0, 1]."""
     images = splits["train"][0]
     counts = [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(images.shape[-1])]
     values = np.arange(256) / 255
@@ -87,7 +90,7 @@ def describe(splits: Splits, classes: list[str], params: DataParams, sha256: str
         image_shape=(height, width, channels),
         counts={name: len(splits[name][1]) for name in SPLITS},
         mean=means,
-        std=[deviation or 1.0 for deviation in deviations],  # a constant channel carries nothing to scale
+        std=[deviation or 1.0 for deviation in deviations],  # a constant channel is not scaled
         mirror=params.name not in _NOT_MIRRORED if params.mirror == "auto" else params.mirror,
         sha256=sha256,
     )

@@ -1,6 +1,6 @@
-"""The data sets a pipeline can start from, by name; each becomes arrays of uint8 images and integer labels.
+"""Reads the data sets that params.yaml can name, each as arrays of uint8 images and integer labels.
 
-No pickle is loaded: CIFAR is read from its binary edition, .npz files with allow_pickle=False.
+No pickle is loaded: CIFAR is read from its binary edition, and .npz files with allow_pickle=False.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ _GREY_MODES = {"1", "L", "LA", "I", "I;16", "F"}
 
 @dataclass(frozen=True)
 class Source:
-    """What a reader found: at least the split ``train``, and the class names in the order of the labels."""
+    """The splits of a data set, at least ``train``, and the class names in the order of the labels."""
 
     splits: Mapping[str, tuple[Images, Labels]]
     classes: Sequence[str]
 
 
 def read_source(name: str, root: Path, image_size: int | None) -> Source:
-    """The named data set. Raises UserError for what is missing, unreadable or inconsistent."""
+    """The data set of this name. Raises UserError when data are missing, unreadable or inconsistent."""
     return _READERS[name](root, image_size)
 
 
 def resize(images: Images, side: int) -> Images:
-    """Images of one size to ``side`` x ``side`` pixels, bilinear with antialiasing."""
+    """Resizes images of one size to ``side`` x ``side`` pixels, bilinear with antialiasing."""
     if images.shape[1:3] == (side, side):
         return images
     return np.stack([_as_array(Image.fromarray(image.squeeze()), side, image.shape[-1]) for image in images])
@@ -112,7 +112,7 @@ class _Cifar:
             data = b"".join((folder / name).read_bytes() for name in files)
             if not data or len(data) % (self.label_bytes + 3072):
                 raise UserError(
-                    f"{folder}: {', '.join(files)} are damaged; delete {folder} and download it again"
+                    f"{folder}: {', '.join(files)} are damaged; delete {folder} to download it again"
                 )
             rows = np.frombuffer(data, np.uint8).reshape(-1, self.label_bytes + 3072)
             pixels = rows[:, self.label_bytes :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
@@ -128,8 +128,8 @@ def _downloaded(root: Path, read: Callable[[], _Read]) -> _Read:
     except (OSError, RuntimeError, tarfile.TarError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200]
         raise MachineError(
-            f"the data set is not in data.root ({root}) and could not be downloaded ({reason}); connect, or put its"
-            " files there"
+            f"the data set is not in data.root ({root}) and could not be downloaded ({reason}); connect to the"
+            " network, or put its files there"
         ) from None
 
 
@@ -139,7 +139,7 @@ def _npz(path: Path, image_size: int | None) -> Source:
             f"data.root is {path}, which is not a file; with data.name: npz it must name the .npz file"
         )
     try:
-        # Opened here, because numpy leaves a broken file open.
+        # Opened here, because numpy does not close a broken file.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
@@ -157,7 +157,9 @@ def _npz(path: Path, image_size: int | None) -> Source:
         splits[split] = (_npz_images(path, split, images), _npz_labels(path, split, labels, len(images)))
     shapes = {images.shape[1:] for images, _ in splits.values()}
     if len(shapes) > 1:
-        raise UserError(f"{path}: the splits' images differ in shape ({sorted(shapes)}); give all the same")
+        raise UserError(
+            f"{path}: the splits' images differ in shape ({sorted(shapes)}); give all images the same shape"
+        )
     names = arrays.get("class_names")
     highest = int(splits["train"][1].max(initial=0))
     classes = [str(name) for name in names] if names is not None else [str(n) for n in range(highest + 1)]
@@ -171,7 +173,8 @@ def _npz_images(path: Path, split: str, images: NDArray) -> Images:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise UserError(
-            f"{path}: {split}_images has shape {images.shape}; expected (N, height, width) or (N, height, width, 1 or 3)"
+            f"{path}: {split}_images has shape {images.shape}; expected (N, height, width)"
+            " or (N, height, width, 1 or 3)"
         )
     return images
 
@@ -212,7 +215,7 @@ def _imagefolder(root: Path, image_size: int | None) -> Source:
             continue
         if unknown := sorted(set(_class_folders(folder)) - set(classes)):
             raise UserError(
-                f"{folder / unknown[0]}: class {unknown[0]!r} is not among the training classes; remove it"
+                f"{folder / unknown[0]}: class {unknown[0]!r} is not among the training classes; remove its folder"
             )
         files[split] = [
             (file, label) for label, name in enumerate(classes) for file in _images_in(folder / name)
@@ -248,7 +251,7 @@ def _open(path: Path) -> Image.Image:
 
 
 def _survey(paths: Sequence[Path]) -> tuple[bool, set[tuple[int, int]]]:
-    """Whether all images are grey, and their sizes; decodes each once, so that a bad one is found before the work."""
+    """Whether all images are grey, and their sizes. Decoding each image here finds a bad one before the work starts."""
     grey, sizes = True, set()
     for path in paths:
         image = _open(path)
@@ -272,11 +275,11 @@ def _converted(image: Image.Image, mode: str) -> Image.Image:
         "I",
         "I;16",
         "F",
-    ):  # more than 8 bits a pixel: keep the upper ones, where PIL would clip
+    ):  # more than 8 bits per pixel: keeps the upper bits, where PIL would clip
         values = np.asarray(image, dtype=np.float64)
         image = Image.fromarray(np.clip(values / (257 if values.max() > 255 else 1), 0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")  # what is transparent becomes white
+        rgba = image.convert("RGBA")  # transparent pixels become white
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return image.convert(mode)
 

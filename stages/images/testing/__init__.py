@@ -1,6 +1,7 @@
-"""How retrained weights do on the test images, in torch.
+"""Evaluates retrained weights on the test images, in torch.
 
-Torch and matplotlib are imported where they are needed: what runs exported files imports this package too, and should be quick.
+Torch and matplotlib are imported inside functions, because code that only runs exported files imports this package
+too and should start quickly.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def class_scores(evaluation: Evaluation) -> Mapping[str, float | None]:
 
 
 def write_results(folder: Path, evaluation: Evaluation) -> None:
-    """The confusion matrix: ``confusion.csv``, a row per image, and ``confusion.png``."""
+    """The confusion matrix: ``confusion.csv``, with one row per image, and ``confusion.png``."""
     from stages.images.testing.pictures import draw_confusion
 
     classes = read_card().classes

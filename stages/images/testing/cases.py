@@ -1,4 +1,4 @@
-"""The test images, and what answers to them are worth, whoever gives them: one evaluation for all stages."""
+"""The test images, and one way to evaluate answers to them, whether torch or ONNX Runtime gives them."""
 
 from __future__ import annotations
 
@@ -14,27 +14,26 @@ from stages.evaluation import Evaluation
 from stages.images.data import read_card, read_split
 from stages.plumbing.files import DATA, sha256_of
 
-_BATCH = 256  # images at once
+_BATCH = 256  # images per call
 
-Answer = Callable[
-    [NDArray[np.uint8]], NDArray[np.float32]
-]  # images (N, H, W, C) -> probabilities (N, classes)
+# Images (N, H, W, C) -> probabilities (N, classes).
+Answer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """The images that every network is judged on."""
+    """The images on which every network is tested."""
 
     images: NDArray[np.uint8]  # (N, height, width, channels), memory-mapped
     labels: NDArray[np.int64]  # (N,)
-    sha256: str  # of images, labels and the classes' names: equal means comparable
+    sha256: str  # of images, labels and class names; evaluations with the same hash can be compared
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
 def read_test_set() -> TestSet:
-    """The test split of the stage prepare. Raises UserError when it is absent or damaged."""
+    """The test split that prepare has written. Raises UserError when a file is missing or damaged."""
     images, labels = read_split("test")
     files = [DATA / "test_images.npy", DATA / "test_labels.npy"]
     identity = f"{sha256_of(*files)} {json.dumps(read_card().classes)}"
@@ -47,7 +46,7 @@ def in_batches(answer: Answer, images: NDArray[np.uint8], batch_size: int = _BAT
 
 
 def evaluation_of(probabilities: NDArray[np.float32], test: TestSet, **costs: float) -> Evaluation:
-    """What the answers are worth: right or wrong for each image, with the answer and its confidence."""
+    """Evaluates the answers: right or wrong for each image, with the predicted class and its confidence."""
     predicted = probabilities.argmax(axis=1)
     right = predicted == test.labels
     return Evaluation(

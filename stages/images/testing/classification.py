@@ -1,4 +1,4 @@
-"""What answers of a classifier tell besides their accuracy: by class, confusion, calibration."""
+"""Measures of a classifier's answers besides the accuracy: accuracy by class, confusion, calibration."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 
 from stages.evaluation import Evaluation
 
-_BINS = 15  # of confidence, as is usual for the expected calibration error
+_BINS = 15  # bins of confidence, the usual number for the expected calibration error
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far confidence is from accuracy: the expected calibration error (Guo et al. 2017) and its bins."""
+    """How much confidence and accuracy differ: the expected calibration error (Guo et al. 2017) and its bins."""
 
     error: float
     bins: tuple[tuple[float, float, int], ...]  # mean confidence, accuracy, images; empty bins are left out
 
 
 def calibration(evaluation: Evaluation) -> Calibration:
-    """Bins of equal width over the confidence; the error is weighted by the images in them."""
+    """Uses bins of equal width over the confidence. The error weights each bin by its number of images."""
     confidence, right = evaluation.details["confidence"].astype(np.float64), evaluation.per_case
     places = np.clip(np.ceil(confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
     bins = [
@@ -36,14 +36,14 @@ def calibration(evaluation: Evaluation) -> Calibration:
 
 def confusion(evaluation: Evaluation, classes: int) -> NDArray[np.int64]:
     """Counts (actual, predicted)."""
-    from sklearn.metrics import confusion_matrix  # takes a second, which most calls of register do without
+    from sklearn.metrics import confusion_matrix  # takes a second, and most runs of register do not need it
 
     details = evaluation.details
     return confusion_matrix(details["labels"], details["predicted"], labels=range(classes))
 
 
 def accuracy_by_class(evaluation: Evaluation, classes: Sequence[str]) -> dict[str, float | None]:
-    """The share of each class's images that is recognized; None where it has none."""
+    """The recognized share of each class's images; None for a class without images."""
     labels = evaluation.details["labels"]
     images = np.bincount(labels, minlength=len(classes))
     right = np.bincount(labels[evaluation.per_case > 0.5], minlength=len(classes))

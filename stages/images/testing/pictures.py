@@ -14,7 +14,7 @@ from stages.pictures import INK, PAPER, File
 
 
 def draw_confusion(file: File, counts: NDArray[np.int64], classes: Sequence[str]) -> None:
-    """Counts (actual, predicted): shares of the actual class as shade, counts as numbers where they fit."""
+    """Draws counts (actual, predicted): the shade is the share of the actual class; counts are printed if they fit."""
     size = min(max(0.42 * len(classes) + 2, 4.5), 16)
     figure = Figure(figsize=(size + 0.8, size), dpi=110, layout="constrained")
     axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""The retrained network in torch: what the exported file is compared with."""
+"""The retrained network in torch, with which the exported file is compared."""
 
 from __future__ import annotations
 
@@ -51,5 +51,5 @@ def with_torch(deployed: Deployed) -> Answer:
 
 
 def torch_threads() -> int:
-    """How many threads torch computes with, so that ONNX Runtime can be given as many."""
+    """How many threads torch computes with, so that ONNX Runtime can use as many."""
     return torch.get_num_threads()

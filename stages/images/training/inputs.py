@@ -1,4 +1,4 @@
-"""The prepared images as the training takes them: splits as tensors, the crop rule, and batches."""
+"""The prepared images as input of the training: splits as tensors, the crop rule, and batches."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ EVALUATION_BATCH = 256  # images at once where there are no gradients
 
 @dataclass(frozen=True)
 class Images:
-    """Memory-mapped splits, and what data.json says of them."""
+    """Memory-mapped splits, and what data.json says about them."""
 
     train: Split
     val: Split
     card: ImageCard
 
     def preprocess(self, *, cutout: int, device: torch.device) -> Preprocess:
-        """Random crop by an eighth of the side (4 pixels of 32), mirroring where the data allow it, and cutout."""
+        """Random crop by an eighth of the side (4 pixels of 32), mirroring if the data allow it, and cutout."""
         return Preprocess(
             mean=tuple(self.card.mean),
             std=tuple(self.card.std),
@@ -38,7 +38,7 @@ class Images:
 
 
 def read_images() -> Images:
-    """What the stage prepare has written. Raises UserError when it is absent or damaged."""
+    """What the stage prepare has written. Raises UserError when a file is missing or damaged."""
     return Images(split_of("train"), split_of("val"), read_card())
 
 
@@ -49,14 +49,14 @@ def split_of(name: str) -> Split:
 
 
 def device() -> torch.device:
-    """CUDA where there is any (CUDA_VISIBLE_DEVICES chooses), else the CPU."""
+    """The CUDA device if there is one (CUDA_VISIBLE_DEVICES selects it), otherwise the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def loaders(data: Images, config: SearchParams) -> Loaders:
-    """One random half of the training images for the weights, the other for the architecture; val for scores.
+    """One random half of the training images trains the weights, the other half alpha; the split val gives the scores.
 
-    ``search.images`` takes a random part of them first. Single-level search has one stream over all training images.
+    ``search.images`` first selects that many images at random. Single-level search has one stream over all of them.
     """
     preprocess = data.preprocess(cutout=cutout_size(data.card, config), device=device())
     order = torch.randperm(len(data.train), generator=generator(config.seed, "halves"))[: config.images]
@@ -69,7 +69,7 @@ def loaders(data: Images, config: SearchParams) -> Loaders:
     halves = needs_architecture_batches(config)
     half = len(order) // 2
     train = stream("train batches", order[:half] if halves else order)
-    # Data sets may come sorted by class, and the curvature is measured on the first of these.
+    # Shuffled, because data sets may be sorted by class and the curvature is measured on the first images.
     val = torch.randperm(len(data.val), generator=generator(config.seed, "validation order"))
     return Loaders(
         train,
@@ -80,7 +80,7 @@ def loaders(data: Images, config: SearchParams) -> Loaders:
 
 
 def cutout_size(card: ImageCard, config: SearchParams) -> int:
-    """Side in pixels; auto is the published rule: used in the reduced spaces, not in the full one."""
+    """The side in pixels. "auto" is the published rule: cutout in the reduced spaces, none in the full space."""
     if config.cutout != "auto":
         return config.cutout
     return min(card.image_shape[:2]) // 2 if config.space in ("s1", "s2", "s3", "s4") else 0

@@ -1,4 +1,4 @@
-"""A table of trained cells, to log where the found ones stand in it (search.benchmark_table)."""
+"""Reads a table of trained cells (search.benchmark_table), in which the search looks up the cells it finds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stages.plumbing.files import read_table, sha256_of
 
 
 def read_benchmark(config: SearchParams) -> tuple[Benchmark | None, str]:
-    """The table of search.benchmark_table and its hash. Raises UserError when it cannot be read."""
+    """The table of search.benchmark_table and its hash. Raises UserError when the table cannot be read."""
     if config.benchmark_table is None:
         return None, ""
     path = Path(config.benchmark_table).expanduser()
@@ -19,7 +19,7 @@ def read_benchmark(config: SearchParams) -> tuple[Benchmark | None, str]:
     columns = [name for name in rows[0] if "acc" in name] if rows else []
     if not columns or "arch_str" not in rows[0]:
         raise UserError(
-            f"{path} needs the column arch_str and one with acc in its name; it has"
+            f"{path} needs a column arch_str and a column with acc in its name; it has"
             f" {', '.join(rows[0]) if rows else 'no row'}"
         )
     try:

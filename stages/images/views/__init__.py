@@ -1,4 +1,4 @@
-"""Words and drawings about a classifier of images, for the model card and the report."""
+"""Texts and drawings about an image classifier, for the model card and the report."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def data_words() -> str:
 
 
 def test_panel(params: Params, evaluation: Evaluation) -> Any:
-    from stages.images.views.page import test_section  # the report only
+    from stages.images.views.page import test_section  # only the report needs it
 
     return test_section(evaluation, params.report.examples)
 
 
 def card(evaluation: Evaluation, params: Params) -> TaskCard:
-    from stages.images.views.model_card import task_card  # register only
+    from stages.images.views.model_card import task_card  # only register needs it
 
     return task_card(evaluation, params)

@@ -1,4 +1,4 @@
-"""What the model card says about an image classifier: its classes, confusion, calibration and limits."""
+"""The model card's sections about an image classifier: classes, confusions, calibration and limits."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from stages.records import ExportRecord
 from stages.registry.card import TaskCard
 from stages.registry.markdown import plain, table
 
-_MATRIX = 12  # classes up to which the confusion matrix is printed whole
-_ROWS = 10  # of tables that would be longer
-_LISTED = 20  # classes named in the contract
-_FEW = 1000  # test images below which the card says how little they prove
+_MATRIX = 12  # up to this many classes, the whole confusion matrix is printed
+_ROWS = 10  # of longer tables
+_LISTED = 20  # how many classes the contract names
+_FEW = 1000  # with fewer test images, the card states how uncertain the accuracy is
 
-# What the sources of the data say about its use, as far as is known.
+# What the publishers of the data say about its use, as far as known.
 _LICENCES = {
     "digits": "CC BY 4.0 (UCI Machine Learning Repository, Optical Recognition of Handwritten Digits)",
     "cifar10": "none stated by its authors, who ask to be cited (Krizhevsky 2009)",
@@ -31,7 +31,7 @@ _LICENCES = {
     "svhn": "for non-commercial use only (Netzer et al. 2011)",
     "fashion_mnist": "MIT (Zalando Research)",
 }
-_OWN_IMAGES = "not known; whoever collected the images has to state it"
+_OWN_IMAGES = "not known; the collector of the images must state it"
 
 
 def task_card(evaluation: Evaluation, params: Params) -> TaskCard:
@@ -55,7 +55,7 @@ def _headline(evaluation: Evaluation, shape: Sequence[int], classes: int) -> str
     height, width, channels = shape
     return (
         f"Distinguishes {classes} classes of {'colour' if channels == 3 else 'grey'} images of {height} x {width}"
-        f" pixels; right for {METRIC.text(evaluation.score)} of {len(evaluation.per_case)} test images."
+        f" pixels; correct for {METRIC.text(evaluation.score)} of {len(evaluation.per_case)} test images."
     )
 
 
@@ -80,7 +80,7 @@ def _contract(shape: Sequence[int], classes: Sequence[str]) -> list[str]:
 
 
 def _by_class(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
-    """Each class's results and the confusion matrix, or the weakest classes where there are many."""
+    """The results of each class and the confusion matrix, or only the weakest classes if there are many."""
     images, right = counts.sum(axis=1), counts.diagonal()
     rows = [
         (plain(name), str(total), f"{hit / total:.1%}" if total else "", _mistaken(row, number, classes))
@@ -90,7 +90,7 @@ def _by_class(counts: NDArray[np.int64], classes: Sequence[str]) -> str:
     picture = f"![Confusion matrix]({RETRAIN.name}/confusion.png)"
     if len(rows) > _MATRIX:
         weakest = sorted(np.argsort(_shares(counts), kind="stable")[:_ROWS].tolist())
-        first = f"The {_ROWS} of {len(rows)} classes that are recognized least often:"
+        first = f"The {_ROWS} classes (of {len(rows)}) that are recognized least often:"
         return "\n\n".join([first, table(header, [rows[number] for number in weakest]), picture])
     matrix = [
         (plain(name), *(str(count or "") for count in row.tolist()))
@@ -108,7 +108,7 @@ def _mistaken(row: NDArray[np.int64], actual: int, classes: Sequence[str]) -> st
 
 
 def _shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The share of each class's images that is recognized; infinite where a class has none, so that it is not weakest."""
+    """The recognized share of each class's images; infinite without images, so that the class is not the weakest."""
     images = counts.sum(axis=1)
     return np.where(images > 0, counts.diagonal() / np.maximum(images, 1), np.inf)
 
@@ -119,8 +119,8 @@ def _confidence(evaluation: Evaluation) -> str:
     sure = float(evaluation.details["confidence"].mean())
     bias = "more confident than it should be" if sure > right else "less confident than it could be"
     return (
-        f"Expected calibration error {found.error:.3f} (15 bins). Its mean confidence is {sure:.1%} and it is right for"
-        f" {right:.1%} of the images, so it is {bias}.\n\n{table(('confidence', 'right', 'images'), rows)}"
+        f"Expected calibration error {found.error:.3f} (15 bins). The mean confidence is {sure:.1%} and the network"
+        f" is right for {right:.1%} of the images, so the network is {bias}.\n\n{table(('confidence', 'right', 'images'), rows)}"
     )
 
 
@@ -134,13 +134,13 @@ def _limits(
     shares, images, accuracy = _shares(counts), len(evaluation.per_case), evaluation.score
     worst = int(shares.argmin())
     lines = [
-        "It knows its classes and nothing else: it also gives one of them to any other image, sometimes with confidence.",
-        f"Images of another size are resized to {shape[0]} x {shape[1]} pixels; finer detail is lost.",
+        "The network knows only its classes. Any other image gets one of them, too, sometimes with high confidence.",
+        f"Images of another size are resized to {shape[0]} x {shape[1]} pixels, which loses finer detail.",
         f"Weakest class: {plain(classes[worst])}, {shares[worst]:.1%} recognized.",
         "Not tested: images from other sources, damaged or adversarial images, and fairness between groups of people.",
     ]
     if images < _FEW:
         margin = 1.96 * (accuracy * (1 - accuracy) / images) ** 0.5
-        few = f"{images} test images prove little: the accuracy is {accuracy:.1%} ± {margin:.1%} (95% confidence)."
+        few = f"{images} test images are few: the accuracy is {accuracy:.1%} ± {margin:.1%} (95% confidence)."
         lines.insert(1, few)
     return lines

@@ -1,4 +1,4 @@
-"""The report's section on the test images: confusion, and examples of right and wrong answers."""
+"""The report's section about the test images: confusions, and examples of right and wrong answers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from stages.images.testing.classification import accuracy_by_class, confusion
 from stages.page import environment
 from stages.plumbing.files import RETRAIN
 
-_THUMBNAIL = 128  # pixels, the longest side of an example
-_CLASSES = 25  # with more, the confusion matrix is a picture
-_CONFUSIONS = 10  # pairs of classes listed
+_THUMBNAIL = 128  # pixels of the longest side of an example
+_CLASSES = 25  # with more classes, the confusion matrix is a picture
+_CONFUSIONS = 10  # how many pairs of classes are listed
 
 
 def test_section(evaluation: Evaluation, count: int) -> Markup:
-    """The section as HTML, with up to ``count`` examples of either kind."""
+    """The section as HTML, with up to ``count`` examples each of right and wrong answers."""
     card, (images, _) = read_card(), read_split("test")
     details, classes = evaluation.details, card.classes
     labels, predicted, confidence = details["labels"], details["predicted"], details["confidence"]
@@ -68,7 +68,7 @@ def confusions(counts: NDArray[np.int64], classes: Sequence[str]) -> list[dict[s
 
 
 def alternating_classes(indices: NDArray[np.int64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The indices with the classes taking turns: the first of every class, the second of every class, ..."""
+    """The indices reordered so that the classes alternate: the first of every class, then the second, ..."""
     rank = np.zeros(len(indices), dtype=int)
     for label in np.unique(labels[indices]):
         of_class = labels[indices] == label
@@ -77,7 +77,7 @@ def alternating_classes(indices: NDArray[np.int64], labels: NDArray[np.int64]) -
 
 
 def png(pixels: NDArray[np.uint8]) -> str:
-    """An image (H, W, C) as a data address, made smaller where it is large."""
+    """An image (H, W, C) as a data URL, scaled down if the image is large."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     file = io.BytesIO()

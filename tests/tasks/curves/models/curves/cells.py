@@ -1,4 +1,4 @@
-"""A cell of one edge that carries a line or a sine.
+"""A cell of one edge whose operation is a line or a sine.
 
 Axes: N mixes, B points.
 """
@@ -43,7 +43,7 @@ class Sine(nn.Module):
 
 
 class Supernet(nn.Module):
-    """Both candidates, weighted by a mix (1, 2), or by N mixes (N, 1, 2): then the curves (N * B,), mix 0 first."""
+    """Both candidates, weighted by a mix (1, 2). With N mixes (N, 1, 2), gives N curves (N * B,), mix 0 first."""
 
     def __init__(self) -> None:
         super().__init__()

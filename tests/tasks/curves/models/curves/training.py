@@ -20,7 +20,7 @@ Points = tuple[Tensor, Tensor]  # x (N,), y (N,)
 
 
 class Curves:
-    """What a search is told of curves."""
+    """What a search needs to know about curves."""
 
     space = SPACE
     metric, higher_is_better = "squared_error", False
@@ -39,7 +39,7 @@ class Curves:
 
 
 class Stream:
-    """Batches of points in random order, without end."""
+    """Batches of points in random order, endlessly."""
 
     def __init__(self, points: Points, indices: Tensor, batch_size: int, generator: torch.Generator):
         self.points, self.shuffled = points, ShuffledIndices(indices, batch_size, generator)

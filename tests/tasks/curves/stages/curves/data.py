@@ -1,4 +1,4 @@
-"""What prepare has written."""
+"""Reads what prepare has written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schema of params.yaml for curves, and what they are judged by."""
+"""The schema of params.yaml for curves, and their metric."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an exported curve answers."""
+"""Runs an exported curve on the test points."""
 
 from __future__ import annotations
 

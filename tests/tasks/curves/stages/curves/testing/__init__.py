@@ -1,4 +1,4 @@
-"""How a fitted curve does on the test points, in torch."""
+"""Evaluates a fitted curve on the test points, in torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words about curves."""
+"""Texts about curves, for the model card and the report."""
 
 from __future__ import annotations
 
