@@ -167,7 +167,7 @@ class ExportParams(Section, frozen=True):
 
 
 class RegistryParams(Section, frozen=True):
-    name: Annotated[str, Field(min_length=1, pattern=r"^[^/:'\"]+$")]
+    name: Annotated[str, Field(min_length=1, max_length=250, pattern=r"^[^/:'\"]+$")]
     min_gain: NotNegative
     significance: Fraction | None
     max_difference: Positive

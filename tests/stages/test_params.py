@@ -57,6 +57,7 @@ def test_the_projects_own_file_is_valid() -> None:
         ({"search.benchmark_table": ""}, "search.benchmark_table is ''; it should be a path"),
         ({"search.benchmark_table": "~no-such-user/x"}, "it should begin with / or with a user who exists"),
         ({"search.benchmark_table": 201}, "search.benchmark_table is 201; it should be a path"),
+        ({"registry.name": "n" * 251}, "it should have at most 250 characters"),
         ({"registry.name": "a/b"}, "registry.name is 'a/b'; it should match pattern"),
     ],
 )
