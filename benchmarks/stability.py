@@ -34,6 +34,7 @@ from stages.errors import UserError
 from stages.images.params import Params
 from stages.images.training.inputs import device
 from stages.plumbing.settings import load
+from stages.plumbing.starting import ready
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -294,6 +295,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    ready()  # main tells what a KeyboardInterrupt means
     # Here, so that the processes that it starts have it not.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main())

@@ -40,6 +40,7 @@ SLOW_FILES = (
     "tests/stages/test_tracking.py",
     "tests/tasks/test_adding_a_task.py",
     "tests/test_rooms.py",
+    "tests/test_starting.py",
 )
 
 torch.set_num_threads(1)

@@ -65,14 +65,17 @@ def run(stage: str, main: Callable[..., None], **arguments: str) -> int:
             began = True
             main(params, **given)
             end(stage, started, 0)
+        _ignore_signals()  # all is done
     except (Exception, Interrupted) as error:
         _ignore_signals()  # this process is ending already
         status, message = outcome(error)
         _tell(stage, started, status, message)
         if isinstance(error, Interrupted):
-            then = next_attempt(stage, own_progress(stage) if began else None)
+            then = (
+                f"; `dvc repro` {next_attempt(stage, own_progress(stage))}" if began else " before it began"
+            )
             # A command with arguments is no stage, and calling it again may do something else.
-            print(f"{stage}: {message}" + ("" if arguments else f"; `dvc repro` {then}"), file=sys.stderr)
+            print(f"{stage}: {message}{then if not (arguments and began) else ''}", file=sys.stderr)
         elif debug:
             raise
         else:

@@ -124,7 +124,7 @@ def test_an_interruption_before_the_stage_begins_promises_nothing(
     status.ProgressFile("search").write(saved=5)
     monkeypatch.setattr(runtime, "load", load)
     assert run(lambda _: None, monkeypatch) == 130
-    assert capsys.readouterr().err == "search: interrupted by SIGINT; `dvc repro` starts search again\n"
+    assert capsys.readouterr().err == "search: interrupted by SIGINT before it began\n"
 
 
 def test_an_interrupted_command_that_is_no_stage_does_not_name_dvc(
