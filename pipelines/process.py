@@ -37,6 +37,9 @@ _POLL = 0.5  # seconds between two looks at the progress, the time, and whether 
 _SHOW = 2.0  # seconds between two progresses that are passed on
 _KEPT_LINES = 200  # in which DVC says why it failed
 
+# A stage's own word for the user's mistake, and a shell's for a command that it cannot run or find.
+_NOT_WORTH_A_RETRY = (2, 126, 127)
+
 _ENDING: ContextVar[threading.Event | None] = ContextVar("_ENDING", default=None)
 
 
@@ -136,7 +139,13 @@ def _result(name: str, folder: Path, attempt: str, status: int, lines: Sequence[
     if not began and (missing := missing_dependencies(folder, name)):
         mend = "create it, or correct data.root or dvc.yaml, whichever names it"
         return StageResult(2, False, f"{name}: {missing[0]} does not exist; {mend}")
-    if outcome is None and (killer := _signal_of(exit_status_of_stage(lines))):
+    ended = exit_status_of_stage(lines)
+    if outcome is None and ended in _NOT_WORTH_A_RETRY:
+        said = [line for line in lines if line.startswith("error: ")]
+        return StageResult(
+            2, began, said[-1].removeprefix("error: ") if said else f"{name}: {last_error(lines)}"
+        )
+    if outcome is None and (killer := _signal_of(ended)):
         return StageResult(1, began, f"{name}: killed by {killer.name}")
     return StageResult(1, began, f"{name}: {last_error(lines) or f'dvc ended with status {status}'}")
 

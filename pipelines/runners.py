@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from prefect.task_runners import TaskRunner
 
-from stages.errors import UserError
+from stages.errors import MachineError, UserError
 
 WORKERS = 2  # trials at once, unless a number is given
 
@@ -97,13 +97,13 @@ def cores_per_trial(workers: int) -> dict[str, str]:
 
 @contextlib.contextmanager
 def connected(pool: TaskRunner[Any]) -> Iterator[None]:
-    """Holds the task runner open. Raises UserError where its cluster does not answer."""
+    """Holds the task runner open. Raises MachineError where its cluster does not answer."""
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(pool)
             getattr(pool, "client", None)  # that of Dask connects when it is first used
         except OSError as error:
-            raise UserError(
+            raise MachineError(
                 f"the cluster does not answer ({' '.join(str(error).split())}); start it or correct address, and set"
                 " RAY_AUTH_MODE=token where a Ray cluster asks for its token"
             ) from None

@@ -121,7 +121,7 @@ class Export(Protocol):
     def export(self, params: Any, folder: Path, origin: Mapping[str, str]) -> ExportResult:
         """Writes the exported file and its companions into an empty folder, and checks the file against torch.
 
-        ``origin`` goes into the file's metadata. Raises MachineError when the file and torch give different
+        ``origin`` goes into the file's metadata. Raises UserError when the file and torch give different
         answers.
         """
         ...

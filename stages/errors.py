@@ -6,4 +6,4 @@ class UserError(Exception):
 
 
 class MachineError(Exception):
-    """An error that the input did not cause and that may pass: no server, a full disk. Exit status 1."""
+    """An error that another attempt may get past: no server, a full disk. A flow tries again. Exit status 1."""

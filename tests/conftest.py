@@ -36,6 +36,7 @@ SLOW_FILES = (
     "tests/serving/test_fuzz.py",
     "tests/serving/test_registry.py",
     "tests/serving/test_server.py",
+    "tests/stages/test_exit_status.py",
     "tests/stages/test_place.py",
     "tests/stages/test_tracking.py",
     "tests/tasks/test_adding_a_task.py",

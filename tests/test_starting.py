@@ -82,7 +82,11 @@ def test_ctrl_c_while_modules_load_is_one_line(folder: Path, command: str, delay
         said = [line for line in errors.splitlines() if line.startswith(f"{name}: interrupted by SIGINT")]
         assert len(said) == 1 or command.startswith("pipelines."), errors
     else:  # it had ended before, or Python was about to
-        assert delay > 0 and process.returncode in (0, 1, 2, -signal.SIGINT), (process.returncode, output, errors)
+        assert delay > 0 and process.returncode in (0, 1, 2, -signal.SIGINT), (
+            process.returncode,
+            output,
+            errors,
+        )
     assert not (folder / "artifacts").exists() or command == "stages.prepare"
 
 

@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from models.training.events import Row
 from stages.errors import MachineError, UserError
 from stages.plumbing import limits
 from stages.plumbing.files import sha256_of
 from stages.plumbing.pipeline import PipelineRun
+from stages.plumbing.refusals import of_mlflow
 from stages.plumbing.runtime import TEMPORARY, pipeline_process
 from stages.records import DataCard
 
@@ -50,14 +53,18 @@ def tracking_uri() -> str:
 
 
 def client() -> MlflowClient:
-    """A client of the tracking store. Raises MachineError when its server cannot be reached."""
+    """A client of the tracking store. Raises MachineError when its server cannot be reached, UserError when its address is wrong."""
     uri = tracking_uri()
     if uri.startswith(("http://", "https://")):
         try:
             urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10).close()
         except urllib.error.HTTPError:
             pass  # the server answers; a request that it refuses raises its own error
-        except (OSError, ValueError) as error:
+        except (ValueError, HTTPException) as error:
+            raise UserError(
+                f"MLFLOW_TRACKING_URI is {uri!r}, which is no address ({error}); write http://HOST:PORT"
+            ) from None
+        except OSError as error:
             reason = getattr(error, "reason", error)
             raise MachineError(
                 f"the MLflow server {uri} cannot be reached ({reason}); start it, correct MLFLOW_TRACKING_URI, or"
@@ -69,23 +76,30 @@ def client() -> MlflowClient:
             " or the address of a server"
         )
     with reported():
-        return MlflowClient(tracking_uri=uri)
+        try:
+            return MlflowClient(tracking_uri=uri)
+        except ImportError as error:  # of the database's driver
+            raise of_mlflow(error, uri) from None
 
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """Turns errors of MLflow into a MachineError with a message of one line."""
+    """Turns errors of MLflow and of its database into a UserError or a MachineError with a message of one line."""
     try:
         yield
-    except MlflowException as error:
-        text = " ".join(str(error).split())[:300]
-        raise MachineError(f"MLflow at {tracking_uri()} failed: {text}") from error
+    except (MlflowException, SQLAlchemyError) as error:
+        raise of_mlflow(error, tracking_uri()) from error
 
 
 def experiment_id(mlflow: MlflowClient) -> str:
     """The id of the experiment, made on first use. Artifacts are kept beside a local store."""
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT)
     found = mlflow.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == "deleted":
+        raise UserError(
+            f"the MLflow experiment {name!r} has been deleted; `mlflow experiments restore --experiment-id"
+            f" {found.experiment_id}` brings it back, or MLFLOW_EXPERIMENT_NAME names another"
+        )
     if found is not None:
         return found.experiment_id
     local = tracking_uri().startswith("sqlite:")

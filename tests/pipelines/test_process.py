@@ -66,6 +66,11 @@ stages:
     outs: [first]
   apart:
     cmd: python tells.py apart 2 'apart.size is 0; it should be 1' 0
+  mistaken:
+    cmd: >-
+      python -c 'import sys; print("error: mistaken: no disk"); sys.exit(2)'
+  uncommanded:
+    cmd: no-such-command
   machine:
     cmd: python tells.py machine 1 'the disk is full' 0
   slow:
@@ -133,6 +138,11 @@ def test_what_ran_and_what_was_up_to_date(folder: Path) -> None:
 def test_how_a_stage_failed_is_what_it_told(folder: Path) -> None:
     assert run_stage("apart", folder) == StageResult(2, True, "apart: apart.size is 0; it should be 1")
     assert run_stage("machine", folder) == StageResult(1, True, "machine: the disk is full")
+
+
+def test_a_stage_that_could_tell_nothing_is_judged_by_its_exit_status(folder: Path) -> None:
+    assert run_stage("mistaken", folder) == StageResult(2, False, "mistaken: no disk")
+    assert run_stage("uncommanded", folder).status == 2
 
 
 def test_a_missing_dependency_is_the_users_mistake_unless_another_stage_makes_it(folder: Path) -> None:

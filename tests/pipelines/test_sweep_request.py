@@ -16,7 +16,7 @@ from pipelines.runners import RUNNERS, RunnerName, connected, cores_per_trial, t
 from pipelines.sweep import _message, main
 from pipelines.sweep_request import checked
 from pipelines.trials import Result, plan, winner
-from stages.errors import UserError
+from stages.errors import MachineError, UserError
 from stages.evaluation import Metric
 from stages.images.params import METRIC
 from tests.stages.conftest import ROOT
@@ -44,7 +44,7 @@ def test_a_cluster_that_does_not_answer_is_one_line() -> None:
         def __exit__(self, *_: object) -> None:
             raise AssertionError("it was never entered")
 
-    with pytest.raises(UserError) as error, connected(Away()):  # type: ignore[arg-type]
+    with pytest.raises(MachineError) as error, connected(Away()):  # type: ignore[arg-type]
         pass
     assert str(error.value).startswith("the cluster does not answer (ray client connection timeout); ")
     assert "\n" not in str(error.value)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.images.describe import count_macs, count_parameters
 from stages.contracts import ExportResult
-from stages.errors import MachineError
+from stages.errors import UserError
 from stages.images.data import read_card
 from stages.images.export.latency import BATCH_SIZES, latencies
 from stages.images.export.onnx_file import write_onnx
@@ -82,7 +82,7 @@ class Parity:
 def compare(ours: Answer, theirs: Answer, test: TestSet) -> tuple[Parity, NDArray[np.float32]]:
     """Compares torch with ONNX Runtime on every test image and at several batch sizes.
 
-    Also returns the probabilities of ONNX Runtime. Raises MachineError when the two choose different classes.
+    Also returns the probabilities of ONNX Runtime. Raises UserError when the two choose different classes.
     """
     expected, found = in_batches(ours, test.images), in_batches(theirs, test.images)
     largest = float(np.abs(expected - found).max())
@@ -95,9 +95,9 @@ def compare(ours: Answer, theirs: Answer, test: TestSet) -> tuple[Parity, NDArra
     tied = best_two[:, 1] - best_two[:, 0] < _TIE
     parity = Parity(largest, float(1 - differ.mean()), int((differ & ~tied).sum()))
     if parity.disagreements:
-        raise MachineError(
+        raise UserError(
             f"ONNX Runtime and torch choose different classes for {parity.disagreements} test images"
-            f" (largest difference {largest:.2g}); nothing was exported"
+            f" (largest difference {largest:.2g}); nothing was exported; try another export.opset"
         )
     return parity, found
 

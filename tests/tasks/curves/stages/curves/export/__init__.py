@@ -14,7 +14,7 @@ from stages.curves.params import Params
 from stages.curves.testing import load_curve
 
 from stages.contracts import ExportResult
-from stages.errors import MachineError
+from stages.errors import UserError
 from stages.evaluation import latency_ms
 from stages.plumbing.files import RETRAIN, sha256_of
 from stages.records import ExportRecord
@@ -34,7 +34,7 @@ def export(params: Params, folder: Path, origin: Mapping[str, str]) -> ExportRes
     with torch.no_grad():
         difference = float(np.abs(network(x).numpy() - answers(path, len(x))).max())
     if difference > 1e-4:
-        raise MachineError(f"ONNX Runtime differs from torch by {difference:.2g}; nothing was exported")
+        raise UserError(f"ONNX Runtime differs from torch by {difference:.2g}; nothing was exported")
     evaluation = evaluate(path)
     record = ExportRecord(
         file=MODEL,
