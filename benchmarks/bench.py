@@ -40,10 +40,12 @@ COMPILED = "compiled/ms-darts"
 REFERENCES = {"darts": "plain/darts", "ms-darts": "plain/ms-darts", "single-level": "two-pass/single-level"}
 WARM_UP = 2  # rounds that are not counted
 RESULTS = Path(__file__).parent / "results"
-LEGEND = """`fast/` is the step of the pipeline, `compiled/` the same with `search.compile`. Their reference is `plain/`, the obvious
-code of the same method. `two-pass/single-level` is the reference of single-level search: the pipeline's step with
-a pass for alpha and another for the weights. "Times its DARTS step" compares `plain/` with `plain/darts` and all others
-with `fast/darts`. Weights, alpha and batches are the same for all steps of a size."""
+LEGEND = """
+`fast/` is the step of the pipeline, `compiled/` the same with `search.compile`. Their reference is `plain/`, the obvious
+code of the same method. `two-pass/single-level` is the reference of single-level search: the pipeline's step with a
+pass for alpha and another for the weights. "Times its DARTS step" compares `plain/` with `plain/darts` and all others
+with `fast/darts`. All steps of a size begin with the same weights and alpha, and see the same batches.
+"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Variant:
 def time_all(
     steps: Mapping[str, Step], repeats: int, device: torch.device
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Seconds of each variant's first step, and of its steps after the warm-up rounds; the variants take turns."""
+    """Seconds of each variant's first step, and of its steps after the warm-up rounds. The variants take turns."""
     first: dict[str, float] = {}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for repeat in range(-WARM_UP, repeats):
@@ -77,14 +79,14 @@ def time_all(
 
 
 def peak_memory(step: Step, device: torch.device) -> float:
-    """Peak MiB during two steps: of the process on the CPU, of the allocator on CUDA."""
+    """The peak MiB up to the end of two steps: of the process on the CPU, of the allocator on CUDA."""
     step()
     step()
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")
     if status.exists():
-        # Not ru_maxrss: on Linux a process inherits that of the process that started it.
+        # Not ru_maxrss, which a process on Linux inherits from the process that started it.
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
@@ -116,8 +118,8 @@ def table(about: Mapping[str, Any], variants: Mapping[str, Variant]) -> str:
         compilation = variants[COMPILED].first - variants[COMPILED].median
         lines += [
             "",
-            f"Compilation takes {compilation:.0f} s in the first step, which the medians leave out. It takes longer where",
-            "PyTorch has no compiled code of an earlier run on disk.",
+            f"Compilation takes {compilation:.0f} s in the first step, which the medians leave out. It takes longer if PyTorch",
+            "has no compiled code of an earlier run on disk.",
         ]
     return "\n".join(lines) + "\n"
 
@@ -129,7 +131,7 @@ def keep(folder: Path, title: str, about: Mapping[str, Any], variants: Mapping[s
     kept = json.loads(path.read_text()) if path.exists() else {}
     kept[title] = {"about": dict(about), "variants": {name: asdict(v) for name, v in variants.items()}}
     path.write_text(json.dumps(kept, indent=2) + "\n")
-    parts = [f"# One search step\n\n{LEGEND}\n"]
+    parts = [f"# One search step\n{LEGEND}"]
     for heading, entry in sorted(kept.items()):
         found = {name: Variant(**values) for name, values in entry["variants"].items()}
         parts += [f"## {heading}\n", table(entry["about"], found)]

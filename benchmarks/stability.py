@@ -1,4 +1,4 @@
-"""`python -m benchmarks.stability`: which searches fall apart at discretization, over strategies and seeds, on real data.
+"""`python -m benchmarks.stability`: which strategies fall apart at discretization, on real data and several seeds.
 
 Every run does what the stages prepare, search and retrain do, at a small size and without DVC and MLflow. The split
 is that of prepare; the halves and the augmentation are those of search. Gap and eigenvalue are measured on the
@@ -117,7 +117,7 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
     epochs = changes["search.epochs"]
     # A very short search should still move its architecture.
     changes["search.alpha.warmup_epochs"] = min(changes["search.alpha.warmup_epochs"], epochs - 1)
-    # The history is too short for two windows, so no search stops early, but each epoch measures the eigenvalue.
+    # Two windows are longer than the history: no search stops early, but each epoch measures the eigenvalue.
     changes["search.early_stopping.watch"] = "none" if arguments.single_level else "eigenvalue"
     changes["search.early_stopping.window"] = epochs
     return [
@@ -210,8 +210,8 @@ def describe_runs(wanted: Sequence[Job], arguments: argparse.Namespace) -> dict[
     about = {
         "data": f"{wanted[0].params.data.name}, split as by prepare (seed {wanted[0].params.data.seed}), "
         + ("crop by an eighth of the side" if wanted[0].crop else "no augmentation"),
-        "search": f"{config.space}, {config.channels} channels, {config.cells} cells per stage, {config.stages} stages, "
-        f"{config.epochs} epochs, batch {config.batch_size}, alpha rate {config.alpha.learning_rate}, "
+        "search": f"{config.space}, {config.channels} channels, {config.cells} cells per stage, "
+        f"{config.stages} stages, {config.epochs} epochs, batch {config.batch_size}, alpha rate {config.alpha.learning_rate}, "
         f"{config.alpha.warmup_epochs} epochs before alpha moves, the operation none "
         + ("excluded" if config.exclude_none else "allowed"),
     }
@@ -256,7 +256,8 @@ def options(words: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(words)
     if arguments.table and family_of(SPACES[arguments.space]).table_key is None:
         parser.error(
-            f"--table is about cells of {NASBENCH201.name}, but --space is {arguments.space}; set --space {NASBENCH201.name}"
+            f"--table is about cells of {NASBENCH201.name}, but --space is {arguments.space};"
+            f" set --space {NASBENCH201.name}"
         )
     if arguments.seeds is None:
         arguments.seeds = SINGLE_LEVEL_SEEDS if arguments.single_level else SEEDS
