@@ -63,10 +63,10 @@ def export(params: Params, folder: Path) -> ExportResult:
         macs=int(costs["macs"]),
         opset=config.opset,
         model_sha256=sha256_of(path),
-        **(
-            {"int8": weigh(folder, answers["int8"], probabilities, test, taken)} if config.int8_images else {}
-        ),
     )
+    if config.int8_images:
+        int8 = weigh(folder, answers["int8"], probabilities, test, taken)
+        record = record.model_copy(update={"int8": int8})
     return ExportResult(record, evaluation, lines(record))
 
 
