@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from onnx import helper, numpy_helper
 
+from serving.registry import Registry
 from stages.plumbing.files import sha256_of
 from stages.registry.identity import network_sha256
 from tests.stages.networks import EXPORT, export, linear
@@ -244,6 +245,16 @@ def test_a_version_keeps_its_int8_file(
         "register: version 1 keeps the model.int8.onnx that it was registered with; delete the version and run"
         " `dvc repro` to register it again"
     ]
+
+
+def test_the_server_shows_the_origin_that_register_wrote(named: str, run_stage: RunStage, store: str) -> None:
+    assert run_stage("register") == 0
+    model = Registry(named, "champion", 1).load("1")
+    report = registry()
+    runs = {f"run_{stage}": run for stage, run in report["runs"].items()}
+    known = {"git_commit": report["git_commit"], "data_sha256": report["data_sha256"], **runs}
+    assert dict(model.origin.known) == known
+    assert not {"git_commit", "run_id", "data_sha256"} & set(model.metadata)
 
 
 def heavier(model: onnx.ModelProto) -> None:
