@@ -11,7 +11,7 @@ import torch
 
 
 def hardware(device: torch.device) -> str:
-    """The GPU; or the processor, its number of cores and the instructions that PyTorch uses."""
+    """The name of the GPU, or that of the processor with its cores and the instructions that PyTorch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name()
     cpuinfo = Path("/proc/cpuinfo")
@@ -30,5 +30,5 @@ def today() -> str:
 
 
 def load() -> str:
-    """Load average of the last minute: how many processes wanted a core, including this one."""
+    """The load average of the last minute: how many processes wanted a core, this one included."""
     return f"{os.getloadavg()[0]:.1f}"

@@ -27,9 +27,9 @@ from stages.plumbing.checkpoint import key
 from stages.plumbing.code import code_of
 from stages.plumbing.files import sha256_of
 
-Run = Mapping[str, Any]  # what one search gave, as in the JSON lines
+Run = Mapping[str, Any]  # the results of one job, as in the JSON lines
 
-CURVES = (  # columns of the history that are kept; entropy_ and skip_connects_ of every cell type too
+CURVES = (  # the columns of the history that are kept, besides entropy_ and skip_connects_ of every cell type
     "valid_accuracy",
     "hessian_eigenvalue",
     "tabulated_accuracy",
@@ -43,7 +43,7 @@ CURVES = (  # columns of the history that are kept; entropy_ and skip_connects_ 
 
 @dataclass(frozen=True)
 class Job:
-    """One search and what follows. It can be pickled, because another process carries it out."""
+    """One search and the training that follows. Another process carries it out, so it can be pickled."""
 
     case: str
     params: Params
@@ -62,7 +62,7 @@ class Job:
             "crop": str(self.crop),
             "retrained": str(self.retrained),
             "table": "" if table is None else sha256_of(Path(table).expanduser()),
-            # The closure of retrain is in the key; it does not reach what prepare does.
+            # The key covers the code that retrain imports, which does not include prepare.
             "code": sha256_of(Path(__file__), *code_of("prepare", "images")),
         }
         sections = {name: self.params.section(name).active() for name in ("data", "search", "retrain")}
@@ -71,14 +71,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Uncropped(Images):
-    """The same images without the random crop: to see whether it matters."""
+    """The same images without the random crop, to see whether the crop matters."""
 
     def preprocess(self, *, cutout: int, device: torch.device) -> Preprocess:
         return replace(super().preprocess(cutout=cutout, device=device), padding=0)
 
 
 def read(params: DataParams, *, crop: bool = True) -> tuple[Images, Split]:
-    """What the stage prepare would have written, in memory, and the test split."""
+    """What the stage prepare would write, in memory, and the test split."""
     splits, classes = prepare.read(params)
     card = prepare.describe(splits, classes, params, "")
     train_split, val, test = (
@@ -117,7 +117,10 @@ def carry_out(job: Job) -> Run:
 
 
 def accuracy(job: Job, data: Images, test: Split, result: Found) -> float | None:
-    """In [0, 1]: what the table says of the genotype, or its test accuracy after a short training where that is asked for."""
+    """The tabulated accuracy of the genotype, or its test accuracy after a short training, in [0, 1].
+
+    None if there is no table and no training was asked for.
+    """
     if (tabulated := result.history[-1].get("tabulated_accuracy")) is not None:
         return tabulated / 100
     if not job.retrained:
@@ -130,7 +133,7 @@ def accuracy(job: Job, data: Images, test: Split, result: Found) -> float | None
 
 
 def curves(result: Found) -> dict[str, list[float | None]]:
-    """Columns of the history, to five digits."""
+    """The columns of the history that are kept, to five significant digits."""
     kept = [
         name
         for name in result.history[0]

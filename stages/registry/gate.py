@@ -1,6 +1,7 @@
-"""What an exported file must show to become champion: pure conditions, each of which gives a reason to refuse it or none.
+"""What an exported file must show to become champion.
 
-The conditions read evaluations and the task's metric only, so they are the same for every task.
+Each condition is a pure function that returns a reason to refuse the file, or None. The conditions read
+evaluations and the task's metric only, so they are the same for every task.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ def size(evidence: Evidence, _: Comparison | None, limits: RegistryParams) -> st
 
 
 def measured(evidence: Evidence, _: Comparison | None, __: RegistryParams) -> str | None:
-    """The score must be a number: a file that answers "not a number" must not become champion, not even the first."""
+    """The score must be a number. Otherwise not even the first version may become champion."""
     if math.isfinite(evidence.challenger.score):
         return None
     return f"its test {evidence.metric.words} is {evidence.challenger.score}, not a number"

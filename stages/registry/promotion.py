@@ -1,15 +1,17 @@
-"""Aliases of the registered model: which version is champion, and how that changes without ever leaving none or two.
+"""Aliases of the registered model: which version is champion, and how another one becomes champion.
 
-``champion`` is one row in the registry's database, so it always names exactly one version. All other writes are ordered
-around the write to this row, so that a process that ends anywhere leaves the old champion or the new one, complete:
+A change never leaves two champions or none. ``champion`` is one row in the registry's database, so it always
+names exactly one version. All other writes are ordered around the write to this row, so that a process that
+ends anywhere leaves the old champion or the new one, complete:
 
     tag promoted_over    on the new version, which has passed the gate: the version that it has beaten
     previous_champion    alias, moved to the version that was beaten
     champion             alias, moved to the new version
 
-Two promotions at once: where the registry is a local SQLite file, a lock file beside it makes them take turns. On a
-server each looks again after its move. It sees the other's ``promoted_over``, which was written before the other's
-move, and both then leave the better of the two. The tag ``report`` says that a version's promotion has ended.
+Two promotions at once: where the registry is a local SQLite file, a lock file beside it makes them take
+turns. On a server each promotion looks again after its move. It sees the other's ``promoted_over``, which
+was written before the other's move, and both then leave the better of the two. The tag ``report`` says that
+a version's promotion has ended.
 """
 
 from __future__ import annotations
@@ -81,10 +83,10 @@ def promote(
 ) -> tuple[Judgement, int | None]:
     """Makes the version champion if ``judge`` accepts it over the present champion.
 
-    Returns the judgement and the champion afterwards. The champion may be another version although this one was
-    accepted: a better one that was promoted at the same time. Before the call the version must have the tags of its
-    score (``score_tag``) and test_sha256, and must not have the tag report. May be called again after a crash at any
-    point.
+    Returns the judgement and the champion afterwards. The champion may be another version although this one
+    was accepted: a better one that was promoted at the same time. Before the call the version must have the
+    tags of its score (``score_tag``) and test_sha256, and must not have the tag report. May be called again
+    after a crash at any point.
     """
     while True:
         past = _past(mlflow, name)
@@ -113,8 +115,8 @@ def score_tag(metric: Metric) -> str:
 def _past(mlflow: MlflowClient, name: str) -> set[str]:
     """The versions whose promotion has ended and that no unfinished promotion can have overwritten.
 
-    An unfinished promotion may still overwrite what was promoted since it read the champion: versions promoted over the
-    same champion, and versions promoted over one of those.
+    An unfinished promotion may still overwrite what was promoted since it read the champion: versions
+    promoted over the same champion, and versions promoted over one of those.
     """
     versions = {
         str(version.version): version.tags for version in mlflow.search_model_versions(f"name = '{name}'")
@@ -131,8 +133,8 @@ def _settle(
 ) -> ModelVersion | None:
     """Makes the best of the versions that passed the gate on the same test cases champion, and returns it.
 
-    Looks again after its move, until the best is champion. Versions of the ``past`` take no part. Returns None when the champion is none of these versions, because a person has
-    moved the alias meanwhile.
+    Looks again after its move, until the best is champion. Versions of the ``past`` take no part. Returns
+    None when the champion is none of these versions, because a person has moved the alias meanwhile.
     """
     cases = mlflow.get_model_version(name, version).tags["test_sha256"]
     while True:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.plain import TwoPasses
 from models.errors import Diverged, InvalidInput
 from models.images.batches import BatchStream
 from models.images.benchmark import Benchmark
@@ -17,7 +17,7 @@ from models.images.spaces import search_space
 from models.images.task import ImageTask
 from models.search.discretize import discretize
 from models.search.early_stopping import EigenvalueRise, SkipConnections
-from models.search.gradients import Descent, Estimate, Pathwise, Relaxation, Step, first_order
+from models.search.gradients import Descent, Step
 from models.search.objective import BatchObjective
 from models.search.program import Found
 from models.search.strategies import AlphaConfig, Alternating, Update, sigmoid
@@ -132,16 +132,6 @@ def test_frozen_alpha_takes_no_validation_batches_and_later_they_go_on() -> None
     strategy = Alternating(search_space(SPACE), AlphaConfig(warmup_epochs=1), generator(0, "alpha"))
     search("darts", SPACE, strategy=strategy, data=data, on_event=watch)
     assert positions == [(1, 0)] * 4 + [(2, 4), (2, 8), (2, 12), (2, 16)]
-
-
-@dataclass(frozen=True)
-class TwoPasses:
-    """Single-level search with one pass for alpha and another for the weights."""
-
-    moves_together = True
-
-    def __call__(self, alphas: Mapping[str, Tensor], relaxation: Relaxation, step: Step) -> Estimate:
-        return Pathwise(first_order)(alphas, relaxation, replace(step, valid=step.train))
 
 
 @pytest.mark.parametrize("space", ["s5", SPACE])
