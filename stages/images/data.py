@@ -24,6 +24,7 @@ class Duplicates(BaseModel):
 
     copies: int = 0  # pictures beyond the first of their kind, in all splits
     test_in_train: int = 0  # test pictures that are also training pictures
+    test_in_val: int = 0
     val_in_train: int = 0
     two_labels: int = 0  # different pictures that occur under two or more labels
     copied_classes: list[tuple[str, str]] = []  # classes whose pictures are the same
@@ -35,6 +36,7 @@ class Duplicates(BaseModel):
             f"{count} {what}"
             for count, what in (
                 (self.test_in_train, "test pictures are also training pictures"),
+                (self.test_in_val, "test pictures are also validation pictures"),
                 (self.val_in_train, "validation pictures are also training pictures"),
                 (self.two_labels, "pictures have two labels"),
                 (self.copies, "are copies of another"),

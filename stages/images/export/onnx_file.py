@@ -56,6 +56,7 @@ def _describe(path: Path, deployed: Deployed, card: ImageCard, origin: Mapping[s
             "image_shape": json.dumps(card.image_shape),
             "genotype": json.dumps(to_json(deployed.network.genotype)),
             "data_sha256": card.sha256,
+            **({"pixel_scale": json.dumps(card.pixel_scale)} if card.pixel_scale else {}),
             **origin,
         },
     )

@@ -26,12 +26,12 @@ def find(splits: Mapping[str, Pictures], classes: Sequence[str]) -> Duplicates:
     """Counts the pictures that occur more than once."""
     groups, split, labels, _ = _grouped(splits)
     sizes = np.bincount(groups)
-    in_training = _present(groups, split == _number("train"), len(sizes))
     pairs = np.unique(np.stack([groups, labels]), axis=1)
     return Duplicates(
         copies=int(len(groups) - len(sizes)),
-        test_in_train=int(in_training[groups[split == _number("test")]].sum()),
-        val_in_train=int(in_training[groups[split == _number("val")]].sum()),
+        test_in_train=_shared(groups, split, "test", "train"),
+        test_in_val=_shared(groups, split, "test", "val"),
+        val_in_train=_shared(groups, split, "val", "train"),
         two_labels=int((np.bincount(pairs[0]) > 1).sum()),
         copied_classes=_copied(groups, labels, classes),
     )
@@ -69,10 +69,9 @@ def _grouped(
     return groups.astype(np.int64), split, labels, rows
 
 
-def _present(groups: NDArray[np.int64], where: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
-    present = np.zeros(count, bool)
-    present[groups[where]] = True
-    return present
+def _shared(groups: NDArray[np.int64], split: NDArray[np.int64], one: str, other: str) -> int:
+    """How many pictures of one split are also in the other."""
+    return int(np.isin(groups[split == _number(one)], groups[split == _number(other)]).sum())
 
 
 def _copied(

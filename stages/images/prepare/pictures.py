@@ -31,6 +31,7 @@ SUFFIXES = frozenset(
 )
 GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}  # more than 8 bits per channel
+_ORIENTATION = 0x0112  # EXIF's tag
 _ENLARGED = 4  # a JPEG is decoded at a fraction of its size that is at least this many times the size wanted
 
 
@@ -61,16 +62,20 @@ class Scale:
     high: float
 
     def apply(self, values: NDArray[Any]) -> NDArray[np.uint8]:
-        scaled = (values.astype(np.float64) - self.low) * (255 / (self.high - self.low))
-        return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+        scaled = (values.astype(np.float64) - self.low) * 255 / (self.high - self.low)
+        whole = (
+            np.rint(scaled) if values.dtype.kind == "f" else np.floor(scaled)
+        )  # integers keep their upper bits
+        return np.clip(whole, 0, 255).astype(np.uint8)
 
 
 def read_header(path: Path) -> Header:
     """Reads a file's header. Raises Unreadable."""
     with _readable(), Image.open(path) as image:
         width, height = image.size
-        if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):  # orientations that lie on their side
-            width, height = height, width
+        # Pillow decodes all of a PNG to look for EXIF data after the pixels; FileRows notices if those turn it.
+        if (image.format != "PNG" or "exif" in image.info) and image.getexif().get(_ORIENTATION, 1) > 4:
+            width, height = height, width  # orientations 5 to 8 lie on their side
         return Header(width, height, image.mode, _is_grey(image), bool(getattr(image, "is_animated", False)))
 
 
@@ -102,6 +107,12 @@ def as_array(image: Image.Image, side: int | None, channels: int) -> Images:
     if side is not None and image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.BILINEAR)
     return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, channels)
+
+
+def check(path: Path) -> None:
+    """Decodes the picture for nothing but its errors. Raises Unreadable."""
+    with _readable(), Image.open(path) as image:
+        image.load()
 
 
 def values_of(path: Path) -> NDArray[Any]:

@@ -142,9 +142,12 @@ class FileRows:
             for place, row in enumerate(rows):
                 try:
                     with room.taken(self.headers[row].pixels):
-                        whole, images[place] = decode(
+                        whole, image = decode(
                             self.paths[row], grey=self.grey, side=self.side, scale=self.scale
                         )
+                        if image.shape != self.shape:
+                            raise Unreadable("its last bytes turn it on its side; save it upright")
+                        images[place] = image
                         digests[place] = digest(whole)
                 except Unreadable as error:
                     unreadable.append(f"{self.paths[row]} ({error})")

@@ -16,7 +16,7 @@ from stages.images.prepare import named
 from stages.images.prepare.depth import scale_of
 from stages.images.prepare.folders import Labelled, listing
 from stages.images.prepare.npz import read_npz
-from stages.images.prepare.pictures import Header, Scale, Unreadable, read_header
+from stages.images.prepare.pictures import Header, Scale, Unreadable, check, read_header
 from stages.images.prepare.rows import ArrayRows, FileRows, Rows, on_all_cores
 
 SPLITS = ("train", "val", "test")
@@ -96,7 +96,10 @@ def _imagefolder(root: Path, params: DataParams, count: Callable[[str, int, int]
             problems.append(f"{path} ({header})")
         else:
             headers[path] = header
-    if problems:
+    if problems:  # the others are decoded too, so that the user learns of all at once
+        limited = [path for path, header in headers.items() if header.pixels <= params.max_megapixels * 1e6]
+        rest = each(check, limited, "checks")
+        problems += [f"{path} ({error})" for path, error in rest if isinstance(error, Unreadable)]
         raise unreadable(problems)
     _check_sizes(root, headers, params)
     scaled = scale_of(headers, [path for path, _ in found.files["train"]], each)
