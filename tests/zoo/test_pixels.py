@@ -13,10 +13,15 @@ from PIL import Image, ImageCms
 from serving.images import Limits, read_images
 from serving.model import ALL_BITS
 from stages.errors import UserError
-from stages.images.prepare.pictures import Scale, decode, read_header
+from stages.images.prepare.pictures import Scale, as_array, decode, read_header
 from tests.zoo.conftest import Prepare, classes, fill, picture
 
 SIZE = (8, 8)
+
+
+def array(path: Path, *, grey: bool, side: int | None = None, scale: Scale | None = None) -> np.ndarray:
+    """The picture as prepare writes it."""
+    return as_array(decode(path, grey=grey, side=side, scale=scale), side, 1 if grey else 3)
 
 
 def flat(mode: str, colour: object) -> Image.Image:
@@ -67,7 +72,7 @@ def test_the_pixels_of_a_mode(tmp_path: Path, mode: str) -> None:
     header = read_header(path)
     assert header.mode == mode
     assert header.grey is grey
-    whole, small = decode(path, grey=grey, side=4, scale=Scale(0, 65535))
+    whole, small = (array(path, grey=grey, side=side, scale=Scale(0, 65535)) for side in (None, 4))
     assert whole.shape == (8, 8, 1 if grey else 3)
     assert small.shape == (4, 4, 1 if grey else 3)
     for image in (whole, small):
@@ -77,7 +82,7 @@ def test_the_pixels_of_a_mode(tmp_path: Path, mode: str) -> None:
 def test_a_grey_palette_is_grey(tmp_path: Path) -> None:
     palette(True).save(tmp_path / "grey.png")
     assert read_header(tmp_path / "grey.png").grey
-    assert decode(tmp_path / "grey.png", grey=True, side=None, scale=None)[0][0, 0, 0] == 70
+    assert array(tmp_path / "grey.png", grey=True)[0, 0, 0] == 70
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "P", "L", "RGB"])
@@ -87,7 +92,7 @@ def test_transparent_becomes_white(tmp_path: Path, mode: str) -> None:
     if mode in ("P", "L", "RGB"):
         image.info["transparency"] = (0, 0, 0) if mode == "RGB" else 0
     image.save(path)
-    assert decode(path, grey=False, side=None, scale=None)[0].min() == 255
+    assert array(path, grey=False).min() == 255
 
 
 class TestScale:
@@ -199,7 +204,7 @@ def test_the_server_sees_the_same_pixels(
 ) -> None:
     path = tmp_path / f"picture{suffix}"
     picture(3, size, mode).save(path)
-    ours = decode(path, grey=grey, side=8, scale=None)[1]
+    ours = array(path, grey=grey, side=8)
     np.testing.assert_array_equal(served(path.read_bytes(), (8, 8, 1 if grey else 3)), ours)
 
 
@@ -207,7 +212,7 @@ def test_the_server_sees_the_same_pixels(
 def test_the_server_scales_deep_pixels_alike(tmp_path: Path, scale: Scale) -> None:
     pixels = np.random.default_rng(0).integers(0, 2**16, (12, 12), np.uint16) >> 3
     Image.fromarray(pixels).save(tmp_path / "deep.png")
-    ours = decode(tmp_path / "deep.png", grey=True, side=8, scale=scale)[1]
+    ours = array(tmp_path / "deep.png", grey=True, side=8, scale=scale)
     theirs = served((tmp_path / "deep.png").read_bytes(), (8, 8, 1), (scale.low, scale.high))
     np.testing.assert_array_equal(theirs, ours)
 

@@ -18,7 +18,7 @@ from stages.images.prepare import duplicates
 from stages.images.prepare.duplicates import Duplicates, Pictures
 from stages.images.prepare.rows import FileRows, Labels
 from stages.images.prepare.sources import SPLITS, Source, read_source
-from stages.images.prepare.staging import Staged, Written, decode_all, key_of
+from stages.images.prepare.staging import Count, Staged, Written, decode_all, key_of
 from stages.plumbing.code import code_of, packages_of
 from stages.plumbing.counting import counting
 from stages.plumbing.files import sha256_of
@@ -38,19 +38,23 @@ def prepare(params: Params, folder: Path) -> ImageCard:
     Pictures are decoded once, on all cores, and an interrupted stage goes on with those that are missing.
     Raises UserError when a network cannot be trained on the data.
     """
-    config = params.data
     with counting("prepare") as count:
-        source = read_source(config, count)
-        check_classes(source.splits["train"].labels, source.classes)
-        check_image_size(*source.splits["train"].shape[:2])
-        work = STATE / "prepare" / _key(source, config)
-        for other in work.parent.glob("*/*.u8"):  # of other data or settings
-            if other.parent != work:
-                shutil.rmtree(other.parent, ignore_errors=True)
-        staged = decode_all(work, source.splits, count)
-        choice, found = choose(source, staged, config)
-        counts = _write(folder, staged, choice)
-    card = describe(source, choice, found, counts, config, sha256_of(*sorted(folder.iterdir())))
+        return prepare_in(STATE / "prepare", params.data, folder, count)
+
+
+def prepare_in(state: Path, params: DataParams, folder: Path, count: Count = lambda *_: None) -> ImageCard:
+    """The same, with what an interruption leaves in a folder below ``state``."""
+    source = read_source(params, count)
+    check_classes(source.splits["train"].labels, source.classes)
+    check_image_size(*source.splits["train"].shape[:2])
+    work = state / _key(source, params)
+    for leftover in state.glob("*/*.u8"):  # of other data or settings
+        if leftover.parent != work:
+            shutil.rmtree(leftover.parent, ignore_errors=True)
+    staged = decode_all(work, source.splits, count)
+    choice, found = choose(source, staged, params)
+    counts = _write(folder, staged, choice)
+    card = describe(source, choice, found, counts, params, sha256_of(*sorted(folder.iterdir())))
     shutil.rmtree(work, ignore_errors=True)
     return card
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.images.data import Duplicates
-from stages.images.prepare.rows import Digests, Labels
+from stages.images.prepare.rows import Digests, Labels, as_kinds
 
 _KEPT_FIRST = ("test", "val", "train")  # of two equal pictures in two splits, that of the earlier one is kept
 
@@ -62,7 +62,7 @@ def _grouped(
     """For each picture: the number of its kind, the number of its split, its label, and its row."""
     names = [name for name in _KEPT_FIRST if name in splits]
     digests = np.concatenate([splits[name].digests for name in names])
-    _, groups = np.unique(digests.view(f"V{digests.shape[1]}").ravel(), return_inverse=True)
+    _, groups = np.unique(as_kinds(digests), return_inverse=True)
     split = np.concatenate([np.full(len(splits[name].labels), _number(name)) for name in names])
     labels = np.concatenate([splits[name].labels for name in names])
     rows = np.concatenate([np.arange(len(splits[name].labels)) for name in names])

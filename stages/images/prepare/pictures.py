@@ -86,20 +86,17 @@ def _is_grey(image: Image.Image) -> bool:
     return image.mode in GREY_MODES
 
 
-def decode(path: Path, *, grey: bool, side: int | None, scale: Scale | None) -> tuple[Images, Images]:
-    """The picture as uint8 (height, width, channels), as decoded and, with ``side``, resized to a square.
+def decode(path: Path, *, grey: bool, side: int | None, scale: Scale | None) -> Image.Image:
+    """The picture with 8 bits per channel, upright, not yet resized to ``side``.
 
-    Raises Unreadable. Pixels of more than 8 bits need a ``scale``.
+    A JPEG that is far larger than ``side`` is decoded at a fraction of its size, as the server does. Pixels of more than
+    8 bits need a ``scale``. Raises Unreadable.
     """
-    mode, channels = ("L", 1) if grey else ("RGB", 3)
     with _readable(), Image.open(path) as image:
         if side is not None:
             image.draft(None, (_ENLARGED * side, _ENLARGED * side))
-        whole = _in_8_bits(ImageOps.exif_transpose(image), mode, scale)
-    return (
-        np.asarray(whole).reshape(whole.height, whole.width, channels),
-        as_array(whole, side, channels),
-    )
+        ImageOps.exif_transpose(image, in_place=True)
+        return _in_8_bits(image, "L" if grey else "RGB", scale)
 
 
 def as_array(image: Image.Image, side: int | None, channels: int) -> Images:

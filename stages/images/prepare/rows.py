@@ -20,7 +20,7 @@ from PIL import Image
 from stages.images.prepare.pictures import Header, Images, Scale, Unreadable, as_array, decode
 
 Labels = NDArray[np.int64]  # (N,)
-Digests = NDArray[np.uint8]  # (N, 16): a hash of each picture as decoded, before it is resized
+Digests = NDArray[np.uint8]  # (N, 16): a hash of each picture
 
 DIGEST = 16  # bytes
 _BLOCK = 4 * 2**20  # bytes of a block of rows
@@ -32,7 +32,10 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive rows of a split, and the pictures among them that cannot be read."""
+    """Consecutive rows of a split, and the pictures among them that cannot be read.
+
+    Equal pictures have equal digests. Different pictures may have equal digests if they are equal when resized.
+    """
 
     start: int
     images: Images
@@ -65,12 +68,17 @@ def block_size(shape: tuple[int, int, int]) -> int:
     return int(np.clip(_BLOCK // int(np.prod(shape)), 1, _BLOCK_ROWS))
 
 
-def digest(image: Images) -> NDArray[np.uint8]:
-    """A hash of a picture's shape and pixels."""
+def digest(image: Images, *about: object) -> NDArray[np.uint8]:
+    """A hash of a picture's shape and pixels, and of what else is known about it."""
     pixels = np.ascontiguousarray(image)
-    hashed = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=DIGEST)
+    hashed = hashlib.blake2b(repr((pixels.shape, *about)).encode(), digest_size=DIGEST)
     hashed.update(pixels.data)
     return np.frombuffer(hashed.digest(), np.uint8)
+
+
+def as_kinds(digests: Digests) -> NDArray[np.void]:
+    """One value for each digest, for numpy's functions on sets."""
+    return np.ascontiguousarray(digests).view(f"V{digests.shape[1]}").ravel()
 
 
 @dataclass(frozen=True)
@@ -142,18 +150,23 @@ class FileRows:
             for place, row in enumerate(rows):
                 try:
                     with room.taken(self.headers[row].pixels):
-                        whole, image = decode(
-                            self.paths[row], grey=self.grey, side=self.side, scale=self.scale
-                        )
-                        if image.shape != self.shape:
-                            raise Unreadable("its last bytes turn it on its side; save it upright")
-                        images[place] = image
-                        digests[place] = digest(whole)
+                        picture = self._decode(row)
+                    image = as_array(picture, self.side, channels)
+                    if image.shape != self.shape:
+                        raise Unreadable("its last bytes turn it on its side; save it upright")
+                    images[place], digests[place] = image, digest(image, picture.size)
                 except Unreadable as error:
                     unreadable.append(f"{self.paths[row]} ({error})")
             return Block(start, images, digests, unreadable)
 
         yield from on_all_cores(read, starts)
+
+    def exact_digests(self, rows: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+        """Hashes of pictures as decoded. The hashes in blocks are of pictures as resized, which is faster."""
+        return on_all_cores(lambda row: digest(np.asarray(self._decode(row))), rows)
+
+    def _decode(self, row: int) -> Image.Image:
+        return decode(self.paths[row], grey=self.grey, side=self.side, scale=self.scale)
 
 
 class _Room:
