@@ -24,6 +24,17 @@ ALL_BITS = (0.0, 65535.0)  # the scale of a file that says nothing about pixels 
 Images = NDArray[np.uint8]  # (batch, height, width, channels)
 Probabilities = NDArray[np.float32]  # (batch, classes)
 
+# Metadata of files from before their origin was moved into the registry's tags.
+_OLD_ORIGIN = ("git_commit", "run_id", "data_sha256")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is known about where a network comes from: run ids, commit, hash of the data."""
+
+    known: Mapping[str, str]  # empty if nothing is known
+    source: str  # who says so, or why nothing is known
+
 
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -39,6 +50,7 @@ class Model:
     ]  # which values become 0 and 255 in pictures of more than 8 bits per channel
     precision: str  # of the convolutions; float32 unless the file says otherwise
     metadata: Mapping[str, str]  # of the file, as written
+    origin: Origin
     session: onnxruntime.InferenceSession
 
     def predict(self, images: Images) -> Probabilities:
@@ -55,8 +67,11 @@ def read_file(path: Path, threads: int) -> Model:
     return load(content, path.stem, hashlib.sha256(content).hexdigest()[:12], threads)
 
 
-def load(content: bytes, name: str, version: str, threads: int) -> Model:
-    """Loads the bytes of an ONNX file. Raises ModelError unless the model keeps the contract and answers."""
+def load(content: bytes, name: str, version: str, threads: int, origin: Origin | None = None) -> Model:
+    """Loads the bytes of an ONNX file. Raises ModelError unless the model keeps the contract and answers.
+
+    ``origin`` is what a registry knows about the file's origin; None without a registry.
+    """
     where = f"model {name} {version}"
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -86,8 +101,18 @@ def load(content: bytes, name: str, version: str, threads: int) -> Model:
         _scale(metadata, where),
         metadata.get("precision", "float32"),
         metadata,
+        _origin(metadata, origin),
         session,
     )
+
+
+def _origin(metadata: Mapping[str, str], registered: Origin | None) -> Origin:
+    """What the registry knows, otherwise what an older file says of itself."""
+    if registered is not None and registered.known:
+        return registered
+    if said := {key: metadata[key] for key in _OLD_ORIGIN if key in metadata}:
+        return Origin(said, "the metadata of the file")
+    return registered or Origin({}, "unknown: the model is a file outside a registry and does not say it")
 
 
 def _run(session: onnxruntime.InferenceSession, images: Images) -> Probabilities:

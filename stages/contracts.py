@@ -118,11 +118,11 @@ class ExportResult:
 class Export(Protocol):
     """NAME.export"""
 
-    def export(self, params: Any, folder: Path, origin: Mapping[str, str]) -> ExportResult:
+    def export(self, params: Any, folder: Path) -> ExportResult:
         """Writes the exported file and its companions into an empty folder, and checks the file against torch.
 
-        ``origin`` goes into the file's metadata. Raises MachineError when the file and torch give different
-        answers.
+        The same weights give the same bytes: the files name no run, commit, date or path. Raises MachineError when
+        the file and torch give different answers.
         """
         ...
 

@@ -150,6 +150,8 @@ class ExportRecord(Record):
     opset: int | None = None
     model_sha256: str
     int8: Int8 | None = None
+    # git_commit, run_id, data_sha256: where the file comes from, which the file does not say itself
+    origin: dict[str, str] | None = None
 
 
 def with_scores(rows: Sequence[Mapping[str, Any]], metric: Metric) -> list[dict[str, Any]]:

@@ -41,9 +41,12 @@ def challenger(task: Task, version: ModelVersion, exported: ExportRecord) -> Cha
 
 
 def judge_of(
-    mlflow: MlflowClient, task: Task, challenger: Challenger, limits: RegistryParams
+    mlflow: MlflowClient, task: Task, challenger: Challenger, limits: RegistryParams, barred: str | None
 ) -> Callable[[ModelVersion | None], Judgement]:
-    """A judge who compares the challenger with the champion that it is given."""
+    """A judge who compares the challenger with the champion that it is given.
+
+    ``barred`` is a reason to refuse the challenger whatever the comparison says: it was rolled back.
+    """
 
     def judge(version: ModelVersion | None) -> Judgement:
         champion = None if version is None else _champion(mlflow, task, version, challenger)
@@ -56,7 +59,8 @@ def judge_of(
             disagreements=challenger.exported.disagreements,
             identical=challenger.identical,
         )
-        return decide(evidence, limits)
+        judgement = decide(evidence, limits)
+        return judgement if barred is None else replace(judgement, refusals=(barred, *judgement.refusals))
 
     return judge
 

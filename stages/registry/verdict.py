@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from mlflow.entities.model_registry import ModelVersion
+
 from stages.evaluation import Evaluation
 from stages.params import RegistryParams
 from stages.registry.gate import Judgement, scores
-from stages.registry.promotion import CHALLENGER, CHAMPION
+from stages.registry.promotion import CHALLENGER, CHAMPION, WITHDRAWN
 from stages.registry.record import Compared, Int8, Origin, RegistryRecord
 
 
@@ -48,6 +50,50 @@ def record(
     )
 
 
+def now(record: RegistryRecord, version: ModelVersion, champion: int | None) -> RegistryRecord:
+    """The record of a version that was judged before, as it is now, under the present champion.
+
+    Only a version that has lost its place since has another record: one that was rolled back or replaced.
+    """
+    if champion == record.version or not (record.promoted or WITHDRAWN in version.tags):
+        return record
+    if (reason := barred(version)) is None:
+        reason = f"version {record.version} was champion before; {_present(champion)}"
+    return record.model_copy(
+        update={
+            "promoted": False,
+            "reason": f"not promoted: {reason}",
+            "refusals": [reason],
+            "aliases": [alias for alias in record.aliases if alias != CHAMPION],
+            "champion_after": champion,
+        }
+    )
+
+
+def barred(version: ModelVersion) -> str | None:
+    """Why a version cannot become champion without a person's word: it was rolled back. None if it was not."""
+    if WITHDRAWN not in version.tags:
+        return None
+    return f"version {version.version} was rolled back; {_again(int(version.version))}"
+
+
+def standing(record: RegistryRecord, version: ModelVersion, champion: int | None) -> str:
+    """What a version that was judged before is now: the end of a sentence that names the version."""
+    if champion == record.version:
+        return " (the champion)"
+    if WITHDRAWN in version.tags:
+        return f", which was rolled back ({_present(champion)}); {_again(record.version)}"
+    return f"{'' if record.promoted else ', which was refused'} ({_present(champion)})"
+
+
+def _present(champion: int | None) -> str:
+    return f"the champion is version {champion}" if champion else "there is no champion"
+
+
+def _again(version: int) -> str:
+    return f"`python -m stages.champion {version}` makes it champion again"
+
+
 def settings(limits: RegistryParams) -> dict[str, float | None]:
     """The settings that decide whether a version is promoted."""
     return limits.model_dump(exclude={"name", "max_int8_drop"})
@@ -77,7 +123,10 @@ def _reasons(judgement: Judgement, version: int, champion: int | None) -> list[s
     """The gate's refusals, and what else kept the version from becoming champion or could help it."""
     reasons, before = list(judgement.refusals), judgement.evidence.champion
     if champion == version:
-        return reasons
+        if before is None:
+            return reasons
+        replaced = f"it cannot be compared with version {before.version}, which it replaced"
+        return [replaced if reason == before.trouble else reason for reason in reasons]
     if not reasons:
         return [f"version {champion}, promoted at the same time, is at least as good"]
     if before is not None and before.evaluation is None:

@@ -133,6 +133,19 @@ def test_the_exported_file_answers_as_torch_does(task: str, params: Params) -> N
     tasks.exported(task).one_call(EXPORT / record.file)()
 
 
+def test_exporting_again_gives_the_same_bytes_and_the_origin_is_beside_them(
+    task: str, params: Params, tmp_path: Path
+) -> None:
+    record = ExportRecord.read(EXPORT / "export.json", tasks.metric(task))
+    (tmp_path / "again").mkdir()
+    again = tasks.export(task).export(params, tmp_path / "again").record
+    assert again.model_sha256 == record.model_sha256
+    for name in filter(None, (record.file, record.int8.file if record.int8 else None)):
+        assert (tmp_path / "again" / name).read_bytes() == (EXPORT / name).read_bytes(), name
+    assert record.origin is not None
+    assert set(record.origin) == {"git_commit", "run_id", "data_sha256"}
+
+
 def test_the_version_is_champion_and_card_and_report_speak_of_it(
     task: str, finished_chain: Path, store: str
 ) -> None:

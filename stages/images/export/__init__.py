@@ -28,11 +28,11 @@ _PARITY_BATCHES = (1, 7, 64)  # because an export can be right at one batch size
 _TIE = 1e-4  # two probabilities this close count as equal
 
 
-def export(params: Params, folder: Path, origin: Mapping[str, str]) -> ExportResult:
+def export(params: Params, folder: Path) -> ExportResult:
     config, card, test = params.export, read_card(), read_test_set()
     path = folder / MODEL
     deployed = load_deployed(params.retrain, RETRAIN / "weights.safetensors")
-    write_onnx(deployed, card, config.opset, path, origin)
+    write_onnx(deployed, card, config.opset, path)
     answers = {"torch": with_torch(deployed), "onnxruntime": with_onnx(path, torch_threads())}
     parity, probabilities = compare(answers["torch"], answers["onnxruntime"], test)
     if config.int8_images:
@@ -63,10 +63,10 @@ def export(params: Params, folder: Path, origin: Mapping[str, str]) -> ExportRes
         macs=int(costs["macs"]),
         opset=config.opset,
         model_sha256=sha256_of(path),
-        **(
-            {"int8": weigh(folder, answers["int8"], probabilities, test, taken)} if config.int8_images else {}
-        ),
     )
+    if config.int8_images:
+        int8 = weigh(folder, answers["int8"], probabilities, test, taken)
+        record = record.model_copy(update={"int8": int8})
     return ExportResult(record, evaluation, lines(record))
 
 
