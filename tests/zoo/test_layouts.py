@@ -288,6 +288,7 @@ def test_every_file_is_used_or_counted(
     assert set(used) <= files
     assert len(used) + sum(found.left_out.values()) == len(files)
     for path, label in found.files["train"]:
+        assert isinstance(path, Path)
         assert found.classes[label] == path.relative_to(root).parts[0]
         assert not any(part.startswith((".", "__")) for part in path.relative_to(root).parts)
 

@@ -16,6 +16,7 @@ from stages.images.data import ImageCard
 from stages.images.params import DataParams, Params
 from stages.images.prepare import duplicates
 from stages.images.prepare.duplicates import Duplicates, Pictures
+from stages.images.prepare.pictures import Member
 from stages.images.prepare.rows import FileRows, Labels
 from stages.images.prepare.sources import SPLITS, Source, read_source
 from stages.images.prepare.staging import Count, Staged, Written, decode_all, key_of
@@ -187,7 +188,9 @@ def _key(source: Source, params: DataParams) -> str:
     for name, own in source.splits.items():
         files = []
         if isinstance(own, FileRows):
-            files = [(str(path), *_state(path)) for path in own.paths]
+            files = [
+                (str(path), *_state(path.archive if isinstance(path, Member) else path)) for path in own.paths
+            ]
         rows.append((name, own.shape, len(own.labels), files))
     code = sha256_of(*code_of("prepare", "images"))
     root = Path(params.root).expanduser()

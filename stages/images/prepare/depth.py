@@ -10,12 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from stages.errors import UserError
-from stages.images.prepare.pictures import DEEP_MODES, Header, Scale, Unreadable, values_of
+from stages.images.prepare.pictures import DEEP_MODES, Header, Place, Scale, Unreadable, values_of
 
 _BITS = (8, 10, 12, 14, 16)
 
@@ -29,7 +28,7 @@ class Range:
     finite: bool
 
 
-def range_of(path: Path) -> Range:
+def range_of(path: Place) -> Range:
     """The range of a picture's pixels. Raises Unreadable."""
     values = values_of(path)
     finite = bool(np.isfinite(values).all())
@@ -41,9 +40,9 @@ def is_deep(header: Header) -> bool:
 
 
 def scale_of(
-    headers: Mapping[Path, Header],
-    training: Sequence[Path],
-    each: Callable[[Callable[[Path], Range], Sequence[Path]], Iterable[tuple[Path, Range | Unreadable]]],
+    headers: Mapping[Place, Header],
+    training: Sequence[Place],
+    each: Callable[[Callable[[Place], Range], Sequence[Place]], Iterable[tuple[Place, Range | Unreadable]]],
 ) -> tuple[Scale, str] | None:
     """The scale and where it comes from, or None when no picture has more than 8 bits per channel.
 
@@ -53,7 +52,7 @@ def scale_of(
     if not deep:
         return None
     in_training = set(training)
-    ranges: dict[Path, Range] = {}
+    ranges: dict[Place, Range] = {}
     for path, found in each(range_of, deep):
         if isinstance(found, Unreadable):
             continue  # decoding lists all unreadable pictures

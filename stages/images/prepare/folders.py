@@ -16,7 +16,7 @@ from pathlib import Path
 
 from stages.errors import UserError
 from stages.images.prepare import lists
-from stages.images.prepare.pictures import SUFFIXES
+from stages.images.prepare.pictures import SUFFIXES, Place
 
 LAYOUT = "CLASS/picture.png, or train/CLASS/picture.png with test/CLASS/ and val/CLASS/ beside train"
 
@@ -34,7 +34,7 @@ _TOOLS = {
 }  # fmt: skip
 _SHOWN = 3  # names in a message
 
-Labelled = tuple[Path, int]
+Labelled = tuple[Place, int]
 
 
 @dataclass

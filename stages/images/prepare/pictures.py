@@ -7,6 +7,7 @@ Pixels of more than 8 bits are mapped to 8 bits by one scale for the whole data 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,27 @@ GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}  # more than 8 bits per channel
 _ORIENTATION = 0x0112  # EXIF's tag
 _ENLARGED = 4  # a JPEG is decoded at a fraction of its size that is at least this many times the size wanted
+
+
+@dataclass(frozen=True, order=True)
+class Member:
+    """A file within a tar file."""
+
+    archive: Path
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.archive}: {self.name}"
+
+    def read(self) -> bytes:
+        with self.archive.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+Place = Path | Member  # where a picture is
 
 
 class Unreadable(Exception):
@@ -69,9 +91,9 @@ class Scale:
         return np.clip(whole, 0, 255).astype(np.uint8)
 
 
-def read_header(path: Path) -> Header:
+def read_header(place: Place) -> Header:
     """Reads a file's header. Raises Unreadable."""
-    with _readable(), Image.open(path) as image:
+    with _readable(), _opened(place) as image:
         width, height = image.size
         # Pillow decodes all of a PNG to look for EXIF data after the pixels; FileRows notices if those turn it.
         if (image.format != "PNG" or "exif" in image.info) and image.getexif().get(_ORIENTATION, 1) > 4:
@@ -86,13 +108,13 @@ def _is_grey(image: Image.Image) -> bool:
     return image.mode in GREY_MODES
 
 
-def decode(path: Path, *, grey: bool, side: int | None, scale: Scale | None) -> Image.Image:
+def decode(place: Place, *, grey: bool, side: int | None, scale: Scale | None) -> Image.Image:
     """The picture with 8 bits per channel, upright, not yet resized to ``side``.
 
     A JPEG that is far larger than ``side`` is decoded at a fraction of its size, as the server does. Pixels of more than
     8 bits need a ``scale``. Raises Unreadable.
     """
-    with _readable(), Image.open(path) as image:
+    with _readable(), _opened(place) as image:
         if side is not None:
             image.draft(None, (_ENLARGED * side, _ENLARGED * side))
         ImageOps.exif_transpose(image, in_place=True)
@@ -106,15 +128,15 @@ def as_array(image: Image.Image, side: int | None, channels: int) -> Images:
     return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, channels)
 
 
-def check(path: Path) -> None:
+def check(place: Place) -> None:
     """Decodes the picture for nothing but its errors. Raises Unreadable."""
-    with _readable(), Image.open(path) as image:
+    with _readable(), _opened(place) as image:
         image.load()
 
 
-def values_of(path: Path) -> NDArray[Any]:
+def values_of(place: Place) -> NDArray[Any]:
     """The pixels of a picture of more than 8 bits, (height, width), as the file has them. Raises Unreadable."""
-    with _readable(), Image.open(path) as image:
+    with _readable(), _opened(place) as image:
         return np.asarray(image)
 
 
@@ -130,6 +152,10 @@ def _in_8_bits(image: Image.Image, mode: str, scale: Scale | None) -> Image.Imag
         layer = image.convert("RGBA")  # transparent pixels become white
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return image if image.mode == mode else image.convert(mode)
+
+
+def _opened(place: Place) -> Image.Image:
+    return Image.open(BytesIO(place.read()) if isinstance(place, Member) else place)
 
 
 class _readable:

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.images.prepare.pictures import Header, Images, Scale, Unreadable, as_array, decode
+from stages.images.prepare.pictures import Header, Images, Place, Scale, Unreadable, as_array, decode
 
 Labels = NDArray[np.int64]  # (N,)
 Digests = NDArray[np.uint8]  # (N, 16): a hash of each picture
@@ -123,7 +122,7 @@ def resize(images: Images, side: int | None) -> Images:
 class FileRows:
     """Pictures in files, decoded on all cores."""
 
-    paths: Sequence[Path]
+    paths: Sequence[Place]
     headers: Sequence[Header]
     labels: Labels
     grey: bool

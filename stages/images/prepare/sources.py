@@ -12,11 +12,11 @@ import numpy as np
 
 from stages.errors import UserError
 from stages.images.params import DataParams
-from stages.images.prepare import named
+from stages.images.prepare import folders, named, shards
 from stages.images.prepare.depth import scale_of
-from stages.images.prepare.folders import Labelled, listing
+from stages.images.prepare.folders import Labelled, Listing
 from stages.images.prepare.npz import read_npz
-from stages.images.prepare.pictures import Header, Scale, Unreadable, check, read_header
+from stages.images.prepare.pictures import Header, Place, Scale, Unreadable, check, read_header
 from stages.images.prepare.rows import ArrayRows, FileRows, Rows, on_all_cores
 
 SPLITS = ("train", "val", "test")
@@ -45,7 +45,9 @@ def read_source(params: DataParams, count: Callable[[str, int, int], None] = lam
     root = Path(params.root).expanduser()
     match params.name:
         case "imagefolder":
-            source = _imagefolder(root, params, count)
+            source = _pictures(root, folders.listing(root), params, count)
+        case "webdataset":
+            source = _pictures(root, shards.listing(root), params, count)
         case "npz":
             npz = read_npz(root, params.image_size)
             source = Source(npz.splits, npz.classes, npz.left_out)
@@ -72,14 +74,16 @@ def unreadable(problems: Sequence[str]) -> UserError:
     return UserError(f"{len(problems)} pictures cannot be read: {shown}{more}; repair or remove them")
 
 
-def _imagefolder(root: Path, params: DataParams, count: Callable[[str, int, int], None]) -> Source:
-    found = listing(root)
+def _pictures(
+    root: Path, found: Listing, params: DataParams, count: Callable[[str, int, int], None]
+) -> Source:
+    """Pictures in files or in shards, after a look at all of their headers."""
     paths = [path for files in found.files.values() for path, _ in files]
 
     def each(
-        work: Callable[[Path], _Result], items: Sequence[Path], title: str = "ranges"
-    ) -> Iterator[tuple[Path, _Result | Unreadable]]:
-        def safe(path: Path) -> tuple[Path, _Result | Unreadable]:
+        work: Callable[[Place], _Result], items: Sequence[Place], title: str = "ranges"
+    ) -> Iterator[tuple[Place, _Result | Unreadable]]:
+        def safe(path: Place) -> tuple[Place, _Result | Unreadable]:
             try:
                 return path, work(path)
             except Unreadable as error:
@@ -89,7 +93,7 @@ def _imagefolder(root: Path, params: DataParams, count: Callable[[str, int, int]
             count(title, done, len(items))
             yield result
 
-    headers: dict[Path, Header] = {}
+    headers: dict[Place, Header] = {}
     problems: list[str] = []
     for path, header in each(read_header, paths, "headers"):
         if isinstance(header, Unreadable):
@@ -117,7 +121,7 @@ def _imagefolder(root: Path, params: DataParams, count: Callable[[str, int, int]
 
 def _rows(
     files: Sequence[Labelled],
-    headers: Mapping[Path, Header],
+    headers: Mapping[Place, Header],
     grey: bool,
     params: DataParams,
     scale: Scale | None,
@@ -127,7 +131,7 @@ def _rows(
     return FileRows(paths, [headers[path] for path in paths], labels, grey, params.image_size, scale)
 
 
-def _check_sizes(root: Path, headers: Mapping[Path, Header], params: DataParams) -> None:
+def _check_sizes(root: Path, headers: Mapping[Place, Header], params: DataParams) -> None:
     """Raises UserError when a picture is too large, or when pictures differ in size and are not resized."""
     limit = params.max_megapixels
     if large := [path for path, header in headers.items() if header.pixels > limit * 1e6]:

@@ -55,17 +55,19 @@ class Staged:
         )
         saved = time.monotonic()
         with open(os.open(self.pixels, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
-            for block in self.rows.blocks(missing, self.block):
-                problems += block.unreadable
-                self.digests[block.start : block.start + len(block.images)] = block.digests
-                os.pwrite(file.fileno(), block.images.tobytes(), block.start * self.row_bytes)
-                done[block.start // self.block] = not block.unreadable
-                finished += len(block.images)
-                if time.monotonic() - saved > _SAVED_EVERY:
-                    self._save(file.fileno(), done)
-                    saved = time.monotonic()
-                count(finished)
-            self._save(file.fileno(), done)
+            try:
+                for block in self.rows.blocks(missing, self.block):
+                    problems += block.unreadable
+                    self.digests[block.start : block.start + len(block.images)] = block.digests
+                    os.pwrite(file.fileno(), block.images.tobytes(), block.start * self.row_bytes)
+                    done[block.start // self.block] = not block.unreadable
+                    finished += len(block.images)
+                    if time.monotonic() - saved > _SAVED_EVERY:
+                        self._save(file.fileno(), done)
+                        saved = time.monotonic()
+                    count(finished)
+            finally:
+                self._save(file.fileno(), done)
         return problems
 
     def read(self, indices: NDArray[np.int64]) -> Iterator[Images]:
