@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from serving.errors import ModelError
 
+ALL_BITS = (0.0, 65535.0)  # the scale of a file that says nothing about pixels of more than 8 bits
 Images = NDArray[np.uint8]  # (batch, height, width, channels)
 Probabilities = NDArray[np.float32]  # (batch, classes)
 
@@ -43,6 +45,9 @@ class Model:
     shape: tuple[int, int, int]  # height, width, channels
     class_names: tuple[str, ...]
     genotype: Mapping[str, Any]  # empty if the file has none
+    pixel_scale: tuple[
+        float, float
+    ]  # which values become 0 and 255 in pictures of more than 8 bits per channel
     precision: str  # of the convolutions; float32 unless the file says otherwise
     metadata: Mapping[str, str]  # of the file, as written
     origin: Origin
@@ -93,6 +98,7 @@ def load(content: bytes, name: str, version: str, threads: int, origin: Origin |
         shape,
         tuple(str(label) for label in names),
         genotype,
+        _scale(metadata, where),
         metadata.get("precision", "float32"),
         metadata,
         _origin(metadata, origin),
@@ -143,6 +149,16 @@ def _json(metadata: Mapping[str, str], key: str, default: Any, where: str) -> An
         return json.loads(metadata[key]) if key in metadata else default
     except ValueError:
         raise ModelError(f"{where}: metadata {key} must be JSON, got {metadata[key]!r:.80}") from None
+
+
+def _scale(metadata: Mapping[str, str], where: str) -> tuple[float, float]:
+    scale = _json(metadata, "pixel_scale", ALL_BITS, where)
+    match scale:
+        case [int() | float() as low, int() | float() as high] if (
+            math.isfinite(low) and low < high < math.inf
+        ):
+            return float(low), float(high)
+    raise ModelError(f"{where}: pixel_scale must be two rising numbers, got {scale!r:.80}")
 
 
 def _first_line(error: Exception) -> str:

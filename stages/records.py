@@ -73,6 +73,10 @@ class DataCard(Record):
         """What the cases are, for the line that prepare prints."""
         return "cases"
 
+    def notices(self) -> list[str]:
+        """What the user should know about the data; prepare prints one line for each."""
+        return []
+
 
 class SearchSummary(Record):
     """summary.json: the result of a search. Scores are measured on the validation cases. Epochs count from 1."""

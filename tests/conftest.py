@@ -39,6 +39,7 @@ SLOW_FILES = (
     "tests/stages/test_tracking.py",
     "tests/tasks/test_adding_a_task.py",
     "tests/test_rooms.py",
+    "tests/zoo/test_scale.py",
 )
 
 torch.set_num_threads(1)

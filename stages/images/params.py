@@ -17,11 +17,18 @@ METRIC = Metric(name="accuracy", case="image", higher_is_better=True, outcomes="
 
 
 class DataParams(shared.DataParams, frozen=True):
-    name: Literal["digits", "cifar10", "cifar100", "svhn", "fashion_mnist", "npz", "imagefolder"]
+    name: Literal[
+        "digits", "cifar10", "cifar100", "svhn", "fashion_mnist", "npz", "imagefolder", "webdataset"
+    ]
     image_size: Count | None
+    max_megapixels: Positive
+    duplicates: Literal["warn", "drop", "refuse"]
     mirror: bool | Literal["auto"]
     valid_fraction: Fraction
     test_fraction: Fraction
+
+    def inactive(self) -> Collection[str]:
+        return () if self.name in ("imagefolder", "webdataset") else ("max_megapixels",)
 
 
 class SearchParams(shared.SearchParams, frozen=True):

@@ -49,6 +49,7 @@ def _describe(path: Path, deployed: Deployed, card: ImageCard) -> None:
             "class_names": json.dumps(card.classes),
             "image_shape": json.dumps(card.image_shape),
             "genotype": json.dumps(to_json(deployed.network.genotype)),
+            **({"pixel_scale": json.dumps(card.pixel_scale)} if card.pixel_scale else {}),
         },
     )
     onnx.checker.check_model(model, full_check=True)
