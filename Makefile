@@ -15,6 +15,7 @@ help: ## print every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 repro: $(VENV)/ready ## images to registered network: runs every stage that is out of date
+	python -m stages.plumbing.settings
 	dvc repro
 
 task: $(VENV)/ready ## put the settings of another task into params.yaml (NAME=images)

@@ -36,6 +36,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from stages.plumbing.starting import ready
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"
 CLIENTS = (1, 8, 64)
@@ -341,4 +343,9 @@ def processor() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ready()  # a KeyboardInterrupt ends the servers
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("serve_load: interrupted by SIGINT; nothing was written", file=sys.stderr)
+        sys.exit(130)

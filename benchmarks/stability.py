@@ -35,6 +35,7 @@ from stages.errors import UserError
 from stages.images.params import Params
 from stages.images.training.inputs import device
 from stages.plumbing.settings import load
+from stages.plumbing.starting import ready
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -296,6 +297,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    ready()  # main says what a KeyboardInterrupt means
     # Set here and not in main(), so that the worker processes, which import this module, keep the default.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main())

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
 from pathlib import Path
-
-from models.errors import InvalidInput
-from models.images.describe import describe
-from models.images.families import FAMILIES, family_of
-from models.images.genotype import from_json
+from types import FrameType
 
 
 def _at_least(minimum: int):
@@ -25,6 +23,12 @@ def _at_least(minimum: int):
 
 
 def main() -> int:
+    # Here, because they take seconds, in which Ctrl-C should not print a traceback.
+    from models.errors import InvalidInput
+    from models.images.describe import describe
+    from models.images.families import FAMILIES, family_of
+    from models.images.genotype import from_json
+
     parser = argparse.ArgumentParser(prog="python -m models.describe", description=__doc__)
     parser.add_argument("genotype", type=Path, metavar="GENOTYPE.json")
     default_channels = ", ".join(
@@ -69,5 +73,13 @@ def main() -> int:
     return 0
 
 
+def _end(number: int, _: FrameType | None) -> None:
+    os.write(2, f"describe: interrupted by {signal.Signals(number).name}\n".encode())
+    os._exit(128 + number)
+
+
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # which it is under nohup
+            signal.signal(number, _end)
     sys.exit(main())

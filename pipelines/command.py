@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from stages.errors import UserError
+from stages.plumbing.starting import ready
 
 SERVER = "http://127.0.0.1:4200/api"  # what `make server` starts
 BAD_INPUT = "BadInput"  # name of the state when only the user can fix what is wrong
@@ -26,6 +27,7 @@ BAD_INPUT = "BadInput"  # name of the state when only the user can fix what is w
 
 def run_flow(flow: Callable[[], State]) -> int:
     """Calls a flow, on a running server or one of its own. Returns the exit status; a failure is one line on stderr."""
+    ready()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # which it is under nohup
             signal.signal(number, lambda number, _: sys.exit(128 + number))  # the exception ends the stages

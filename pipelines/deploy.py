@@ -56,7 +56,7 @@ def zombie(name: str, after: set[str], within: timedelta, message: str) -> Autom
 
 def automations(silence: timedelta = SILENCE, starting: timedelta = STARTING) -> list[Automation]:
     """The automations that free what a dead run holds: its place in the queue and in the deployment's limit."""
-    resume = "its worker was stopped or has died; the next run resumes from the last epoch"
+    resume = "its worker was stopped or has died; the next run goes on with the stage that was running"
     return [
         zombie("msdarts: silent runs have crashed", {_BEAT, "prefect.flow-run.Cancelling"}, silence, resume),
         zombie(

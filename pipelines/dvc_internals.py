@@ -8,6 +8,7 @@ stages/plumbing/runtime.py, because stages import nothing of this package; the s
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 import sys
@@ -115,7 +116,8 @@ def share_cache(project: Path, folder: Path) -> None:
     with Repo(str(project)) as repo:
         cache = repo.cache.local_cache_dir
     with Repo(str(folder)) as repo, repo.config.edit("local") as config:
-        cast(dict[str, Any], config)["cache"]["dir"] = cache
+        # Relative to the current folder, from where DVC makes it relative to the file: DVC writes ASCII only.
+        cast(dict[str, Any], config)["cache"]["dir"] = os.path.relpath(cache)
 
 
 def check_out(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
     python -m pipelines.nas -S search.seed=3 --target retrain
 
-A flow run does what ``dvc repro`` does: it skips what is up to date, and resumes an interrupted stage from its last epoch.
+A flow run does what ``dvc repro`` does: it skips what is up to date, and resumes an interrupted training after its last complete epoch.
 The exit status is that of a stage: 0 done, 1 a failure of the machine, 2 the user's mistake.
 """
 
@@ -133,9 +133,9 @@ def execute(
                 on_line=get_run_logger().info,
                 on_progress=_progress_artifact(stage.name),
             )
-    except TimeoutError:
+    except TimeoutError as error:
         limit = f"timeout_hours ({timeout_hours:g})"
-        message = f"{stage.name}: took longer than {limit}; the next run resumes from its last epoch"
+        message = f"{stage.name}: took longer than {limit}; {error}"
         return Failed(name=TIMED_OUT, message=message)
     except UserError as error:
         return Failed(name=BAD_INPUT, message=f"{stage.name}: {error}")

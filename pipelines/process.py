@@ -27,7 +27,7 @@ import psutil
 
 from pipelines.dvc_internals import exit_status_of_stage, last_error, missing_dependencies, repro_command
 from stages.plumbing.runtime import OWNER
-from stages.plumbing.status import ATTEMPT, Outcome, Progress
+from stages.plumbing.status import ATTEMPT, Outcome, Progress, next_attempt
 
 GRACE = 20.0  # seconds that a stage has to save where it is; a Prefect worker gives the whole flow run 30
 LOCK_GRACE = 5.0  # seconds that DVC has to release its locks
@@ -84,22 +84,27 @@ def run_stage(
     """Runs ``dvc repro`` for this one stage in ``folder``.
 
     Calls ``on_line`` with each printed line, and ``on_progress`` with the stage's progress every few seconds and at the end.
-    Waits for other DVC processes of the folder. Raises TimeoutError after ``timeout`` seconds. However the call ends, even
+    Waits for other DVC processes of the folder. Raises TimeoutError after ``timeout`` seconds; its message says how the next run
+    goes on. However the call ends, even
     by what a callback, a signal or a cancellation raises, no process of the stage is left.
     """
     attempt = uuid4().hex
     lines: deque[str] = deque(maxlen=_KEPT_LINES)
     variables = {**(environment or {}), ATTEMPT: attempt}
     watch = _ProgressWatch(name, folder, attempt, on_progress)
-    with _started(repro_command(name, force=force), folder, variables) as process:
-        for line in _lines(process, time.monotonic() + timeout):
-            watch.look()
-            if line is not None:
-                lines.append(line)
-                on_line(line)
-        status = process.wait()
+    try:
+        with _started(repro_command(name, force=force), folder, variables) as process:
+            for line in _lines(process, time.monotonic() + timeout):
+                watch.look()
+                if line is not None:
+                    lines.append(line)
+                    on_line(line)
+            status = process.wait()
+            watch.look(last=True)
+            return _result(name, folder, attempt, status, lines)
+    except TimeoutError:
         watch.look(last=True)
-        return _result(name, folder, attempt, status, lines)
+        raise TimeoutError(f"the next run {next_attempt(name, watch.told)}") from None
 
 
 class _ProgressWatch:

@@ -22,6 +22,7 @@ from pipelines.summary import embedded, mlflow_page
 from pipelines.trials import SEED, RankBy, Result, Trial
 from stages.evaluation import Metric
 from stages.plumbing.files import REGISTRY, RETRAIN, write_rows
+from stages.plumbing.limits import short_name
 from stages.plumbing.pipeline import PipelineRun
 from stages.plumbing.settings import PARAMS_FILE, load
 from stages.plumbing.tracking import client, ending, experiment_id, git_commit, reported, tracking_uri
@@ -85,7 +86,7 @@ def publish(
         for result in results:
             if result.run_id:
                 run.mlflow.set_tag(result.run_id, "mlflow.parentRunId", run.id)
-                run.mlflow.set_tag(result.run_id, "mlflow.runName", str(result.trial))
+                run.mlflow.set_tag(result.run_id, "mlflow.runName", short_name(str(result.trial)))
         for file in (table, picture):
             run.mlflow.log_artifact(run.id, str(file))
         run.mlflow.log_metric(run.id, "failed_trials", sum(result.state == "failed" for result in results))

@@ -3,3 +3,7 @@
 The server knows this project only by the contract of ``model.onnx`` (docs/serving.md). It imports neither
 torch nor any other package of this repository.
 """
+
+from serving.starting import end_at_once
+
+end_at_once()

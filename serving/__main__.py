@@ -20,6 +20,7 @@ from serving.model import read_file
 from serving.protocol import bounded
 from serving.registry import Registry
 from serving.settings import API_KEY_VARIABLE, ServeSettings, read_settings
+from serving.starting import ready
 
 log = logging.getLogger("serving")
 
@@ -76,6 +77,7 @@ def serve(settings: ServeSettings) -> None:
     # uvicorn raises the interrupt again after it has shut down cleanly.
     with _listen(settings) as socket_, contextlib.suppress(KeyboardInterrupt):
         host, port = socket_.getsockname()[:2]
+        ready()
         log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
         uvicorn.Server(config).run(sockets=[socket_])
 

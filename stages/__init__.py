@@ -3,7 +3,10 @@
 import atexit
 import gc
 import os
-import sys
+
+from stages.plumbing.starting import end_at_once, module_of_command
+
+end_at_once("stages")
 
 # Set before MLflow is imported. Telemetry is off. Requests to an unreachable server fail soon instead of being
 # retried for minutes, because an interrupted stage resumes where it was.
@@ -17,6 +20,6 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 # garbage until it trains (``settled``), and never at its end.
 GARBAGE_THRESHOLD = gc.get_threshold()
 # True for python -m stages.NAME, false for a program that imports stages.
-if any(word.startswith("stages.") for word in sys.orig_argv[1:3]):
+if module_of_command().startswith("stages."):
     gc.set_threshold(1_000_000)
     atexit.register(gc.freeze)

@@ -7,9 +7,11 @@ sweeps see active settings only.
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
@@ -18,6 +20,27 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _path(value: object) -> str:
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise PydanticCustomError("path", "Path should be a path; put a path of digits in quotes")
+    try:
+        Path(value).expanduser()
+    except RuntimeError:
+        raise PydanticCustomError("path", "Path should begin with / or with a user who exists") from None
+    return value
+
+
+def _in_full(path: str) -> str:
+    if (meant := Path(path).expanduser()) != Path(path):
+        wish = "Path should be written in full, {meant}, because DVC does not expand ~"
+        raise PydanticCustomError("path", wish, {"meant": str(meant)})
+    return path
+
+
+AnyPath = Annotated[str, BeforeValidator(_path)]  # not empty
+PathForDvc = Annotated[AnyPath, AfterValidator(_in_full)]  # that dvc.yaml names, too
 
 
 class Section(BaseModel, frozen=True):
@@ -43,7 +66,7 @@ class Section(BaseModel, frozen=True):
 
 class DataParams(Section, frozen=True):
     name: str
-    root: str
+    root: PathForDvc
     seed: Seed
 
 
@@ -144,7 +167,7 @@ class ExportParams(Section, frozen=True):
 
 
 class RegistryParams(Section, frozen=True):
-    name: Annotated[str, Field(min_length=1, pattern=r"^[^/:'\"]+$")]
+    name: Annotated[str, Field(min_length=1, max_length=250, pattern=r"^[^/:'\"]+$")]
     min_gain: NotNegative
     significance: Fraction | None
     max_difference: Positive

@@ -23,6 +23,7 @@ from stages import tasks
 from stages.errors import UserError
 from stages.evaluation import Evaluation
 from stages.params import Params, RegistryParams
+from stages.plumbing import limits
 from stages.plumbing.files import (
     CARD,
     EVALUATION,
@@ -209,8 +210,14 @@ def version_tags(task: Task, params: Params, exported: ExportRecord, origin: Ori
 
 
 def set_tags(mlflow: MlflowClient, version: ModelVersion, tags: dict[str, str]) -> None:
+    """Sets tags of a version. A value that is too long for a tag goes into a file of the version, except the record."""
     for name, value in tags.items():
-        mlflow.set_model_version_tag(version.name, str(version.version), name, value)
+        kept = value
+        if len(value) > limits.VERSION_TAG and name != REPORT:
+            with limits.in_file(name, value) as file:
+                versions.attach(mlflow, version, [file])
+            kept = limits.beginning(name, value)
+        mlflow.set_model_version_tag(version.name, str(version.version), name, kept)
 
 
 def files_to_repeat_the_run() -> list[Path]:

@@ -36,10 +36,12 @@ SLOW_FILES = (
     "tests/serving/test_fuzz.py",
     "tests/serving/test_registry.py",
     "tests/serving/test_server.py",
+    "tests/stages/test_place.py",
     "tests/stages/test_tracking.py",
     "tests/tasks/test_adding_a_task.py",
     "tests/test_rooms.py",
     "tests/zoo/test_scale.py",
+    "tests/test_starting.py",
 )
 
 torch.set_num_threads(1)

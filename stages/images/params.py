@@ -11,7 +11,7 @@ from models.images.families import Family, family_of
 from models.images.spaces import SPACES
 from stages import params as shared
 from stages.evaluation import Metric
-from stages.params import Count, Fraction, Natural, NotNegative, Positive, Share
+from stages.params import AnyPath, Count, Fraction, Natural, NotNegative, Positive, Share
 
 METRIC = Metric(name="accuracy", case="image", higher_is_better=True, outcomes="right or wrong")
 
@@ -41,7 +41,7 @@ class SearchParams(shared.SearchParams, frozen=True):
     cutout: Natural | Literal["auto"]
     curvature_images: Natural
     compile: bool
-    benchmark_table: str | None
+    benchmark_table: AnyPath | None
 
     def inactive(self) -> Collection[str]:
         family = self.family()

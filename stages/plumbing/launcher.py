@@ -29,6 +29,7 @@ from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCP
 from stages.errors import MachineError, UserError
 from stages.plumbing.devices import FAILURE
 from stages.plumbing.runtime import Interrupted
+from stages.plumbing.status import next_attempt, own_progress
 
 ENDING = 30  # seconds after which ranks that have not ended are killed
 
@@ -56,7 +57,7 @@ def launch(stage: str, devices: int) -> None:
             raise Interrupted(f"interrupted by {number.name}", 128 + number) from None
         if result.is_failed():
             first = next(iter(result.failures.values()))  # the agent itself has ended those that follow
-            _raise(Path(folder) / FAILURE, first.local_rank, first.exitcode)
+            _raise(stage, Path(folder) / FAILURE, first.local_rank, first.exitcode)
 
 
 def _check(devices: int) -> None:
@@ -90,15 +91,15 @@ def _restored() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _raise(word: Path, rank: int, status: int) -> None:
+def _raise(stage: str, word: Path, rank: int, status: int) -> None:
     """Raises the error of the first rank that failed. A rank that was killed has not written one down."""
     if status < 0 or not word.exists():
         ending = (
             f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         )
         raise MachineError(
-            f"the process of device {rank} {ending}, perhaps for lack of memory; run the stage again to go on from the"
-            " last epoch"
+            f"the process of device {rank} {ending}, perhaps for lack of memory; the next run"
+            f" {next_attempt(stage, own_progress(stage))}"
         )
     failure = json.loads(word.read_text())
     match failure["status"]:

@@ -34,6 +34,8 @@ def reporting(
         print(f"{stage}: resumes after epoch {len(resume['history'])}", flush=True)
         tracked.rows_missing(resume["history"], "train_loss")
     with EpochProgress(stage, ("train_loss", f"valid_{metric.name}")) as progress:
+        if resume is not None:
+            progress.file.write(saved=len(resume["history"]))
 
         def on_event(event: Event) -> None:
             match event:
@@ -42,7 +44,7 @@ def reporting(
                 case EpochEnd():
                     checkpoint.save(event.state())
                     tracked.row(event.row)
-                    progress.epoch(event)
+                    progress.epoch(event, saved=event.epoch)
                 case Notice():
                     progress.say(f"{stage}: {event.message}")
                 case Measuring():
@@ -96,15 +98,15 @@ class EpochProgress:
                 seconds_left=self._seconds_left(),
             )  # fmt: skip
 
-    def epoch(self, event: EpochEnd) -> None:
-        """Called after every epoch."""
+    def epoch(self, event: EpochEnd, saved: int = 0) -> None:
+        """Called after every epoch. ``saved``: the epochs that the checkpoint now holds."""
         values = "  ".join(f"{name} {event.row[name]:.4g}" for name in self.columns)
         left = self._seconds_left()
         line = f"{self.stage} epoch {event.epoch}/{event.epochs}  {values}  {_clock(left)} left"
         self.say(line)
         self.file.write(
             epoch=event.epoch, epochs=event.epochs, step=self.steps, steps=self.steps, seconds_left=left,
-            values=dict(event.row), line=line,
+            saved=saved, values=dict(event.row), line=line,
         )  # fmt: skip
 
     def measuring(self, event: Measuring) -> None:

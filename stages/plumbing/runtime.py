@@ -23,7 +23,7 @@ from models.errors import Diverged, InvalidInput
 from stages import GARBAGE_THRESHOLD
 from stages.errors import MachineError, UserError
 from stages.plumbing.settings import PARAMS_FILE, load
-from stages.plumbing.status import STATE, begin, end, now
+from stages.plumbing.status import STATE, begin, end, next_attempt, now, own_progress
 
 TEMPORARY = Path(".dvc/tmp/exps")  # in the project: where DVC and our flows run experiments
 OWNER = "MSDARTS_OWNER"  # id of the flow's process; stages end after it has ended
@@ -55,21 +55,27 @@ def run(stage: str, main: Callable[..., None], **arguments: str) -> int:
         parser.add_argument(name, nargs="?", help=meaning)
     given = vars(parser.parse_args())
     debug = given.pop("debug")
-    started = now()
+    started, began = now(), False
     interruptible()
     try:
         params = load()
         STATE.mkdir(exist_ok=True)
         with _locked(stage):
             begin(stage)
+            began = True
             main(params, **given)
             end(stage, started, 0)
+        _ignore_signals()  # all is done
     except (Exception, Interrupted) as error:
         _ignore_signals()  # this process is ending already
         status, message = outcome(error)
         _tell(stage, started, status, message)
         if isinstance(error, Interrupted):
-            print(f"{stage}: {message}; `dvc repro` resumes from the last epoch", file=sys.stderr)
+            then = (
+                f"; `dvc repro` {next_attempt(stage, own_progress(stage))}" if began else " before it began"
+            )
+            # A command with arguments is no stage, and calling it again may do something else.
+            print(f"{stage}: {message}{then if not (arguments and began) else ''}", file=sys.stderr)
         elif debug:
             raise
         else:

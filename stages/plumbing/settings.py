@@ -2,12 +2,15 @@
 
 The task's schema (stages/NAME/params.py) says which sections and keys there are. It extends the sections that all
 tasks share (stages/params.py). No value is converted, and no key has a default.
+
+``python -m stages.plumbing.settings`` does the same for `make repro`, because DVC says less about a wrong data.root.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +22,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from stages.errors import UserError
 from stages.params import Params, Section
+from stages.plumbing import place
 from stages.tasks import TASKS
 
 PARAMS_FILE = Path("params.yaml")
@@ -36,8 +40,9 @@ def schema(task: object) -> type[Params]:
 def load(path: Path = PARAMS_FILE, changes: Mapping[str, Any] | None = None) -> Params:
     """Reads the file, with the values of some keys (``search.seed``) replaced, and validates all of it.
 
-    Raises UserError, whose message names every mistake.
+    Raises UserError, whose message names every mistake, and where the project cannot work in its folder.
     """
+    place.check()  # here, because every stage, flow and sweep begins with this function
     content = changed(path, changes or {})
     where = f"{path}, with the changes asked for" if changes else path
     if "task" not in content:
@@ -188,3 +193,17 @@ def _keys(section: Any, prefix: str = "") -> list[str]:
         else:
             keys.append(f"{prefix}{name}")
     return keys
+
+
+def main() -> int:
+    """Checks params.yaml, and returns the exit status."""
+    try:
+        load()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

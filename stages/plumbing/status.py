@@ -70,6 +70,7 @@ class Progress(_Status):
     epochs: int = 0
     step: int = 0  # of the epoch
     steps: int = 0
+    saved: int = 0  # epochs in the checkpoint that the next attempt resumes from; 0: there is none
     seconds_left: float | None = None  # None when not known yet
     values: dict[str, float | None] = {}  # the last epoch's row of the history
     line: str = ""  # the line that is printed
@@ -79,6 +80,13 @@ class Progress(_Status):
         """The fraction of all steps that is done, 0 to 1; None for a stage that does not train."""
         total = self.epochs * self.steps
         return ((self.epoch - 1) * self.steps + self.step) / total if total else None
+
+
+def next_attempt(stage: str, progress: Progress | None) -> str:
+    """What the next attempt does after an interruption, as the end of a sentence that begins with who makes it."""
+    if progress is not None and progress.saved:
+        return f"resumes {stage} after epoch {progress.saved}"
+    return f"starts {stage} again"
 
 
 class Outcome(_Status):
@@ -119,6 +127,11 @@ def begin(stage: str) -> None:
     for left_by_a_killed_process in folder.glob("*.json.*.new"):
         left_by_a_killed_process.unlink(missing_ok=True)
     ProgressFile(stage).write()
+
+
+def own_progress(stage: str) -> Progress | None:
+    """The progress that this attempt has recorded, in the current folder."""
+    return Progress.read(Path(), stage, _attempt())
 
 
 def end(stage: str, started: datetime, status: int, message: str = "") -> None:

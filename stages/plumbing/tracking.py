@@ -14,7 +14,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from mlflow.exceptions import MlflowException
 
 from models.training.events import Row
 from stages.errors import MachineError, UserError
+from stages.plumbing import limits
 from stages.plumbing.files import sha256_of
 from stages.plumbing.pipeline import PipelineRun
 from stages.plumbing.runtime import TEMPORARY, pipeline_process
@@ -113,21 +114,24 @@ class StageRun:
 
     def params(self, params: Mapping[str, Any]) -> None:
         """Logs a section of params.yaml, flattened with dots."""
-        flat = [Param(name, str(value)) for name, value in _flat(params)]
         with reported():
+            flat = [Param(name, self._kept(name, str(value), limits.PARAM)) for name, value in _flat(params)]
             self.mlflow.log_batch(self.id, params=flat)
 
     def dataset(self, card: DataCard, source: str) -> None:
         """Logs the data set: name, hash, source, counts, and what a case looks like."""
-        dataset = Dataset(
-            name=card.name,
-            digest=card.sha256[:36],
-            source_type="local",
-            source=json.dumps({"uri": source}),
-            schema=json.dumps(card.schema_of_a_case()),
-            profile=json.dumps(card.counts),
-        )
+        about = {
+            "source": (json.dumps({"uri": source}), limits.SOURCE),
+            "schema": (json.dumps(card.schema_of_a_case()), limits.SCHEMA),
+            "profile": (json.dumps(card.counts), limits.SCHEMA),
+        }
         with reported():
+            kept = {
+                name: self._kept(f"dataset_{name}", text, most, limits.beginning_as_json)
+                for name, (text, most) in about.items()
+            }
+            name = limits.short_name(card.name, limits.DATASET_NAME)
+            dataset = Dataset(name=name, digest=card.sha256[:36], source_type="local", **kept)
             self.mlflow.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "all")])])
 
     def row(self, row: Row, **extra: float) -> None:
@@ -167,7 +171,18 @@ class StageRun:
 
     def tags(self, **tags: str) -> None:
         with reported():
-            self.mlflow.log_batch(self.id, tags=[RunTag(name, value) for name, value in tags.items()])
+            kept = [RunTag(name, self._kept(name, value, limits.PARAM)) for name, value in tags.items()]
+            self.mlflow.log_batch(self.id, tags=kept)
+
+    def _kept(
+        self, name: str, value: str, most: int, beginning: Callable[[str, str], str] = limits.beginning
+    ) -> str:
+        """The value or, when it is too long for MLflow, its beginning; all of it is then a file of the run."""
+        if len(value) <= most:
+            return value
+        with limits.in_file(name, value) as file:
+            self.mlflow.log_artifact(self.id, str(file), limits.FOLDER)
+        return beginning(name, value)
 
 
 def _numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
@@ -177,7 +192,7 @@ def _numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
         if isinstance(value, Mapping):
             found |= _numbers(value, f"{key}/")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            found[key] = float(value)
+            found[limits.short_name(key)] = float(value)
     return found
 
 
@@ -254,7 +269,8 @@ def _parent(mlflow: MlflowClient, experiment: str) -> str:
     tags = {"git_commit": git_commit(), "stage": "pipeline"}
     if experiment_name := os.environ.get("DVC_EXP_NAME"):
         tags["dvc_experiment"] = experiment_name
-    run = mlflow.create_run(experiment, run_name=experiment_name or "pipeline", tags=tags)
+    name = limits.short_name(experiment_name or "pipeline")
+    run = mlflow.create_run(experiment, run_name=name, tags=tags)
     made = PipelineRun(
         execution=execution,
         run_id=run.info.run_id,

@@ -155,7 +155,7 @@ def git(folder: Path, *arguments: str) -> str:
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A DVC project with a commit."""
-    folder = tmp_path / "project"
+    folder = tmp_path / "projet en français"  # DVC writes its settings in ASCII
     folder.mkdir()
     git(folder, "init", "-q")
     Repo.init(str(folder)).close()

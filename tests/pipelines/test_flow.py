@@ -187,7 +187,7 @@ def test_a_run_whose_worker_died_is_crashed_and_the_next_one_resumes_it(
     crashed = server.ended(id, max(1.0, died + 120 - time.monotonic()))
     assert crashed.state is not None
     assert crashed.state.is_crashed()
-    assert "the next run resumes from the last epoch" in str(crashed.state.message)
+    assert "the next run goes on with the stage that was running" in str(crashed.state.message)
     next_run = server.start(KILLED, target="search")
 
     write_params(tmp_path / "params.yaml", {**SMALL, **KILLED})

@@ -235,7 +235,7 @@ def test_no_process_is_left_when_the_caller_is_interrupted(
 
 def test_a_stage_that_takes_too_long_is_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.process.GRACE", 1.0)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match="^the next run starts deaf again$"):
         run_stage("deaf", folder, timeout=3)
     assert processes_in(folder) == []
 

@@ -16,16 +16,16 @@ from stages.plumbing.files import sha256_of
 EXPORT, DATA = Path("artifacts/export"), Path("artifacts/data")
 
 
-def linear(pixels: int, note: str = "", sharpness: float = 30.0) -> onnx.ModelProto:
+def linear(pixels: int, note: str = "", sharpness: float = 30.0, classes: int = 10) -> onnx.ModelProto:
     """Least squares on the first ``pixels`` of the images' 64, as a network with the inputs and outputs of model.onnx.
 
     A ``note`` changes the file and not the network. Another ``sharpness`` gives another network that is as good.
     """
     images = np.load(DATA / "train_images.npy").reshape(-1, 64)[:, :pixels] / 16
-    targets = np.eye(10)[np.load(DATA / "train_labels.npy")]
+    targets = np.eye(classes)[np.load(DATA / "train_labels.npy")]
     seen = np.column_stack([images, np.ones(len(images))])
     solution = np.linalg.lstsq(seen, targets, rcond=None)[0]
-    weights = np.zeros((64, 10))
+    weights = np.zeros((64, classes))
     weights[:pixels] = solution[:-1] / 16
     constants = {"weights": weights * sharpness, "bias": solution[-1] * sharpness}
     graph = helper.make_graph(
@@ -38,7 +38,7 @@ def linear(pixels: int, note: str = "", sharpness: float = 30.0) -> onnx.ModelPr
         ],
         "linear",
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", 8, 8, 1])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 10])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", classes])],
         [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], doc_string=note)

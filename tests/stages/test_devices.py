@@ -133,7 +133,7 @@ def test_search_is_interrupted_in_one_line_and_goes_on(two: Path, store: str) ->
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143
-    assert errors == "search: interrupted by SIGTERM; `dvc repro` resumes from the last epoch\n"
+    assert errors == "search: interrupted by SIGTERM; `dvc repro` resumes search after epoch 1\n"
     assert all_end(running)
     again = fork("search", two, store)
     output, errors = again.communicate(timeout=PATIENCE)

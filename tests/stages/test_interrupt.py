@@ -55,7 +55,7 @@ def test_goes_on_bit_identically(
     else:
         assert process.returncode == 128 + number
         assert errors.count("\n") == 1
-        assert f"interrupted by {number.name}" in errors
+        assert f"interrupted by {number.name}; `dvc repro` resumes {stage} after epoch " in errors
     assert not (longer / "artifacts" / stage).exists()
 
     again = begin(stage, longer, store)

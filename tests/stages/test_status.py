@@ -85,6 +85,64 @@ def test_how_a_stage_ended_is_in_its_outcome(
     assert before <= outcome.started <= outcome.ended <= status.now()
 
 
+@pytest.mark.parametrize(
+    ("saved", "then"),
+    [
+        (None, "starts search again"),
+        (0, "starts search again"),
+        (2, "resumes search after epoch 2"),
+    ],
+)
+def test_an_interruption_says_what_the_next_run_does(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    saved: int | None,
+    then: str,
+) -> None:
+    """``saved``: the epochs in the checkpoint; None: the training has not begun."""
+    status.ProgressFile("search").write(saved=5)  # of an earlier run, whose checkpoint is gone
+
+    def main(_: object) -> None:
+        if saved is not None:
+            with EpochProgress("search", ("train_loss",)) as progress:
+                progress.step(StepEnd(1, 3, 1, 1))
+                progress.epoch(EpochEnd(1, 3, {"train_loss": 2.5}, dict), saved=saved)
+                progress.step(StepEnd(2, 3, 1, 1))
+        raise Interrupted("interrupted by SIGINT", 130)
+
+    assert run(main, monkeypatch) == 130
+    assert capsys.readouterr().err == f"search: interrupted by SIGINT; `dvc repro` {then}\n"
+
+
+def test_an_interruption_before_the_stage_begins_promises_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load() -> None:
+        raise Interrupted("interrupted by SIGINT", 130)
+
+    status.ProgressFile("search").write(saved=5)
+    monkeypatch.setattr(runtime, "load", load)
+    assert run(lambda _: None, monkeypatch) == 130
+    assert capsys.readouterr().err == "search: interrupted by SIGINT before it began\n"
+
+
+def test_an_interrupted_command_that_is_no_stage_does_not_name_dvc(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(_: object, move: str | None) -> None:
+        raise Interrupted("interrupted by SIGINT", 130)
+
+    monkeypatch.setattr(sys, "argv", ["stages.champion"])
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert runtime.run("champion", main, move="") == 130
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert capsys.readouterr().err == "champion: interrupted by SIGINT\n"
+
+
 def test_an_error_is_told_also_where_its_traceback_is_shown(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
