@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -59,7 +60,7 @@ def main(params: Params) -> None:
     sha256, mlflow = sha256_of(file), client()
     with reported():
         version = versions.find(mlflow, name, sha256)
-    if version is not None and decision_holds(mlflow, version, params.registry):
+    if version is not None and decision_holds(mlflow, version, task, params.registry):
         restore(version)
         tell_state(mlflow, version, file.name, params.registry)
         return
@@ -67,13 +68,15 @@ def main(params: Params) -> None:
     data = tasks.data(params.task).read_card()
     with stage_run("register", params.registry.active()) as tracked, reported():
         tracked.dataset(data, params.data.root)
-        record = register(mlflow, tracked, task, params, exported, data, version)
+        record, notices = register(mlflow, tracked, task, params, exported, data, version)
     print(f"register: {name} version {record.version}: {record.reason}")
     if record.int8 and not record.int8.included:
         print(f"register: registered without int8: {record.int8.reason}")
+    for notice in notices:
+        print(f"register: notice: {notice}")
 
 
-def decision_holds(mlflow: MlflowClient, version: ModelVersion, limits: RegistryParams) -> bool:
+def decision_holds(mlflow: MlflowClient, version: ModelVersion, task: Task, limits: RegistryParams) -> bool:
     """Whether the decision about this version still holds. A rollback holds until a person revokes it."""
     if REPORT not in version.tags:
         return False
@@ -83,7 +86,8 @@ def decision_holds(mlflow: MlflowClient, version: ModelVersion, limits: Registry
     with reported():
         champion = find_alias(mlflow, version.name, CHAMPION)
     same_champion = record.champion_after == (int(champion.version) if champion else None)
-    return same_champion and record.gate == verdict.settings(limits)
+    same_gate = record.metric == task.metric.name and record.gate == verdict.settings(limits)
+    return same_champion and same_gate
 
 
 def reported_of(version: ModelVersion) -> RegistryRecord:
@@ -155,21 +159,25 @@ def register(
     exported: ExportRecord,
     data: DataCard,
     version: ModelVersion | None,
-) -> RegistryRecord:
-    """Makes the version if there is none, judges it and records the verdict. The tag ``report`` is written last."""
+) -> tuple[RegistryRecord, Sequence[str]]:
+    """Makes the version if there is none, judges it and records the verdict. The tag ``report`` is written last.
+
+    Also returns what a user should know about the version, as its card says it.
+    """
     name, file = params.registry.name, EXPORT / exported.file
     origin = lineage.origin(mlflow, exported.model_sha256, data.sha256, tracked.id)
     if version is None:
         version = versions.make(mlflow, tracked, name, file, task.example(), origin)
-    record = judged(mlflow, version, task, params, exported, data, origin)
+    record, notices = judged(mlflow, version, task, params, exported, data, origin)
     for run_id in filter(None, origin.runs.values()):
         lineage.link(mlflow, run_id, f"{name}/{version.version}")
     record.write(REGISTRY)
-    numbers = {score_tag(task.metric): record.score, "version": record.version}
+    known = record.model_dump()
+    numbers = {name: known.get(name) for name in (*map(score_tag, task.metric.forms), "version")}
     tracked.metrics({metric: value for metric, value in numbers.items() if value is not None})
     tracked.artifacts(REGISTRY, CARD)
     set_tags(mlflow, version, {REPORT: json.dumps(record.model_dump())})
-    return record
+    return record, notices
 
 
 def judged(
@@ -180,7 +188,7 @@ def judged(
     exported: ExportRecord,
     data: DataCard,
     origin: Origin,
-) -> RegistryRecord:
+) -> tuple[RegistryRecord, Sequence[str]]:
     """Puts the version through the gate, promotes it if it passes, and writes the card."""
     from stages.registry import card, evidence  # scikit-learn and torch, which most calls do not need
 
@@ -190,8 +198,8 @@ def judged(
     with alone():
         challenger = evidence.challenger(task, version, exported)
         set_tags(mlflow, version, version_tags(task, params, exported, origin))
-        score, cases = challenger.evaluation.score, challenger.evaluation.cases_sha256
-        set_tags(mlflow, version, {score_tag(task.metric): str(score), "test_sha256": cases})
+        scores = {score_tag(form): str(form.score(challenger.evaluation)) for form in task.metric.forms}
+        set_tags(mlflow, version, {**scores, "test_sha256": challenger.evaluation.cases_sha256})
         int8 = evidence.int8(task, challenger, limits.max_int8_drop)
         versions.attach(mlflow, version, [EXPORT / int8.file] if int8 and int8.included else [])
         mlflow.set_registered_model_alias(name, CHALLENGER, number)
@@ -207,12 +215,13 @@ def judged(
             int8=int8,
             limits=limits,
         )
-        set_tags(mlflow, version, verdict.tags(record))
-        text = card.document(record, judgement, task.card(challenger.evaluation, params), exported, data)
+        set_tags(mlflow, version, {**verdict.tags(record), **scores})  # scores with all digits
+        about = task.card(challenger.evaluation, params)
+        text = card.document(record, judgement, about, exported, data)
         write_text(CARD, text)
         versions.attach(mlflow, version, [CARD, *card.pictures(text), *files_to_repeat_the_run()])
         mlflow.update_model_version(name, number, card.description(text))
-    return record
+    return record, about.notices
 
 
 def version_tags(task: Task, params: Params, exported: ExportRecord, origin: Origin) -> dict[str, str]:
