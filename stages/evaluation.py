@@ -78,7 +78,10 @@ class Metric:
         return f"test_{self.name}"
 
     def of(self, evaluation: Evaluation) -> Evaluation:
-        """The evaluation by this metric: its score, and one value per case. The mean of the values is the score."""
+        """The evaluation by this metric: its score, and one value per case. The mean of the values is the score.
+
+        ``evaluation`` is one by the task's own metric, as tasks measure it.
+        """
         return evaluation if self.balances is None else _balanced(evaluation)
 
     def score(self, evaluation: Evaluation) -> float:

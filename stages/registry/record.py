@@ -48,7 +48,6 @@ class Compared(_Record):
     """
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, float]  # pyright: ignore[reportIncompatibleVariableOverride]
 
     score: float
     latency_ms: float | None
