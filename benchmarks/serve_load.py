@@ -1,6 +1,6 @@
 """Compares the server under load with ``mlflow models serve`` of the same registered model.
 
-    python benchmarks/serve_load.py --model artifacts/export/model.onnx
+    python -m benchmarks.serve_load --model artifacts/export/model.onnx
 
 The model is registered in a new registry in a temporary folder. Each server is a process of its own and listens on
 loopback. This process is all clients: each client has one connection and sends its next request when the answer to
@@ -36,6 +36,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from benchmarks._machine import processor
 from stages.plumbing.starting import ready
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -331,15 +332,6 @@ def inference_ms(model: Path, shape: tuple[int, ...]) -> float:
         session.run(None, {"image": image})
         times.append(time.perf_counter() - start)
     return 1000 * statistics.median(times)
-
-
-def processor() -> str:
-    """The name of the CPU where Linux gives it, otherwise that of the architecture."""
-    try:
-        found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    return found[1] if found else platform.machine()
 
 
 if __name__ == "__main__":

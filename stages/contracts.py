@@ -72,7 +72,11 @@ class Preparation(Protocol):
 
 
 class Training(Protocol):
-    """NAME.training"""
+    """NAME.training
+
+    The histories have the metric as ``train_NAME`` and ``valid_NAME``, and where the metric has a balanced form, also
+    ``valid_NAME`` of that form.
+    """
 
     def inputs(self, params: Any) -> Mapping[str, str]:
         """Name -> hash of each input of a search besides artifacts/data, such as a table that the user gave."""
@@ -99,6 +103,10 @@ class Testing(Protocol):
 
     def class_scores(self, evaluation: Evaluation) -> Mapping[str, float | None] | None:
         """The score of each class or series; None when the task has neither."""
+        ...
+
+    def notices(self, evaluation: Evaluation) -> Sequence[str]:
+        """What a user should know about these answers although the score may hide it, one line each."""
         ...
 
     def write_results(self, folder: Path, evaluation: Evaluation) -> None:
@@ -147,7 +155,7 @@ class Exported(Protocol):
         ...
 
     def measures(self, evaluation: Evaluation) -> Mapping[str, float]:
-        """Additional numbers about a version, for registry.json and the version's tags."""
+        """Numbers about a version besides its scores, for registry.json and the version's tags."""
         ...
 
     def version_tags(self) -> Mapping[str, str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -60,17 +61,19 @@ def main(params: Params) -> None:
     mlflow, cases = client(), Evaluation.load(EVALUATION).cases_sha256
     with reported():
         version = versions.find(mlflow, name, file)
-    if version is not None and known.decision_holds(mlflow, version, params.registry, cases):
+    if version is not None and known.decision_holds(mlflow, version, task.metric, params.registry, cases):
         repeat(mlflow, version, task, params, exported)
         return
     check_export(exported)
     data = tasks.data(params.task).read_card()
     with stage_run("register", params.registry.active()) as tracked, reported():
         tracked.dataset(data, params.data.root)
-        record = register(mlflow, tracked, task, params, exported, data, version)
+        record, notices = register(mlflow, tracked, task, params, exported, data, version)
     print(f"register: {name} version {record.version}: {record.reason}")
     if record.int8 and not record.int8.included:
         print(f"register: registered without int8: {record.int8.reason}")
+    for notice in notices:
+        print(f"register: notice: {notice}")
 
 
 def repeat(
@@ -133,21 +136,25 @@ def register(
     exported: ExportRecord,
     data: DataCard,
     version: ModelVersion | None,
-) -> RegistryRecord:
-    """Makes the version if there is none, judges it and records the verdict. The tag ``report`` is written last."""
+) -> tuple[RegistryRecord, Sequence[str]]:
+    """Makes the version if there is none, judges it and records the verdict. The tag ``report`` is written last.
+
+    Also returns what a user should know about the version, as its card says it.
+    """
     name, file = params.registry.name, EXPORT / exported.file
     origin = lineage.origin(mlflow, exported.model_sha256, data.sha256, tracked.id)
     if version is None:
         version = versions.make(mlflow, tracked, name, file, task.example(), origin)
-    record = judged(mlflow, version, task, params, exported, data, origin)
+    record, notices = judged(mlflow, version, task, params, exported, data, origin)
     for run_id in filter(None, origin.runs.values()):
         lineage.link(mlflow, run_id, f"{name}/{version.version}")
     record.write(REGISTRY)
-    numbers = {score_tag(task.metric): record.score, "version": record.version}
+    content = record.model_dump()
+    numbers = {name: content.get(name) for name in (*map(score_tag, task.metric.forms), "version")}
     tracked.metrics({metric: value for metric, value in numbers.items() if value is not None})
     tracked.artifacts(REGISTRY, CARD)
     set_tags(mlflow, version, {REPORT: json.dumps(record.model_dump())})
-    return record
+    return record, notices
 
 
 def judged(
@@ -158,7 +165,7 @@ def judged(
     exported: ExportRecord,
     data: DataCard,
     origin: Origin,
-) -> RegistryRecord:
+) -> tuple[RegistryRecord, Sequence[str]]:
     """Puts the version through the gate, promotes it if it passes, and writes the card."""
     from stages.registry import card, evidence  # scikit-learn and torch, which most calls do not need
 
@@ -168,8 +175,8 @@ def judged(
     with alone():
         challenger = evidence.challenger(task, version, exported)
         set_tags(mlflow, version, version_tags(task, params, exported, origin))
-        score, cases = challenger.evaluation.score, challenger.evaluation.cases_sha256
-        set_tags(mlflow, version, {score_tag(task.metric): str(score), "test_sha256": cases})
+        scores = {score_tag(form): str(form.score(challenger.evaluation)) for form in task.metric.forms}
+        set_tags(mlflow, version, {**scores, "test_sha256": challenger.evaluation.cases_sha256})
         int8 = evidence.int8(task, challenger, limits.max_int8_drop)
         versions.attach(mlflow, version, [EXPORT / int8.file] if int8 and int8.included else [])
         mlflow.set_registered_model_alias(name, CHALLENGER, number)
@@ -185,12 +192,13 @@ def judged(
             int8=int8,
             limits=limits,
         )
-        set_tags(mlflow, version, verdict.tags(record))
-        text = card.document(record, judgement, task.card(challenger.evaluation, params), exported, data)
+        set_tags(mlflow, version, {**verdict.tags(record), **scores})  # scores with all digits
+        about = task.card(challenger.evaluation, params)
+        text = card.document(record, judgement, about, exported, data)
         write_text(CARD, text)
         versions.attach(mlflow, version, [CARD, *card.pictures(text), *files_to_repeat_the_run()])
         mlflow.update_model_version(name, number, card.description(text))
-    return record
+    return record, about.notices
 
 
 def version_tags(task: Task, params: Params, exported: ExportRecord, origin: Origin) -> dict[str, str]:

@@ -17,7 +17,7 @@ from models.images.batches import Batch, BatchStream
 from models.images.builders import FoundNetwork
 from models.images.task import right_answers
 from models.training.distributed import full_batch_size, own_part, parallel
-from models.training.evaluation import Tally, evaluate
+from models.training.evaluation import Criterion, Tally, evaluate
 from models.training.events import Listener, Row, State
 from models.training.optimizers import SGD
 from models.training.schedules import cosine
@@ -40,12 +40,21 @@ class RetrainConfig:
 
 @dataclass(frozen=True)
 class Classification:
-    """Cross-entropy of logits (B, classes) and labels (B,), and the number of right answers."""
+    """Cross-entropy of logits (B, classes) and labels (B,), and the number of right answers.
+
+    With ``class_weights`` (classes,), the loss is the mean over the images of their cross-entropy, with label smoothing
+    if any, times the weight of their class. PyTorch's own weighted mean divides by the sum of the weights in the batch
+    instead, so a batch without images of a rare class would count as much as one with many.
+    """
 
     label_smoothing: float = 0.0
+    class_weights: Tensor | None = None
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(output, target, label_smoothing=self.label_smoothing)
+        if self.class_weights is None:
+            return F.cross_entropy(output, target, label_smoothing=self.label_smoothing)
+        losses_B = F.cross_entropy(output, target, label_smoothing=self.label_smoothing, reduction="none")
+        return (self.class_weights[target] * losses_B).mean()
 
     def measures(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
         return {"accuracy": right_answers(output, target)}
@@ -64,7 +73,8 @@ class Retraining:
     """The training of a found network, which is already on its device, as a program of the loop.
 
     The result is the first epoch of the highest validation accuracy. When the training has ended, the network
-    holds the weights of that epoch.
+    holds the weights of that epoch. ``class_weights`` (classes,), on the network's device, are those of the loss.
+    ``scoring`` is what is measured on the validation images.
     """
 
     remedy = "lower retrain.learning_rate"
@@ -76,10 +86,13 @@ class Retraining:
         valid: Callable[[], Iterable[Batch]],
         config: RetrainConfig,
         drop_path_generator: torch.Generator,
+        *,
+        class_weights: Tensor | None = None,
+        scoring: Criterion = Classification(),
     ):
         self.network, self.stream, self.valid, self.config = network, stream, valid, config
         self.drop_path_generator = drop_path_generator
-        self.criterion = Classification(config.label_smoothing)
+        self.criterion, self.scoring = Classification(config.label_smoothing, class_weights), scoring
         self.optimizer = SGD(
             network.parameters(),
             lr=config.learning_rate,
@@ -117,7 +130,7 @@ class Retraining:
         self.optimizer.step()
 
     def end_epoch(self, history: Sequence[Row], on_event: Listener) -> Row:
-        valid = evaluate(self.network, lambda x: self.network(x)[0], self.valid(), Classification())
+        valid = evaluate(self.network, lambda x: self.network(x)[0], self.valid(), self.scoring)
         if valid["accuracy"] > self.best.accuracy:
             weights = {
                 name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()

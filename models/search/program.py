@@ -22,7 +22,7 @@ from models.search.gradients import Step, descent_of
 from models.search.objective import BatchObjective, Domain, Mix, Pass
 from models.search.strategies import Strategy, detached, row_entropy
 from models.training.distributed import agreed, alone
-from models.training.evaluation import Batch, Tally, evaluate
+from models.training.evaluation import Batch, Criterion, Tally, evaluate
 from models.training.events import Listener, Notice, Row, State
 from models.training.optimizers import SGD
 from models.training.schedules import cosine
@@ -99,7 +99,8 @@ class Search:
     """The search of a domain with a strategy. The supernet is already on its device.
 
     ``columns`` adds to each row of the history what is known about the genotype of that epoch, such as its
-    rank in a table.
+    rank in a table. ``scoring`` is what is measured on the validation cases after each epoch, if more than
+    what the domain measures.
     """
 
     remedy = "lower search.weights.learning_rate"
@@ -114,13 +115,14 @@ class Search:
         *,
         early_stopping: EarlyStopping | None = None,
         columns: Callable[[Genotype], Mapping[str, float]] = lambda _: {},
+        scoring: Criterion | None = None,
     ):
         self.measures_eigenvalue = early_stopping is not None and early_stopping.needs_eigenvalue
         if self.measures_eigenvalue and config.curvature_cases == 0:
             raise InvalidInput("early stopping on the eigenvalue needs search.curvature_images of 1 or more")
         self.domain, self.supernet, self.strategy = domain, supernet, strategy
         self.loaders, self.config = loaders, config
-        self.early_stopping, self.columns = early_stopping, columns
+        self.early_stopping, self.columns, self.scoring = early_stopping, columns, scoring or domain
         self.optimizer = SGD(
             supernet.parameters(),
             lr=config.learning_rate,
@@ -169,7 +171,7 @@ class Search:
         mix = detached(self.strategy.mix())
         genotype = discretize(self.domain.space, mix)
         before = discretize(self.domain.space, self._mix_after(len(history))) if history else None
-        valid = evaluate(self.supernet, lambda x: self.supernet(x, mix), self.loaders.valid(), self.domain)
+        valid = evaluate(self.supernet, lambda x: self.supernet(x, mix), self.loaders.valid(), self.scoring)
         row: dict[str, int | float | None] = {
             **self.tally.means("train_"),
             **{f"valid_{name}": value for name, value in valid.items()},

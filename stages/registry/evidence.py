@@ -69,8 +69,9 @@ def int8(task: Task, challenger: Challenger, limit: float) -> Int8 | None:
     """Whether the version gets the quantized file, by how much worse its score is here and now; None without one."""
     if (exported := challenger.exported.int8) is None:
         return None
-    metric, score = task.metric, task.evaluate(challenger.file.with_name(exported.file)).score
-    drop = metric.gain(challenger.evaluation.score, score)
+    metric = task.metric
+    score = metric.score(task.evaluate(challenger.file.with_name(exported.file)))
+    drop = metric.gain(metric.score(challenger.evaluation), score)
     included = within(drop, limit)
     state = "within" if included else "more than"
     reason = (
@@ -100,7 +101,7 @@ def _champion(mlflow: MlflowClient, task: Task, version: ModelVersion, challenge
         return Champion(number, None, f"the champion, version {number}, cannot be run ({reason})")
     if evaluation.cases_sha256 != cases_sha256:
         raise UserError(f"the test {task.metric.case}s have changed since the export; run `dvc repro export`")
-    if not math.isfinite(evaluation.score):  # a person made it champion
+    if not math.isfinite(task.metric.score(evaluation)):  # a person made it champion
         trouble = f"the test {task.metric.words} of the champion, version {number}, is not a number"
         return Champion(number, None, trouble)
     return Champion(number, evaluation)

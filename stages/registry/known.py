@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from stages.errors import UserError
+from stages.evaluation import Metric
 from stages.params import RegistryParams
 from stages.plumbing.files import CARD, REGISTRY
 from stages.plumbing.tracking import reported
@@ -20,7 +21,7 @@ from stages.registry.record import Int8, RegistryRecord
 
 
 def decision_holds(
-    mlflow: MlflowClient, version: ModelVersion, limits: RegistryParams, cases_sha256: str
+    mlflow: MlflowClient, version: ModelVersion, metric: Metric, limits: RegistryParams, cases_sha256: str
 ) -> bool:
     """Whether the decision about this version still holds, given the hash of today's test cases.
 
@@ -35,7 +36,8 @@ def decision_holds(
         return False
     if record.promoted:
         return True
-    return record.champion_after == _champion(mlflow, version) and record.gate == verdict.settings(limits)
+    same_gate = record.metric == metric.name and record.gate == verdict.settings(limits)
+    return same_gate and record.champion_after == _champion(mlflow, version)
 
 
 def record_of(version: ModelVersion) -> RegistryRecord:

@@ -17,6 +17,7 @@ a version's promotion has ended.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Collection, Iterator
 from typing import Protocol, TypeVar
 
@@ -109,7 +110,7 @@ def promote(
 
 def score_tag(metric: Metric) -> str:
     """The tag that holds a version's score on the test cases, such as test_accuracy."""
-    return f"test_{metric.name}"
+    return metric.test_name
 
 
 def _past(mlflow: MlflowClient, name: str) -> set[str]:
@@ -155,8 +156,12 @@ def _settle(
 
 
 def _rank(version: ModelVersion, metric: Metric) -> tuple[float, int]:
-    """The better score is higher; among equals, the version that was there first."""
-    return metric.gain(float(version.tags[score_tag(metric)]), 0.0), -int(version.version)
+    """The better score is higher; among equals, the version that was there first.
+
+    Versions from before a form of the metric existed have no such score, and are the lowest.
+    """
+    score = version.tags.get(score_tag(metric))
+    return -math.inf if score is None else metric.gain(float(score), 0.0), -int(version.version)
 
 
 def choose(mlflow: MlflowClient, name: str, version: str) -> str:

@@ -43,7 +43,12 @@ class Origin(_Record):
 
 
 class Compared(_Record):
-    """The champion that a version was compared with, and the comparison."""
+    """The champion that a version was compared with, and the comparison.
+
+    Also the champion's scores by the other forms of the metric, by their names in the file: test_balanced_accuracy.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     score: float
     latency_ms: float | None

@@ -28,6 +28,8 @@ def record(
     """What registry.json will say. ``champion`` is the champion after the judgement."""
     ours, metric, promoted = judgement.evidence.challenger, judgement.evidence.metric, champion == version
     reasons, before = _reasons(judgement, version, champion), judgement.evidence.champion
+    score = metric.score(ours)
+    others = {form.test_name: form.score(ours) for form in metric.forms if form != metric}
     return RegistryRecord(
         model=model,
         version=version,
@@ -38,10 +40,10 @@ def record(
         champion_before=before.version if before else None,
         champion_after=champion,
         metric=metric.name,
-        score=ours.score if math.isfinite(ours.score) else None,
+        score=score if math.isfinite(score) else None,
         latency_ms=ours.costs.get("latency_ms"),
         size_bytes=_size(ours),
-        measures={name: value for name, value in measures.items() if math.isfinite(value)},
+        measures={name: value for name, value in {**measures, **others}.items() if math.isfinite(value)},
         compared=_compared(judgement),
         origin=origin,
         test_sha256=ours.cases_sha256,
@@ -95,8 +97,8 @@ def _again(version: int) -> str:
 
 
 def settings(limits: RegistryParams) -> dict[str, float | None]:
-    """The settings that decide whether a version is promoted."""
-    return limits.model_dump(exclude={"name", "max_int8_drop"})
+    """The settings that decide whether a version is promoted, besides the metric, which the record names."""
+    return limits.model_dump(exclude={"name", "metric", "max_int8_drop"})
 
 
 def tags(record: RegistryRecord) -> dict[str, str]:
@@ -156,17 +158,22 @@ def _compared(judgement: Judgement) -> Compared | None:
     found, before, metric = judgement.compared, judgement.evidence.champion, judgement.evidence.metric
     if found is None or before is None or before.evaluation is None:
         return None
+    theirs = before.evaluation
     counts = ("only_challenger_right", "only_champion_right")
     if metric.outcomes == "numbers":
         counts = ("challenger_better", "champion_better")
-    return Compared(
-        score=before.evaluation.score,
-        latency_ms=before.evaluation.costs.get("latency_ms"),
-        size_bytes=_size(before.evaluation),
-        gain=found.gain,
-        **dict(zip(counts, (found.challenger_better, found.champion_better), strict=True)),
-        p_value=found.p_value,
-        exceeds_noise=found.exceeds_noise,
+    others = {form.test_name: form.score(theirs) for form in metric.forms if form != metric}
+    return Compared.model_validate(
+        {
+            "score": metric.score(theirs),
+            "latency_ms": theirs.costs.get("latency_ms"),
+            "size_bytes": _size(theirs),
+            "gain": found.gain,
+            **dict(zip(counts, (found.challenger_better, found.champion_better), strict=True)),
+            "p_value": found.p_value,
+            "exceeds_noise": found.exceeds_noise,
+            **others,
+        }
     )
 
 

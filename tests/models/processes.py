@@ -17,9 +17,10 @@ import torch
 import torch.distributed as dist
 
 from models.errors import InvalidInput
+from models.images.balance import WithBalancedAccuracy, balanced_weights
 from models.images.batches import Preprocess, Split, batches
 from models.images.genotype import from_json
-from models.images.retrain import RetrainConfig, Retraining
+from models.images.retrain import Classification, RetrainConfig, Retraining
 from models.images.spaces import search_space
 from models.images.task import ImageTask
 from models.search.early_stopping import EigenvalueRise
@@ -70,13 +71,19 @@ def searched(space: str, name: str, **arguments: Any) -> Found:
     }
 
 
-def trained(genotype: Genotype, side: int, *, auxiliary: bool, **arguments: Any) -> Found:
-    """Two epochs of training a found network, with everything that draws random numbers."""
+def trained(
+    genotype: Genotype, side: int, *, auxiliary: bool, weighted: bool = False, **arguments: Any
+) -> Found:
+    """Two epochs of training a found network, with everything that draws random numbers.
+
+    ``weighted``: with class weights, and with the balanced accuracy in the history.
+    """
     stages = 2 if genotype.space == "nasbench201" else 3
     space = search_space("nasbench201" if genotype.space == "nasbench201" else "s5")
     tiny = ImageTask(space, (side, side, 3), CLASSES, seed=0, stages=stages)
     network = tiny.network(genotype, channels=2, cells=3, auxiliary=auxiliary).to(torch.get_default_dtype())
     preprocess = Preprocess((0.5,) * 3, (0.25,) * 3, padding=1, mirror=True, cutout=3)
+    plain = Classification()
     data, held_out = enlarged(split(13, 1), side), enlarged(split(5, 2), side)
     program = Retraining(
         network,
@@ -84,6 +91,10 @@ def trained(genotype: Genotype, side: int, *, auxiliary: bool, **arguments: Any)
         lambda: map(in_default_type, batches(held_out, 2, preprocess)),
         RetrainConfig(epochs=2, learning_rate=0.1, drop_path=0.5, label_smoothing=0.1),
         generator(0, "drop path"),
+        class_weights=balanced_weights(data.labels, CLASSES) if weighted else None,
+        scoring=WithBalancedAccuracy(plain, balanced_weights(held_out.labels, CLASSES))
+        if weighted
+        else plain,
     )
     found = run(program, **arguments)
     weights = {name: weight.tolist() for name, weight in found.weights.items()}
@@ -125,6 +136,7 @@ CASES: Mapping[str, Callable[..., Found]] = {
     "single-level": partial(searched, "nasbench201", "single-level-sigmoid"),
     "retrain darts": partial(trained, DARTS, 32, auxiliary=True),
     "retrain nasbench201": partial(trained, BENCHMARK, 8, auxiliary=False),
+    "retrain weighted": partial(trained, BENCHMARK, 8, auxiliary=False, weighted=True),
 }
 RESUMED = ("ms-darts", "retrain nasbench201")
 

@@ -17,6 +17,8 @@ from stages.errors import UserError
 from stages.evaluation import Evaluation, Metric, latency_ms
 
 ACCURACY = Metric("accuracy", "image", True, "right or wrong")
+CLASSES = Metric("accuracy", "image", True, "right or wrong", classes=True)
+BALANCED = CLASSES.forms[-1]
 ERROR = Metric("squared_error", "window", False, "numbers")
 RETURN = Metric("return", "episode", True, "numbers")
 
@@ -95,6 +97,73 @@ def test_scores_in_words() -> None:
     assert (ACCURACY.text(0.94444), ACCURACY.digits(0.94444)) == ("94.44%", "0.9444")
     assert (ERROR.text(0.000123456), ERROR.digits(12345.6)) == ("0.0001235", "1.235e+04")
     assert ACCURACY.test != ERROR.test == RETURN.test
+
+
+def classified(labels: list[int], right: list[int]) -> Evaluation:
+    """An evaluation of cases that have classes."""
+    hits = np.array(right, dtype=np.float64)
+    return Evaluation(float(hits.mean()), hits, "", {}, {"labels": np.array(labels)})
+
+
+def test_balanced_accuracy_by_hand() -> None:
+    # Class 0: three of four; class 1: none of one; class 2 has no case; class 3: one of two.
+    answered = classified([0, 0, 0, 0, 1, 3, 3], [1, 1, 0, 1, 0, 1, 0])
+    found = BALANCED.of(answered)
+    assert found.score == BALANCED.score(answered) == (3 / 4 + 0 + 1 / 2) / 3
+    # Weights 7 / (3 * 4), 7 / (3 * 1) and 7 / (3 * 2).
+    np.testing.assert_allclose(found.per_case, [7 / 12, 7 / 12, 0, 7 / 12, 0, 7 / 6, 0])
+    assert (BALANCED.name, BALANCED.words, BALANCED.test_name) == (
+        "balanced_accuracy",
+        "balanced accuracy",
+        "test_balanced_accuracy",
+    )
+    assert BALANCED.text(found.score) == "41.67%"
+
+
+def test_only_cases_with_classes_have_a_balanced_form() -> None:
+    assert CLASSES.forms == BALANCED.forms == (CLASSES, BALANCED)
+    assert (BALANCED.own, CLASSES.own, BALANCED.balanced) == (CLASSES, CLASSES, BALANCED)
+    assert ERROR.forms == (ERROR,) and ERROR.balanced is None and ERROR.own is ERROR
+    alone = classified([0, 1], [1, 0])
+    assert CLASSES.of(alone) is alone
+
+
+@repeatable
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=60))
+def test_balanced_accuracy_is_the_mean_recall_and_the_mean_of_its_cases(
+    pairs: list[tuple[int, bool]],
+) -> None:
+    from sklearn.metrics import recall_score
+
+    labels, right = zip(*pairs, strict=True)
+    found = BALANCED.of(classified([*labels], [*right]))
+    answers = [label if hit else 99 for label, hit in pairs]
+    recalls = recall_score(labels, answers, labels=sorted(set(labels)), average="macro")
+    assert found.score == pytest.approx(recalls, abs=1e-12)
+    assert found.per_case.mean() == pytest.approx(recalls, abs=1e-12)
+
+
+def test_equal_balanced_accuracies_are_equal_to_the_last_digit() -> None:
+    def recognized(*counts: int) -> Evaluation:
+        """So many of the ten cases of each class."""
+        return classified(
+            np.repeat(range(3), 10).tolist(), [int(n < count) for count in counts for n in range(10)]
+        )
+
+    assert 0.1 + 0.2 + 0.3 != 0.0 + 0.3 + 0.3, "the test needs sums that differ by rounding"
+    assert BALANCED.score(recognized(1, 2, 3)) == BALANCED.score(recognized(0, 3, 3))
+
+
+def test_balanced_accuracies_are_compared_by_all_signs_of_the_weighted_differences() -> None:
+    labels = [0] * 3 + [1] * 90
+    ours, theirs = [1, 1, 0] + [1] * 85 + [0] * 5, [0, 0, 0] + [1] * 89 + [0]
+    found = [BALANCED.of(classified(labels, right)) for right in (ours, theirs)]
+    # Two cases of weight 93 / 6 for us, four of weight 93 / 180 against us: 2 ** 6 assignments of signs.
+    expected = all_signs(np.array([93 / 6] * 2 + [-93 / 180] * 4))
+    assert BALANCED.p_value(found[0].per_case, found[1].per_case) == pytest.approx(expected, abs=1e-12)
+    accuracy = CLASSES.p_value(np.array(ours, float), np.array(theirs, float))
+    assert accuracy == pytest.approx(binomial_tail(2, 4))
+    assert (BALANCED.test, CLASSES.test) == (ERROR.test, ACCURACY.test)
 
 
 def evaluation() -> Evaluation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.evaluation import Evaluation, Metric
+from stages.images.params import BALANCED
 from stages.images.params import METRIC as ACCURACY
 from stages.params import RegistryParams
 from stages.plumbing.settings import load
@@ -156,6 +158,35 @@ def test_a_comparison_counts_the_cases_that_each_does_better() -> None:
         assert found is not None
         assert (found.challenger_better, found.champion_better, found.gain) == (2, 1, 0)
     assert comparison(evidence(right(5), None)) is None
+
+
+def test_the_gate_decides_by_the_metric_that_it_is_given() -> None:
+    """195 images of one class and 5 of the other: three more of the few against four of the many."""
+    labels = np.repeat([0, 1], [195, 5])
+
+    def answered(many: int, few: int) -> Evaluation:
+        hits = np.concatenate([np.arange(195) < many, np.arange(5) < few]).astype(float)
+        return Evaluation(float(hits.mean()), hits, "same", {"latency_ms": 1.0}, {"labels": labels})
+
+    challenger, champion = answered(191, 3), answered(195, 0)
+    by_accuracy = decide(evidence(challenger, champion), limits())
+    assert by_accuracy.refusals == ("test accuracy 0.9700 against 0.9750 of version 1",)
+    by_recall = decide(evidence(challenger, champion, BALANCED), limits(min_gain=0.28))
+    assert by_recall.accepted and by_recall.compared is not None
+    assert by_recall.compared.gain == pytest.approx((191 / 195 + 3 / 5) / 2 - 1 / 2)
+    assert (by_recall.compared.challenger_better, by_recall.compared.champion_better) == (3, 4)
+    assert by_recall.compared.p_value == pytest.approx(sum_of_extremes(3 * [1 / 5], 4 * [1 / 195]))
+    swapped = decide(evidence(champion, challenger, BALANCED), limits())
+    assert swapped.refusals == ("test balanced accuracy 0.5000 against 0.7897 of version 1",)
+
+
+def sum_of_extremes(large: list[float], small: list[float]) -> float:
+    """The share of all signs for which the sum is as far from 0 as with large gains and small losses."""
+    sizes = [*large, *small]
+    seen = sum(large) - sum(small)
+    signs = list(itertools.product((1, -1), repeat=len(sizes)))
+    sums = [abs(sum(sign * size for sign, size in zip(row, sizes, strict=True))) for row in signs]
+    return sum(value >= seen - 1e-12 for value in sums) / len(signs)
 
 
 @pytest.mark.parametrize(("p_value", "exceeds"), [(NOISE, False), (math.nextafter(NOISE, 0), True)])

@@ -112,6 +112,13 @@ def test_of_equals_the_first_is_best() -> None:
         assert promotion._rank(first, metric) > promotion._rank(second, metric)  # type: ignore[arg-type]
 
 
+def test_a_version_from_before_there_was_the_metric_ranks_below_the_worst() -> None:
+    balanced = Metric("accuracy", "image", True, "right or wrong", classes=True).forms[-1]
+    older = SimpleNamespace(version=1, tags={"test_accuracy": "0.9"})
+    worst = SimpleNamespace(version=2, tags={"test_accuracy": "0.1", "test_balanced_accuracy": "0.0"})
+    assert promotion._rank(older, balanced) < promotion._rank(worst, balanced)  # type: ignore[arg-type]
+
+
 def test_back_and_back_again_to_the_first() -> None:
     registry = champion_with(0.5, 0.6, 0.7)
     register(registry, 2)
