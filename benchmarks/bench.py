@@ -4,7 +4,7 @@ A variant is an implementation and a method: the plain implementation (benchmark
 DARTS (an architecture step and a weight step) and as MS-DARTS (the mean shift between the two). ``--compiled`` adds MS-DARTS
 with ``search.compile``, which compiles only the perturbed passes. The variants take turns, so that a change in the load of the
 machine affects all of them; the table gives medians. Peak memory is measured in a process per variant. On CUDA the batch is
-64, and the variants of models/ run under bfloat16 autocast.
+64. ``--precision`` is that of all variants, as ``train.precision``: bfloat16 on CUDA and float32 elsewhere by default.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from models.search.gradients import descent_of
 from models.search.objective import BatchObjective
 from models.search.smoothing import MeanShift, MeanShiftConfig
 from models.search.strategies import AlphaConfig, Alternating
+from models.training.precision import computing_in, in_float32, resolved, type_of
 from models.training.seeds import generator
 
 Step = Callable[[], None]
@@ -67,7 +68,9 @@ class Variant:
     peak: float | None
 
 
-def build_step(name: str, size: Mapping[str, int], device: torch.device) -> Step:
+def build_step(
+    name: str, size: Mapping[str, int], device: torch.device, precision: torch.dtype = torch.float32
+) -> Step:
     """A function that makes one search step of a variant, on random images."""
     implementation, method = name.split("/")
     task = ImageTask(search_space("s5"), (size["side"], size["side"], size["channels_in"]), 10, seed=0)
@@ -94,8 +97,8 @@ def build_step(name: str, size: Mapping[str, int], device: torch.device) -> Step
             channels_in=size["channels_in"],
         ).to(device)
         copy_weights(fast, plain)
-        return _plain_step(task, plain, method, batches)
-    return _fast_step(task, fast, method, batches)
+        return _plain_step(task, plain, method, batches, precision)
+    return _fast_step(task, fast, method, batches, precision)
 
 
 def _plain_step(
@@ -103,6 +106,7 @@ def _plain_step(
     network: PlainSupernet,
     method: str,
     batches: list[tuple[Tensor, Tensor]],
+    precision: torch.dtype,
 ) -> Step:
     (x, labels), (x_valid, labels_valid) = batches
     alphas = {
@@ -112,25 +116,31 @@ def _plain_step(
     adam = torch.optim.Adam(alphas.values(), lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
     sgd = _sgd(network)
 
+    def loss(x: Tensor, labels: Tensor, mix: Mapping[str, Tensor]) -> Tensor:
+        with computing_in(precision, x.device):
+            logits = network(x, mix)
+        return F.cross_entropy(in_float32(logits), labels)
+
     def step() -> None:
         adam.zero_grad()
         mix = {group: torch.softmax(alpha, dim=-1) for group, alpha in alphas.items()}
-        F.cross_entropy(network(x_valid, mix), labels_valid).backward()
+        loss(x_valid, labels_valid, mix).backward()
         adam.step()
         mix = {group: torch.softmax(alpha, dim=-1).detach() for group, alpha in alphas.items()}
         if method == "ms-darts":
-            mix = mean_shift_mix(
-                network,
-                x,
-                labels,
-                mix,
-                samples=3,
-                iterations=2,
-                bandwidth=1.0,
-                radius=RADIUS,
-            )
+            with computing_in(precision, x.device):
+                mix = mean_shift_mix(
+                    network,
+                    x,
+                    labels,
+                    mix,
+                    samples=3,
+                    iterations=2,
+                    bandwidth=1.0,
+                    radius=RADIUS,
+                )
         sgd.zero_grad()
-        F.cross_entropy(network(x, mix), labels).backward()
+        loss(x, labels, mix).backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         sgd.step()
 
@@ -142,11 +152,12 @@ def _fast_step(
     network: nn.Module,
     method: str,
     batches: list[tuple[Tensor, Tensor]],
+    precision: torch.dtype,
 ) -> Step:
     device = batches[0][0].device
     x, x_valid = (images.contiguous(memory_format=torch.channels_last) for images, _ in batches)
-    train = BatchObjective(task, network, x, batches[0][1])
-    valid = BatchObjective(task, network, x_valid, batches[1][1])
+    train = BatchObjective(task, network, x, batches[0][1], precision)
+    valid = BatchObjective(task, network, x_valid, batches[1][1], precision)
     smoothing = None
     if method == "ms-darts":
         smoothing = MeanShift(MeanShiftConfig(radius_start=RADIUS), 1, generator(0, "mean shift"))
@@ -162,11 +173,9 @@ def _fast_step(
 
     def step() -> None:
         params = dict(network.named_parameters())
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            mix = strategy.step(SearchStep(params, train, valid, lambda: descent_of(sgd, params))).mix
-            sgd.zero_grad()
-            loss = train(params, mix)
-        loss.backward()
+        mix = strategy.step(SearchStep(params, train, valid, lambda: descent_of(sgd, params))).mix
+        sgd.zero_grad()
+        train(params, mix).backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         sgd.step()
 
@@ -213,6 +222,7 @@ def peak_memory(step: Step, device: torch.device) -> float:
 def peak_of_own_process(name: str, arguments: argparse.Namespace) -> float:
     command = [sys.executable, "-m", "benchmarks.bench", "--peak", name, "--size", arguments.size]
     command += ["--device", arguments.device, "--threads", str(arguments.threads)]
+    command += ["--precision", arguments.precision]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
@@ -261,6 +271,7 @@ def options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument(
         "--compiled", action="store_true", help="also time search.compile (minutes of compilation)"
     )
@@ -282,13 +293,14 @@ def main(words: Sequence[str] | None = None) -> int:
     size = dict(SIZES[arguments.size])
     if device.type == "cuda":
         size["batch"] = 64
+    precision = type_of(arguments.precision)
     if arguments.peak:
-        print(peak_memory(build_step(arguments.peak, size, device), device))
+        print(peak_memory(build_step(arguments.peak, size, device, precision), device))
         return 0
     names = [*VARIANTS, COMPILED] if arguments.compiled else list(VARIANTS)
     before = _machine.load()
     first, seconds = time_all(
-        {name: build_step(name, size, device) for name in names}, arguments.repeats, device
+        {name: build_step(name, size, device, precision) for name in names}, arguments.repeats, device
     )
     after = _machine.load()
     variants = {
@@ -305,6 +317,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "size": "space s5, first order, samples 3, iterations 2, "
         + ", ".join(f"{name} {value}" for name, value in size.items()),
         "hardware": _machine.hardware(device),
+        "precision": resolved(arguments.precision),
         "threads": arguments.threads,
         "versions": _machine.versions(),
         "date": _machine.today(),
@@ -314,7 +327,8 @@ def main(words: Sequence[str] | None = None) -> int:
     if arguments.note:
         about["beside it"] = arguments.note
     print(table(about, variants))
-    keep(arguments.output, f"{device.type}, {arguments.size}", about, variants)
+    lower = "" if precision == torch.float32 else f", {resolved(arguments.precision)}"
+    keep(arguments.output, f"{device.type}, {arguments.size}{lower}", about, variants)
     return 0
 
 

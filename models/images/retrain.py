@@ -20,6 +20,7 @@ from models.training.distributed import full_batch_size, own_part, parallel
 from models.training.evaluation import Tally, evaluate
 from models.training.events import Listener, Row, State
 from models.training.optimizers import SGD
+from models.training.precision import computing_in, in_float32
 from models.training.schedules import cosine
 from models.training.trained import Trained
 
@@ -64,7 +65,7 @@ class Retraining:
     """The training of a found network, which is already on its device, as a program of the loop.
 
     The result is the first epoch of the highest validation accuracy. When the training has ended, the network
-    holds the weights of that epoch.
+    holds the weights of that epoch. The passes of a step compute in ``precision``; validation is float32.
     """
 
     remedy = "lower retrain.learning_rate"
@@ -76,9 +77,11 @@ class Retraining:
         valid: Callable[[], Iterable[Batch]],
         config: RetrainConfig,
         drop_path_generator: torch.Generator,
+        *,
+        precision: torch.dtype = torch.float32,
     ):
         self.network, self.stream, self.valid, self.config = network, stream, valid, config
-        self.drop_path_generator = drop_path_generator
+        self.drop_path_generator, self.precision = drop_path_generator, precision
         self.criterion = Classification(config.label_smoothing)
         self.optimizer = SGD(
             network.parameters(),
@@ -107,7 +110,9 @@ class Retraining:
         x, labels = next(self.stream)
         keep = drop_path_factors(self.network, len(x), self.drop_path, self.drop_path_generator, x.device)
         self.optimizer.zero_grad()
-        logits, auxiliary = self.forward(x, keep)
+        with computing_in(self.precision, x.device):
+            output = self.forward(x, keep)
+        logits, auxiliary = in_float32(output)
         loss = self.criterion.loss(logits, labels)
         self.tally.add(loss, self.criterion.measures(logits, labels), len(labels))
         if auxiliary is not None:

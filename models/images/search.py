@@ -37,6 +37,7 @@ def image_search(
     *,
     early_stopping: EarlyStopping | None = None,
     benchmark: Benchmark | None = None,
+    precision: torch.dtype = torch.float32,
     device: torch.device = torch.device("cpu"),
 ) -> Search:
     """The search as a program of the training loop.
@@ -54,4 +55,13 @@ def image_search(
         standing = benchmark.standing(genotype)
         return {"tabulated_accuracy": standing.accuracy, "tabulated_rank": standing.rank}
 
-    return Search(task, supernet, strategy, loaders, config, early_stopping=early_stopping, columns=columns)
+    return Search(
+        task,
+        supernet,
+        strategy,
+        loaders,
+        config,
+        early_stopping=early_stopping,
+        precision=precision,
+        columns=columns,
+    )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from models.errors import InvalidInput
@@ -98,6 +99,7 @@ class Found:
 class Search:
     """The search of a domain with a strategy. The supernet is already on its device.
 
+    The passes of a step compute in ``precision``; everything that is measured between epochs is float32.
     ``columns`` adds to each row of the history what is known about the genotype of that epoch, such as its
     rank in a table.
     """
@@ -113,6 +115,7 @@ class Search:
         config: SearchConfig,
         *,
         early_stopping: EarlyStopping | None = None,
+        precision: torch.dtype = torch.float32,
         columns: Callable[[Genotype], Mapping[str, float]] = lambda _: {},
     ):
         self.measures_eigenvalue = early_stopping is not None and early_stopping.needs_eigenvalue
@@ -120,7 +123,7 @@ class Search:
             raise InvalidInput("early stopping on the eigenvalue needs search.curvature_images of 1 or more")
         self.domain, self.supernet, self.strategy = domain, supernet, strategy
         self.loaders, self.config = loaders, config
-        self.early_stopping, self.columns = early_stopping, columns
+        self.early_stopping, self.precision, self.columns = early_stopping, precision, columns
         self.optimizer = SGD(
             supernet.parameters(),
             lr=config.learning_rate,
@@ -144,10 +147,10 @@ class Search:
 
     def step(self) -> None:
         x, target = next(self.loaders.train)
-        train = BatchObjective(self.domain, self.supernet, x, target)
+        train = self._objective(x, target)
         valid = train
         if self.loaders.architecture is not None and self.strategy.needs_valid():
-            valid = BatchObjective(self.domain, self.supernet, *next(self.loaders.architecture))
+            valid = self._objective(*next(self.loaders.architecture))
         params = dict(self.supernet.named_parameters())
         update = self.strategy.step(Step(params, train, valid, lambda: descent_of(self.optimizer, params)))
         self.optimizer.zero_grad()
@@ -157,6 +160,9 @@ class Search:
         nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.gradient_clip)
         self.optimizer.step()
         self.tally.add(weights.loss, self.domain.measures(weights.output, target), len(target))
+
+    def _objective(self, x: Any, target: Tensor) -> BatchObjective:
+        return BatchObjective(self.domain, self.supernet, x, target, self.precision)
 
     def _weights_pass(self, train: BatchObjective, params: Mapping[str, Tensor], mix: Mix) -> Pass:
         """The weights' pass at a mix. It leaves the gradients in the parameters, not in the ``Pass``."""

@@ -70,7 +70,14 @@ def searched(space: str, name: str, **arguments: Any) -> Found:
     }
 
 
-def trained(genotype: Genotype, side: int, *, auxiliary: bool, **arguments: Any) -> Found:
+def trained(
+    genotype: Genotype,
+    side: int,
+    *,
+    auxiliary: bool,
+    precision: torch.dtype = torch.float32,
+    **arguments: Any,
+) -> Found:
     """Two epochs of training a found network, with everything that draws random numbers."""
     stages = 2 if genotype.space == "nasbench201" else 3
     space = search_space("nasbench201" if genotype.space == "nasbench201" else "s5")
@@ -84,6 +91,7 @@ def trained(genotype: Genotype, side: int, *, auxiliary: bool, **arguments: Any)
         lambda: map(in_default_type, batches(held_out, 2, preprocess)),
         RetrainConfig(epochs=2, learning_rate=0.1, drop_path=0.5, label_smoothing=0.1),
         generator(0, "drop path"),
+        precision=precision,
     )
     found = run(program, **arguments)
     weights = {name: weight.tolist() for name, weight in found.weights.items()}
@@ -126,6 +134,10 @@ CASES: Mapping[str, Callable[..., Found]] = {
     "retrain darts": partial(trained, DARTS, 32, auxiliary=True),
     "retrain nasbench201": partial(trained, BENCHMARK, 8, auxiliary=False),
 }
+IN_BFLOAT16: Mapping[str, Callable[..., Found]] = {
+    "ms-darts": partial(searched, "s4", "ms-darts", precision=torch.bfloat16),
+    "retrain darts": partial(trained, DARTS, 32, auxiliary=True, precision=torch.bfloat16),
+}
 RESUMED = ("ms-darts", "retrain nasbench201")
 
 
@@ -144,6 +156,8 @@ def main(rank: int, processes: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes)
     found = {name: run() for name, run in CASES.items()}
     found |= {f"{name}, resumed": resumed(CASES[name]) for name in RESUMED}
+    torch.set_default_dtype(torch.float32)
+    found |= {f"{name}, bfloat16": run() for name, run in IN_BFLOAT16.items()}
     (folder / f"{rank}.json").write_text(json.dumps({**found, "uneven": uneven()}))
     dist.destroy_process_group()
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from models.training.batches import ShuffledIndices
 from models.training.evaluation import Batch, Tally, evaluate
 from models.training.events import Listener, Row, State
+from models.training.precision import computing_in, in_float32
 from models.training.trained import Trained
 
 Points = tuple[Tensor, Tensor]  # x (N,), y (N,)
@@ -68,8 +69,17 @@ class Fitting:
 
     remedy = "lower retrain.learning_rate"
 
-    def __init__(self, network: Curve, stream: Stream, valid: Points, epochs: int, learning_rate: float):
+    def __init__(
+        self,
+        network: Curve,
+        stream: Stream,
+        valid: Points,
+        epochs: int,
+        learning_rate: float,
+        precision: torch.dtype,
+    ):
         self.network, self.stream, self.valid, self.epochs = network, stream, valid, epochs
+        self.precision = precision
         self.optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
         self.criterion, self.tally = Curves(), Tally()
 
@@ -79,7 +89,8 @@ class Fitting:
 
     def step(self) -> None:
         x, y = next(self.stream)
-        output = self.network(x)
+        with computing_in(self.precision, x.device):
+            output = in_float32(self.network(x))
         loss = self.criterion.loss(output, y)
         self.optimizer.zero_grad()
         loss.backward()
