@@ -6,16 +6,17 @@ plays no part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.images.batches import Batch, BatchStream
+from models.images.batches import Batch
 from models.images.builders import FoundNetwork
 from models.images.task import right_answers
+from models.training.ahead import Ahead, Stream
 from models.training.distributed import full_batch_size, own_part, parallel
 from models.training.evaluation import Tally, evaluate
 from models.training.events import Listener, Row, State
@@ -73,14 +74,15 @@ class Retraining:
     def __init__(
         self,
         network: FoundNetwork,
-        stream: BatchStream,
+        stream: Stream,
         valid: Callable[[], Iterable[Batch]],
         config: RetrainConfig,
         drop_path_generator: torch.Generator,
         *,
         precision: torch.dtype = torch.float32,
     ):
-        self.network, self.stream, self.valid, self.config = network, stream, valid, config
+        self.network, self.valid, self.config = network, valid, config
+        self.stream = Ahead(stream)
         self.drop_path_generator, self.precision = drop_path_generator, precision
         self.criterion = Classification(config.label_smoothing)
         self.optimizer = SGD(
@@ -96,6 +98,10 @@ class Retraining:
     @property
     def epochs(self) -> int:
         return self.config.epochs
+
+    @property
+    def inputs(self) -> Collection[Ahead]:
+        return [self.stream]
 
     def start_epoch(self, epoch: int) -> int:
         self.rate = cosine(self.config.learning_rate, 0.0, epoch, self.epochs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from models.images.spaces import search_space
 from models.images.task import ImageTask
 from models.search.early_stopping import EigenvalueRise
 from models.search.genotype import Genotype
-from models.training.events import EpochEnd, Event, State
-from models.training.loop import run
+from models.training.events import EpochEnd, Event, Row, State
+from models.training.loop import DATA_WAIT, run
 from models.training.seeds import generator
 from tests.models.tiny import (
     CLASSES,
@@ -63,7 +63,7 @@ def searched(space: str, name: str, **arguments: Any) -> Found:
     """Two epochs of a search."""
     found = search(name, space, config(curvature_cases=4), **arguments)
     return {
-        "history": found.history,
+        "history": repeatable(found.history),
         "summary": found.summary,
         "weights": {name: weight.tolist() for name, weight in found.weights.items()},
         "alphas": {name: alphas.tolist() for name, alphas in stacked(found).items()},
@@ -95,7 +95,12 @@ def trained(
     )
     found = run(program, **arguments)
     weights = {name: weight.tolist() for name, weight in found.weights.items()}
-    return {"history": found.history, "weights": weights, "best_epoch": found.best_epoch}
+    return {"history": repeatable(found.history), "weights": weights, "best_epoch": found.best_epoch}
+
+
+def repeatable(history: Sequence[Row]) -> list[Row]:
+    """The history without its column of time, in which two runs of one training differ."""
+    return [{name: value for name, value in row.items() if name != DATA_WAIT} for row in history]
 
 
 def enlarged(of: Split, side: int) -> Split:

@@ -11,6 +11,7 @@ import torch
 from models.curves.cells import SPACE, Curve
 from torch import Tensor, nn
 
+from models.training.ahead import Ahead
 from models.training.batches import ShuffledIndices
 from models.training.evaluation import Batch, Tally, evaluate
 from models.training.events import Listener, Row, State
@@ -78,7 +79,9 @@ class Fitting:
         learning_rate: float,
         precision: torch.dtype,
     ):
-        self.network, self.stream, self.valid, self.epochs = network, stream, valid, epochs
+        self.network, self.valid, self.epochs = network, valid, epochs
+        self.stream = Ahead(stream)
+        self.inputs = [self.stream]
         self.precision = precision
         self.optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
         self.criterion, self.tally = Curves(), Tally()
