@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks._correspondence import copy_weights
 from benchmarks.plain import PlainSupernet, TwoPasses, mean_shift_mix
@@ -32,6 +32,7 @@ from models.search.program import Loaders, Search, SearchConfig
 from models.search.smoothing import MeanShift, MeanShiftConfig
 from models.search.spaces import SearchSpace
 from models.search.strategies import AlphaConfig, Alternating, sigmoid
+from models.training.precision import computing_in, in_float32
 from models.training.seeds import generator
 
 Step = Callable[[], None]
@@ -44,16 +45,16 @@ ALPHA = AlphaConfig(warmup_epochs=0)
 MEAN_SHIFT = MeanShiftConfig(samples=3, iterations=2, bandwidth=1.0, radius_start=0.1)
 
 
-def build_step(name: str, size: Size, device: torch.device) -> Step:
+def build_step(name: str, size: Size, device: torch.device, precision: torch.dtype = torch.float32) -> Step:
     """A function that takes one step of the variant."""
-    search = search_of(name, size, device)
+    search = search_of(name, size, device, precision)
     if name.startswith("plain/"):
         return PlainSearch(search, size).step
     search.start_epoch(0)
     return search.step
 
 
-def search_of(name: str, size: Size, device: torch.device) -> Search:
+def search_of(name: str, size: Size, device: torch.device, precision: torch.dtype = torch.float32) -> Search:
     """The search of a variant. Of a plain variant: the one that ``PlainSearch`` repeats."""
     implementation, method = name.split("/")
     task = ImageTask(search_space("s5"), (size["side"], size["side"], size["channels_in"]), CLASSES, seed=0)
@@ -63,6 +64,7 @@ def search_of(name: str, size: Size, device: torch.device) -> Search:
         _loaders(size, device, halves=method != "single-level"),
         WEIGHTS,
         SupernetConfig(size["channels"], size["cells"], compile=implementation == "compiled"),
+        precision=precision,
         device=device,
     )
 
@@ -123,6 +125,7 @@ class PlainSearch:
         ).to(search.supernet.classifier.weight)  # its device and type
         copy_weights(search.supernet, self.network)
         self.alphas = {group: rows.requires_grad_() for group, rows in search.strategy.alphas().items()}
+        self.precision = search.precision
         self.shifts = search.strategy.smoothing is not None
         self.loaders = search.loaders
         self.adam = torch.optim.Adam(
@@ -144,24 +147,30 @@ class PlainSearch:
         x_valid, labels_valid = _channels_first(next(self.loaders.architecture))
         self.adam.zero_grad()
         mix = {group: torch.softmax(alpha, dim=-1) for group, alpha in self.alphas.items()}
-        F.cross_entropy(self.network(x_valid, mix), labels_valid).backward()
+        self._loss(x_valid, labels_valid, mix).backward()
         self.adam.step()
         mix = {group: torch.softmax(alpha, dim=-1).detach() for group, alpha in self.alphas.items()}
         if self.shifts:
-            mix = mean_shift_mix(
-                self.network,
-                x,
-                labels,
-                mix,
-                samples=MEAN_SHIFT.samples,
-                iterations=MEAN_SHIFT.iterations,
-                bandwidth=float(MEAN_SHIFT.bandwidth),
-                radius=MEAN_SHIFT.radius_start,
-            )
+            with computing_in(self.precision, x.device):
+                mix = mean_shift_mix(
+                    self.network,
+                    x,
+                    labels,
+                    mix,
+                    samples=MEAN_SHIFT.samples,
+                    iterations=MEAN_SHIFT.iterations,
+                    bandwidth=float(MEAN_SHIFT.bandwidth),
+                    radius=MEAN_SHIFT.radius_start,
+                )
         self.sgd.zero_grad()
-        F.cross_entropy(self.network(x, mix), labels).backward()
+        self._loss(x, labels, mix).backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), WEIGHTS.gradient_clip)
         self.sgd.step()
+
+    def _loss(self, x: Tensor, labels: Tensor, mix: Mapping[str, Tensor]) -> Tensor:
+        with computing_in(self.precision, x.device):
+            logits = self.network(x, mix)
+        return F.cross_entropy(in_float32(logits), labels)
 
 
 def _channels_first(batch: Batch) -> Batch:

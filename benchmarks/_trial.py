@@ -130,7 +130,7 @@ def accuracy(job: Job, data: Images, test: Split, result: Found) -> float | None
         return tabulated / 100
     if not job.retrained:
         return None
-    program = training.retrain_on(data, job.params.retrain, result.genotype)
+    program = training.retrain_on(data, job.params, result.genotype)
     run(program)  # leaves the best weights in the network
     deployed = Deployed(program.network.cpu(), data.card.mean, data.card.std).eval()
     probabilities = in_batches(with_torch(deployed), test.images.numpy())

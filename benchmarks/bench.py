@@ -3,6 +3,7 @@
 benchmarks/_steps.py says what the variants are. They take turns, so that a change in the load of the machine affects
 all of them; the table gives medians. Peak memory is measured in a separate process for each variant. ``--compiled``
 adds MS-DARTS with ``search.compile``, which compiles only the perturbed passes. On CUDA the batch is 64.
+``--precision`` is that of all variants, as ``train.precision``: bfloat16 on CUDA and float32 elsewhere by default.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 
 from benchmarks import _machine
 from benchmarks._steps import MEAN_SHIFT, Size, Step, build_step
+from models.training.precision import resolved, type_of
 
 SIZES: Mapping[str, Size] = {
     "cifar": {"batch": 16, "channels": 16, "cells": 8, "side": 32, "channels_in": 3},
@@ -95,6 +97,7 @@ def peak_memory(step: Step, device: torch.device) -> float:
 def peak_of_own_process(name: str, arguments: argparse.Namespace) -> float:
     command = [sys.executable, "-m", "benchmarks.bench", "--peak", name, "--size", arguments.size]
     command += ["--device", arguments.device, "--threads", str(arguments.threads)]
+    command += ["--precision", arguments.precision]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
@@ -144,6 +147,7 @@ def options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument(
         "--compiled", action="store_true", help="also time search.compile (minutes of compilation)"
     )
@@ -165,13 +169,14 @@ def main(words: Sequence[str] | None = None) -> int:
     size = dict(SIZES[arguments.size])
     if device.type == "cuda":
         size["batch"] = 64
+    precision = type_of(arguments.precision)
     if arguments.peak:
-        print(peak_memory(build_step(arguments.peak, size, device), device))
+        print(peak_memory(build_step(arguments.peak, size, device, precision), device))
         return 0
     names = [*VARIANTS, COMPILED] if arguments.compiled else list(VARIANTS)
     before = _machine.load()
     first, seconds = time_all(
-        {name: build_step(name, size, device) for name in names}, arguments.repeats, device
+        {name: build_step(name, size, device, precision) for name in names}, arguments.repeats, device
     )
     after = _machine.load()
     variants = {
@@ -188,6 +193,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "size": f"space s5, first order, samples {MEAN_SHIFT.samples}, iterations {MEAN_SHIFT.iterations}, "
         + ", ".join(f"{name} {value}" for name, value in size.items()),
         "hardware": _machine.hardware(device),
+        "precision": resolved(arguments.precision),
         "threads": arguments.threads,
         "versions": _machine.versions(),
         "date": _machine.today(),
@@ -197,7 +203,8 @@ def main(words: Sequence[str] | None = None) -> int:
     if arguments.note:
         about["beside it"] = arguments.note
     print(table(about, variants))
-    keep(arguments.output, f"{device.type}, {arguments.size}", about, variants)
+    lower = "" if precision == torch.float32 else f", {resolved(arguments.precision)}"
+    keep(arguments.output, f"{device.type}, {arguments.size}{lower}", about, variants)
     return 0
 
 

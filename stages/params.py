@@ -74,6 +74,7 @@ class DataParams(Section, frozen=True):
 
 class TrainParams(Section, frozen=True):
     devices: Count
+    precision: Literal["auto", "float32", "bfloat16"]
 
 
 class WeightsParams(Section, frozen=True):

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from models.training.distributed import rank
 from models.training.loop import run as train
+from models.training.precision import resolved
 from stages import pictures, tasks
 from stages.genotypes import read_genotype
 from stages.plumbing.checkpoint import Checkpoint, key
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 def main(params: Params) -> None:
     metric, card = tasks.metric(params.task), tasks.data(params.task).read_card()
     genotype = read_genotype(params.task)
-    settings = {**params.retrain.active(), "train": params.train.active()}
+    precision = resolved(params.train.precision)
+    settings = {**params.retrain.active(), "train": {**params.train.active(), "precision": precision}}
     inputs = {"data": card.sha256, "genotype": sha256_of(GENOTYPE_JSON)}
     checkpoint = Checkpoint("retrain", key("retrain", params.task, settings, inputs))
     resume = checkpoint.load()

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from models.training.distributed import rank
 from models.training.loop import run as train
+from models.training.precision import resolved
 from stages import pictures, tasks
 from stages.alphas import save_alphas
 from stages.plumbing.checkpoint import Checkpoint, key
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 def main(params: Params) -> None:
     metric, card = tasks.metric(params.task), tasks.data(params.task).read_card()
     training = tasks.training(params.task)
-    settings = {**params.search.active(), "train": params.train.active()}
+    precision = resolved(params.train.precision)
+    settings = {**params.search.active(), "train": {**params.train.active(), "precision": precision}}
     inputs = {"data": card.sha256, **training.inputs(params)}
     checkpoint = Checkpoint("search", key("search", params.task, settings, inputs))
     resume = checkpoint.load()

@@ -39,6 +39,7 @@ def image_search(
     early_stopping: EarlyStopping | None = None,
     benchmark: Benchmark | None = None,
     scoring: Criterion | None = None,
+    precision: torch.dtype = torch.float32,
     device: torch.device = torch.device("cpu"),
 ) -> Search:
     """The search as a program of the training loop.
@@ -64,6 +65,7 @@ def image_search(
         loaders,
         config,
         early_stopping=early_stopping,
+        precision=precision,
         columns=columns,
         scoring=scoring,
     )

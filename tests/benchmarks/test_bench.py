@@ -13,6 +13,7 @@ from benchmarks.plain import PlainSupernet
 from models.images.supernet import Supernet
 from models.search.program import Search, Stream
 from models.search.strategies import Alternating
+from models.training.ahead import Ahead
 from models.training.evaluation import Batch
 
 TINY = {"batch": 2, "channels": 2, "cells": 3, "side": 8, "channels_in": 1}
@@ -50,6 +51,7 @@ def doubled(name: str) -> Search:
         alpha.data = alpha.data.double()
     streams = Doubled(search.loaders.train), Doubled(search.loaders.architecture)
     search.loaders = replace(search.loaders, train=streams[0], architecture=streams[1])
+    search.streams = {"train": Ahead(streams[0]), "architecture": Ahead(streams[1])}
     return search
 
 

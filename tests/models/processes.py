@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from models.images.spaces import search_space
 from models.images.task import ImageTask
 from models.search.early_stopping import EigenvalueRise
 from models.search.genotype import Genotype
-from models.training.events import EpochEnd, Event, State
-from models.training.loop import run
+from models.training.events import EpochEnd, Event, Row, State
+from models.training.loop import DATA_WAIT, run
 from models.training.seeds import generator
 from tests.models.tiny import (
     CLASSES,
@@ -64,7 +64,7 @@ def searched(space: str, name: str, **arguments: Any) -> Found:
     """Two epochs of a search."""
     found = search(name, space, config(curvature_cases=4), **arguments)
     return {
-        "history": found.history,
+        "history": repeatable(found.history),
         "summary": found.summary,
         "weights": {name: weight.tolist() for name, weight in found.weights.items()},
         "alphas": {name: alphas.tolist() for name, alphas in stacked(found).items()},
@@ -72,7 +72,13 @@ def searched(space: str, name: str, **arguments: Any) -> Found:
 
 
 def trained(
-    genotype: Genotype, side: int, *, auxiliary: bool, weighted: bool = False, **arguments: Any
+    genotype: Genotype,
+    side: int,
+    *,
+    auxiliary: bool,
+    weighted: bool = False,
+    precision: torch.dtype = torch.float32,
+    **arguments: Any,
 ) -> Found:
     """Two epochs of training a found network, with everything that draws random numbers.
 
@@ -95,10 +101,16 @@ def trained(
         scoring=WithBalancedAccuracy(plain, balanced_weights(held_out.labels, CLASSES))
         if weighted
         else plain,
+        precision=precision,
     )
     found = run(program, **arguments)
     weights = {name: weight.tolist() for name, weight in found.weights.items()}
-    return {"history": found.history, "weights": weights, "best_epoch": found.best_epoch}
+    return {"history": repeatable(found.history), "weights": weights, "best_epoch": found.best_epoch}
+
+
+def repeatable(history: Sequence[Row]) -> list[Row]:
+    """The history without its column of time, in which two runs of one training differ."""
+    return [{name: value for name, value in row.items() if name != DATA_WAIT} for row in history]
 
 
 def enlarged(of: Split, side: int) -> Split:
@@ -138,6 +150,10 @@ CASES: Mapping[str, Callable[..., Found]] = {
     "retrain nasbench201": partial(trained, BENCHMARK, 8, auxiliary=False),
     "retrain weighted": partial(trained, BENCHMARK, 8, auxiliary=False, weighted=True),
 }
+IN_BFLOAT16: Mapping[str, Callable[..., Found]] = {
+    "ms-darts": partial(searched, "s4", "ms-darts", precision=torch.bfloat16),
+    "retrain darts": partial(trained, DARTS, 32, auxiliary=True, precision=torch.bfloat16),
+}
 RESUMED = ("ms-darts", "retrain nasbench201")
 
 
@@ -156,6 +172,8 @@ def main(rank: int, processes: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes)
     found = {name: run() for name, run in CASES.items()}
     found |= {f"{name}, resumed": resumed(CASES[name]) for name in RESUMED}
+    torch.set_default_dtype(torch.float32)
+    found |= {f"{name}, bfloat16": run() for name, run in IN_BFLOAT16.items()}
     (folder / f"{rank}.json").write_text(json.dumps({**found, "uneven": uneven()}))
     dist.destroy_process_group()
 

@@ -186,8 +186,11 @@ class Noise(nn.Module):
         if self.training:
             device = x.device if self.generator is None else self.generator.device
             shape = (full_batch_size(batch), height, width, self.width)
-            noise = torch.randn(shape, generator=self.generator, dtype=x.dtype, device=device)
-            y = own_part(noise).to(x.device).permute(0, 3, 1, 2)
+            # Drawn in the type of the weights, because bfloat16 would draw other numbers.
+            noise = torch.randn(
+                shape, generator=self.generator, dtype=torch.get_default_dtype(), device=device
+            )
+            y = own_part(noise).to(x).permute(0, 3, 1, 2)
         else:
             rows, columns = -(-height // _NOISE_TILE), -(-width // _NOISE_TILE)
             y = self.pattern.repeat(1, 1, rows, columns)[:, :, :height, :width].expand(batch, -1, -1, -1)

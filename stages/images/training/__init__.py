@@ -14,9 +14,10 @@ from models.images.spaces import search_space
 from models.images.task import ImageTask, found_network
 from models.search.genotype import Genotype
 from models.search.program import Search, SearchConfig
+from models.training.precision import type_of
 from models.training.seeds import generator
 from stages.images.data import ImageCard
-from stages.images.params import Params, RetrainParams
+from stages.images.params import Params
 from stages.images.training.inputs import EVALUATION_BATCH, Images, device, loaders, read_images
 from stages.images.training.table import read_benchmark
 from stages.strategies import early_stopping_of, strategy_of
@@ -31,7 +32,7 @@ def search(params: Params) -> Search:
 
 
 def retrain(params: Params, genotype: Genotype) -> Retraining:
-    return retrain_on(read_images(), params.retrain, genotype)
+    return retrain_on(read_images(), params, genotype)
 
 
 def search_on(data: Images, params: Params) -> Search:
@@ -51,13 +52,14 @@ def search_on(data: Images, params: Params) -> Search:
         early_stopping=early_stopping_of(config, config.family().watched_group),
         benchmark=read_benchmark(config)[0],
         scoring=WithBalancedAccuracy(task, class_weights(data.val, card)),
+        precision=type_of(params.train.precision),
         device=device(),
     )
 
 
-def retrain_on(data: Images, config: RetrainParams, genotype: Genotype) -> Retraining:
+def retrain_on(data: Images, params: Params, genotype: Genotype) -> Retraining:
     """The training of a found network on these images."""
-    card = data.card
+    config, card = params.retrain, data.card
     network = found_network(
         genotype,
         card.image_shape,
@@ -78,6 +80,7 @@ def retrain_on(data: Images, config: RetrainParams, genotype: Genotype) -> Retra
         generator(config.seed, "drop path"),
         class_weights=None if config.class_weights == "none" else class_weights(data.train, card).float(),
         scoring=WithBalancedAccuracy(Classification(), class_weights(data.val, card)),
+        precision=type_of(params.train.precision),
     )
 
 
