@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,6 +80,8 @@ def test_numbers_of_many_cases_are_tested_by_a_seeded_sample() -> None:
     assert RETURN.p_value(theirs + differences, theirs) == found
     assert RETURN.p_value(theirs, theirs + differences) == found
     assert RETURN.p_value(theirs, theirs) == 1
+    # The smallest p-value that 4,999 draws can give: only the signs that were seen give such a difference.
+    assert RETURN.p_value(theirs + 1, theirs) == pytest.approx(1 / 5000, rel=1e-12)
 
 
 @repeatable
@@ -94,7 +97,9 @@ def test_the_direction_of_a_metric(first: float, second: float) -> None:
 def test_scores_in_words() -> None:
     assert (ACCURACY.text(0.94444), ACCURACY.digits(0.94444)) == ("94.44%", "0.9444")
     assert (ERROR.text(0.000123456), ERROR.digits(12345.6)) == ("0.0001235", "1.235e+04")
-    assert ACCURACY.test != ERROR.test == RETURN.test
+    assert (ACCURACY.words, ERROR.words) == ("accuracy", "squared error")
+    assert "McNemar" in ACCURACY.test  # as the model card and the report name it
+    assert "permutation" in ERROR.test and ERROR.test == RETURN.test
 
 
 def evaluation() -> Evaluation:
@@ -160,3 +165,19 @@ def test_latency_is_the_median_and_the_first_call_does_not_count() -> None:
 
     assert 5 <= latency_ms(call) < 45  # neither the first, 200 ms, nor the second, 50 ms, moves the median
     assert count == 51
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(0.01, 50), (0.8, 4), (10.0, 1)])
+def test_slow_files_are_measured_by_as_many_calls_as_start_within_3_seconds(
+    seconds: float, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts: list[float] = []
+    clock = SimpleNamespace(now=100.0)
+
+    def call() -> None:
+        starts.append(clock.now)
+        clock.now += seconds
+
+    monkeypatch.setattr("stages.evaluation.time", SimpleNamespace(perf_counter=lambda: clock.now))
+    assert latency_ms(call) == pytest.approx(1000 * seconds)
+    assert len(starts) == 1 + calls  # the first does not count

@@ -119,8 +119,10 @@ def test_back_and_back_again_to_the_first() -> None:
     assert registry.aliases == {"champion": 3, "previous_champion": 2}
     assert roll_back(registry, "model") == "champion of model is version 2 again, instead of version 3"  # type: ignore[arg-type]
     assert registry.aliases == {"champion": 2, "previous_champion": 1}
-    assert WITHDRAWN in registry.tags[3]
-    assert PROMOTED_OVER not in registry.tags[3], "the version has lost its promotion"
+    # Registries that exist hold these names, and docs/registry.md gives them.
+    assert registry.tags[2]["promoted_over"] == "1"
+    assert registry.tags[3]["withdrawn"] == "rolled back to 2"
+    assert "promoted_over" not in registry.tags[3], "the version has lost its promotion"
     assert choose(registry, "model", "3") == "version 3 of model is now champion, instead of version 2"  # type: ignore[arg-type]
     assert registry.tags[3][PROMOTED_OVER] == "2" and WITHDRAWN not in registry.tags[3]
     roll_back(registry, "model")  # type: ignore[arg-type]
@@ -249,6 +251,7 @@ def test_promotions_in_one_sqlite_file_take_turns(tmp_path: Path, monkeypatch: p
             return str(error)
 
     with alone():
+        assert (tmp_path / "mlflow.db.promotion.lock").exists(), "it is where the message says"
         second.start()
         second.join(30)
     assert outcomes == [
@@ -257,7 +260,17 @@ def test_promotions_in_one_sqlite_file_take_turns(tmp_path: Path, monkeypatch: p
     assert attempt() == "inside", "the lock is released"
 
 
-@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:///:memory:", "sqlite://"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://127.0.0.1:9",
+        "https://127.0.0.1:9/mlflow",
+        "postgresql://127.0.0.1:9/mlflow",
+        "databricks",
+        "sqlite:///:memory:",
+        "sqlite://",
+    ],
+)
 def test_where_there_is_no_file_there_is_no_lock(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
