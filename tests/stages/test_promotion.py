@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
 
 from stages.errors import MachineError, UserError
 from stages.evaluation import Metric
 from stages.registry import promotion
-from stages.registry.promotion import PROMOTED_OVER, WITHDRAWN, alone, choose, roll_back
+from stages.registry.promotion import PROMOTED_OVER, WITHDRAWN, alone, choose, find_alias, roll_back
 from tests.stages.registry_in_memory import (
     HIGHER,
     LOWER,
     Crash,
     Judgement,
+    Registry,
     champion_with,
     crash_at,
     promoted,
@@ -234,6 +238,55 @@ def test_a_first_champion_was_promoted_over_none() -> None:
     assert register(registry, 1) == 1
     assert registry.tags[1][PROMOTED_OVER] == "none"
     assert registry.aliases == {"champion": 1}
+
+
+def failing(registry: Registry, call: str, code: int) -> None:
+    """Makes every call with this name fail with MLflow's error ``code``."""
+
+    def before_call(name: str) -> None:
+        if name == call:
+            raise MlflowException("the registry says so", code)
+
+    registry.before_call = before_call
+
+
+@pytest.mark.parametrize("code", [RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE])
+def test_a_missing_alias_and_a_missing_version_are_known_by_each_code_that_stores_give(code: int) -> None:
+    registry = champion_with(0.5, champion=None)
+    failing(registry, "get_model_version_by_alias", code)
+    assert find_alias(registry, "model", "champion") is None  # type: ignore[arg-type]
+    failing(registry, "get_model_version", code)
+    with pytest.raises(UserError, match="model has no version 1;"):
+        choose(registry, "model", "1")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("call", ["get_model_version_by_alias", "get_model_version"])
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda registry: register(registry, 3),
+        lambda registry: choose(registry, "model", "1"),
+        lambda registry: roll_back(registry, "model"),
+    ],
+    ids=["register", "choose", "roll_back"],
+)
+def test_a_registry_that_fails_is_not_taken_for_an_empty_one(
+    move: Callable[[Registry], object], call: str
+) -> None:
+    registry = champion_with(0.5, 0.6, 0.7)
+    register(registry, 2)
+    failing(registry, call, INTERNAL_ERROR)
+    with pytest.raises(MlflowException, match="says so"):
+        move(registry)
+
+
+def test_a_rollback_to_a_version_whose_predecessor_was_deleted() -> None:
+    registry = champion_with(0.5, 0.6, 0.7)
+    register(registry, 2)
+    register(registry, 3)
+    del registry.tags[1]
+    roll_back(registry, "model")  # type: ignore[arg-type]
+    assert registry.aliases == {"champion": 2}
 
 
 def test_promotions_in_one_sqlite_file_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
