@@ -224,6 +224,19 @@ def test_a_former_champion_is_no_rival_where_the_alias_was_removed_by_hand() -> 
     assert register(registry, 3) == registry.aliases["champion"] == 3
 
 
+def test_a_score_on_other_test_cases_does_not_count() -> None:
+    registry = champion_with(0.9, 0.6, champion=None)
+    registry.tags[1] |= {"test_sha256": "other", PROMOTED_OVER: "none"}  # cut off before it became champion
+    assert register(registry, 2) == registry.aliases["champion"] == 2
+
+
+def test_a_chosen_version_without_a_score_can_be_replaced() -> None:
+    registry = champion_with(0.5, 0.6, champion=None)
+    registry.tags[1] = {}  # somebody has made it with MLflow alone
+    choose(registry, "model", "1")  # type: ignore[arg-type]
+    assert promoted(registry, 2, lambda _: Judgement(True))[1] == registry.aliases["champion"] == 2
+
+
 def test_without_a_champion_there_is_nothing_to_go_back_to_and_any_version_may_be_chosen() -> None:
     registry = champion_with(0.5, champion=None)
     with pytest.raises(UserError, match="model has no champion to roll back"):
