@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import time
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -96,6 +97,7 @@ def test_the_direction_of_a_metric(first: float, second: float) -> None:
 
 def test_scores_in_words() -> None:
     assert (ACCURACY.text(0.94444), ACCURACY.digits(0.94444)) == ("94.44%", "0.9444")
+    assert ACCURACY.digits(0.5) == "0.5000"
     assert (ERROR.text(0.000123456), ERROR.digits(12345.6)) == ("0.0001235", "1.235e+04")
     assert (ACCURACY.words, ERROR.words) == ("accuracy", "squared error")
     assert "McNemar" in ACCURACY.test  # as the model card and the report name it
@@ -127,6 +129,19 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     assert path.read_bytes() == first
 
 
+def test_arrays_of_any_layout_and_kind_are_kept(tmp_path: Path) -> None:
+    right, table = np.array([True, False, False, True]), np.arange(6).reshape(2, 3)
+    costs = MappingProxyType({"size_bytes": 100.0})
+    Evaluation(0.5, right[::3], "", costs, {"turned": table.T}).save(tmp_path / "right")
+    loaded = Evaluation.load(tmp_path / "right")
+    np.testing.assert_array_equal(loaded.per_case, [1.0, 1.0])
+    assert loaded.per_case.dtype == np.float64
+    np.testing.assert_array_equal(loaded.details["turned"], [[0, 3], [1, 4], [2, 5]])
+    assert loaded.costs == costs
+    Evaluation(0.5, np.arange(6.0)[::2], "").save(tmp_path / "numbers")
+    np.testing.assert_array_equal(Evaluation.load(tmp_path / "numbers").per_case, [0.0, 2.0, 4.0])
+
+
 def test_a_score_that_is_no_number_is_kept(tmp_path: Path) -> None:
     Evaluation(math.nan, np.array([math.nan]), "").save(tmp_path / "nan")
     assert math.isnan(Evaluation.load(tmp_path / "nan").score)
@@ -151,6 +166,12 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, damage: str) -> None:
             save_file({"per_case": np.zeros(1)}, path)
     with pytest.raises(UserError, match="run `dvc repro") as error:
         Evaluation.load(path)
+    says = (
+        "missing; run `dvc repro export`$"
+        if damage == "missing"
+        else r"damaged \(.+\); run `dvc repro -f export`$"
+    )
+    assert re.match(f"{re.escape(str(path))} is {says}", str(error.value))
     assert "\n" not in str(error.value)
 
 

@@ -12,8 +12,20 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 
 from stages.errors import MachineError, UserError
 from stages.registry import promotion
-from stages.registry.promotion import alone, choose, find_alias, roll_back
+from stages.registry.promotion import PROMOTED_OVER, alone, choose, find_alias, roll_back
 from tests.stages.registry_in_memory import Registry, champion_with, register
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_a_version_is_the_same_whether_its_number_comes_as_a_number_or_as_text(kind: type) -> None:
+    registry = champion_with(0.5, *[0.4] * 7, 0.6, 0.6)
+    registry.number = kind
+    registry.tags[10][PROMOTED_OVER] = "1"  # as good as version 9, and later
+    assert register(registry, 9) == registry.aliases["champion"] == 9
+    assert registry.tags[9][PROMOTED_OVER] == "1"
+    assert roll_back(registry, "model") == "champion of model is version 1 again, instead of version 9"  # type: ignore[arg-type]
+    assert choose(registry, "model", "9") == "version 9 of model is now champion, instead of version 1"  # type: ignore[arg-type]
+    assert registry.tags[9][PROMOTED_OVER] == "1"
 
 
 def failing(registry: Registry, call: str, code: int) -> None:
