@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from stages.errors import UserError
 from stages.evaluation import Evaluation, Metric, latency_ms
@@ -66,6 +67,23 @@ def test_numbers_are_tested_with_all_signs_where_there_are_few(metric: Metric, c
     draws = np.random.default_rng(count)
     ours, theirs = draws.normal(size=count), draws.normal(0.5, 1, size=count)
     assert metric.p_value(ours, theirs) == pytest.approx(all_signs(ours - theirs), abs=1e-12)
+
+
+@pytest.mark.parametrize("count", [8, 100])
+def test_more_cases_than_a_block_of_signs_holds_give_the_same_p_value(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = np.random.default_rng(count)
+    ours, theirs = draws.normal(0.2, 1, size=count), draws.normal(size=count)
+    p_value = RETURN.p_value(ours, theirs)
+    monkeypatch.setattr("stages.evaluation._SIGNS_AT_ONCE", count - 1)
+    assert RETURN.p_value(ours, theirs) == p_value
+
+
+def test_cases_without_a_difference_change_nothing() -> None:
+    theirs = np.array([3.0, 1.0, 4.0, 1.0, 5.0, 9.0])
+    ours = theirs + np.array([0.5, 0.0, 1.5, -0.25, 0.0, 1.0])
+    assert RETURN.p_value(ours, theirs) == pytest.approx(all_signs(ours - theirs), abs=1e-12) == 1 / 4
 
 
 def test_numbers_of_many_cases_are_tested_by_a_seeded_sample() -> None:
@@ -147,7 +165,15 @@ def test_a_score_that_is_no_number_is_kept(tmp_path: Path) -> None:
     assert math.isnan(Evaluation.load(tmp_path / "nan").score)
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "empty", "text", "foreign"])
+BAD_HEADERS = {
+    "no JSON": "{",
+    "a field too few": '{"score": 0.5, "costs": {}}',
+    "a field too many": '{"score": 0.5, "cases_sha256": "", "costs": {}, "more": 1}',
+    "text for a number": '{"score": "0.5", "cases_sha256": "", "costs": {}}',
+}
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "empty", "text", "folder", "foreign", *BAD_HEADERS])
 def test_a_damaged_file_is_one_line(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "evaluation.safetensors"
     evaluation().save(path)
@@ -160,10 +186,13 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, damage: str) -> None:
             path.write_bytes(b"")
         case "text":
             path.write_text("not an evaluation")
+        case "folder":
+            path.unlink()
+            path.mkdir()
         case "foreign":
-            from safetensors.numpy import save_file
-
             save_file({"per_case": np.zeros(1)}, path)
+        case _:
+            save_file({"per_case": np.zeros(1)}, path, {"evaluation": BAD_HEADERS[damage]})
     with pytest.raises(UserError, match="run `dvc repro") as error:
         Evaluation.load(path)
     says = (

@@ -28,11 +28,14 @@ def test_a_version_is_the_same_whether_its_number_comes_as_a_number_or_as_text(k
     assert registry.tags[9][PROMOTED_OVER] == "1"
 
 
-def failing(registry: Registry, call: str, code: int) -> None:
-    """Makes every call with this name fail with MLflow's error ``code``."""
+def failing(registry: Registry, call: str, code: int, after: int = 0) -> None:
+    """Makes the calls with this name fail with MLflow's error ``code``, but for the first ``after``."""
+    calls: list[str] = []
 
     def before_call(name: str) -> None:
-        if name == call:
+        calls.append(name)
+        assert len(calls) < 100, "it goes on for ever"
+        if name == call and calls.count(call) > after:
             raise MlflowException("the registry says so", code)
 
     registry.before_call = before_call
@@ -66,6 +69,16 @@ def test_a_registry_that_fails_is_not_taken_for_an_empty_one(
     failing(registry, call, INTERNAL_ERROR)
     with pytest.raises(MlflowException, match="says so"):
         move(registry)
+
+
+def test_a_rollback_that_cannot_read_the_version_before_keeps_the_alias() -> None:
+    registry = champion_with(0.5, 0.6, 0.7)
+    register(registry, 2)
+    register(registry, 3)
+    failing(registry, "get_model_version", INTERNAL_ERROR, after=1)
+    with pytest.raises(MlflowException, match="says so"):
+        roll_back(registry, "model")  # type: ignore[arg-type]
+    assert registry.aliases == {"champion": 2, "previous_champion": 2}
 
 
 def test_promotions_in_one_sqlite_file_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
