@@ -201,6 +201,8 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, damage: str) -> None:
         else r"damaged \(.+\); run `dvc repro -f export`$"
     )
     assert re.match(f"{re.escape(str(path))} is {says}", str(error.value))
+    if damage == "a field too many":
+        assert "more Extra inputs are not permitted" in str(error.value)
     assert "\n" not in str(error.value)
 
 

@@ -122,6 +122,24 @@ def test_a_better_one_that_was_overwritten_in_a_crash_comes_back_with_the_next()
     assert register(registry, 4) == registry.aliases["champion"] == 3
 
 
+def test_one_that_followed_the_overwritten_one_comes_back_too() -> None:
+    registry = champion_with(0.5, 0.6, 0.65, 0.8, 0.7)
+    assert (register(registry, 3), register(registry, 4)) == (3, 4)
+    registry.tags[2][PROMOTED_OVER] = (
+        "1"  # version 2 began before version 3, moved the alias last and was cut off
+    )
+    registry.aliases["champion"] = 2
+    assert register(registry, 5) == registry.aliases["champion"] == 4
+
+
+def test_one_that_was_cut_off_does_not_bring_back_the_champion_that_a_person_has_replaced() -> None:
+    registry = champion_with(0.9, 0.6, 0.5, 0.7, champion=None)
+    register(registry, 1)
+    registry.tags[2] |= {PROMOTED_OVER: "1", "test_sha256": "other"}  # cut off
+    choose(registry, "model", "3")  # type: ignore[arg-type]
+    assert register(registry, 4) == registry.aliases["champion"] == 4
+
+
 def test_of_equals_the_first_is_best() -> None:
     for metric in (HIGHER, LOWER):
         tags = {f"test_{metric.name}": "0.5"}
@@ -137,7 +155,7 @@ def test_back_and_back_again_to_the_first() -> None:
     assert roll_back(registry, "model") == "champion of model is version 2 again, instead of version 3"  # type: ignore[arg-type]
     assert registry.aliases == {"champion": 2, "previous_champion": 1}
     # Registries that exist hold these names, and docs/registry.md gives them.
-    assert registry.tags[2]["promoted_over"] == "1"
+    assert registry.tags[2]["promoted_over"] == "1" and "report" in registry.tags[2]
     assert registry.tags[3]["withdrawn"] == "rolled back to 2"
     assert "promoted_over" not in registry.tags[3], "the version has lost its promotion"
     assert choose(registry, "model", "3") == "version 3 of model is now champion, instead of version 2"  # type: ignore[arg-type]
