@@ -95,6 +95,11 @@ def evidence(
         ({}, {"max_size_mb": 0.0009}, ["model.onnx has 0.00 MB, more than registry.max_size_mb (0.0009)"]),
         ({}, {"max_size_mb": 0.001}, []),
         (
+            {"size_bytes": 2_345_678},
+            {"max_size_mb": 2},
+            ["model.onnx has 2.35 MB, more than registry.max_size_mb (2)"],
+        ),
+        (
             {"champion": None, "identical": False, "disagreements": 1},
             {"max_latency_ms": 0.5, "max_size_mb": 1e-6},
             ["the registered file", "model.onnx and torch", "one image takes", "model.onnx has"],
@@ -105,7 +110,8 @@ def test_each_condition_refuses_with_its_reason(
     facts: dict[str, Any], settings: dict[str, Any], reasons: list[str]
 ) -> None:
     known = {"challenger": 160, "champion": 150, **facts}
-    champion, challenger = known.pop("champion"), right(known.pop("challenger"))
+    costs = {"size_bytes": known.pop("size_bytes")} if "size_bytes" in known else {}
+    champion, challenger = known.pop("champion"), right(known.pop("challenger"), **costs)
     judgement = decide(
         evidence(challenger, None if champion is None else right(champion), **known), limits(**settings)
     )
@@ -153,10 +159,13 @@ def test_the_direction_of_the_metric_is_nothing_but_a_sign(
 
 def test_a_comparison_counts_the_cases_that_each_does_better() -> None:
     for metric, sign in ((ERROR, 1), (Metric("return", "episode", True, "numbers"), -1)):
-        ours, theirs = errors(sign * 1, sign * 2, sign * 3, 0), errors(sign * 2, sign * 3, sign * 1, 0)
+        # Three are better, one is worse, four are equal.
+        ours = errors(sign * 1, sign * 2.5, sign * 2, sign * 1, 0, 0, 7, 7)
+        theirs = errors(sign * 2, sign * 3, sign * 2.5, sign * 0.5, 0, 0, 7, 7)
         found = comparison(evidence(ours, theirs, metric))
         assert found is not None
-        assert (found.challenger_better, found.champion_better, found.gain) == (2, 1, 0)
+        assert (found.challenger_better, found.champion_better) == (3, 1)
+        assert found.gain == pytest.approx(1.5 / 8)
     assert comparison(evidence(right(5), None)) is None
 
 
