@@ -72,6 +72,7 @@ def document(
         exported=exported,
         agreement=f"all {cases}" if not others else f"{cases - others} of {cases}",
         data=data,
+        data_notices=[line[:1].upper() + line[1:] for line in map(plain, data.notices())],
         counts=", ".join(f"{count:,} {split}" for split, count in data.counts.items()),
         origin=_origin(record, evidence.metric.case),
         gap=summary.discretization_gap,

@@ -185,6 +185,15 @@ def test_deeper_folders_of_a_class_and_links_to_files_are_used(tmp_path: Path, z
     assert sum(zoo(tmp_path / "data").card.counts.values()) == 15
 
 
+def test_a_class_of_files_that_cannot_be_used(tmp_path: Path, zoo: Prepare) -> None:
+    classes(tmp_path, "a", "b")
+    (tmp_path / "phone").mkdir()
+    for number in range(4):
+        (tmp_path / "phone" / f"{number}.heic").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"class 'phone' has no images \(left out of all folders: 4 .heic\)"):
+        zoo(tmp_path)
+
+
 def test_all_unreadable_pictures_are_listed(tmp_path: Path, zoo: Prepare) -> None:
     classes(tmp_path, "a", "b")
     whole = (tmp_path / "a" / "0.png").read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from stages.plumbing.status import STATE
 
 _NOT_MIRRORED = ("digits", "svhn")  # a mirrored digit is not the same digit
 _FEWEST = 3  # images per class: one for each split
+NOTHING: Counter[str] = Counter()
 _FEWEST_TO_SEARCH = 2  # of the training images that remain: one for the weights, one for the architecture
 
 # The rows of each split: from which split of the source, and which of its rows.
@@ -46,7 +48,7 @@ def prepare(params: Params, folder: Path) -> ImageCard:
 def prepare_in(state: Path, params: DataParams, folder: Path, count: Count = lambda *_: None) -> ImageCard:
     """The same, with what an interruption leaves in a folder below ``state``."""
     source = read_source(params, count)
-    check_classes(source.splits["train"].labels, source.classes)
+    check_classes(source.splits["train"].labels, source.classes, source.left_out)
     check_image_size(*source.splits["train"].shape[:2])
     work = state / _key(source, params)
     for leftover in state.glob("*/*.u8"):  # of other data or settings
@@ -60,12 +62,14 @@ def prepare_in(state: Path, params: DataParams, folder: Path, count: Count = lam
     return card
 
 
-def check_classes(labels: Labels, classes: Sequence[str]) -> None:
+def check_classes(labels: Labels, classes: Sequence[str], left_out: Counter[str] = NOTHING) -> None:
     """Raises UserError when a class has too few images to train and test with."""
     counts = np.bincount(labels, minlength=len(classes))
     for name, count in zip(classes, counts, strict=True):
         if count == 0:
-            raise UserError(f"class {name!r} has no images; add some or remove the class")
+            reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.most_common(5))
+            seen = f" (left out of all folders: {reasons})" if reasons else ""
+            raise UserError(f"class {name!r} has no images{seen}; add some or remove the class")
         if count < _FEWEST:
             raise UserError(f"class {name!r} has {count} training images; each class needs {_FEWEST} or more")
 
