@@ -196,7 +196,10 @@ def roll_back(mlflow: MlflowClient, name: str) -> str:
     champion, previous = find_alias(mlflow, name, CHAMPION), find_alias(mlflow, name, PREVIOUS)
     if champion is None:
         raise UserError(f"{name} has no champion to roll back; `dvc repro` registers one")
-    if previous is None or previous.version == champion.version:
+    if previous is not None and previous.version == champion.version:
+        # A promotion ended between its two writes of aliases, so the alias has lost what this champion was promoted over.
+        previous = _beaten(mlflow, name, str(champion.version))
+    if previous is None:
         raise UserError(
             f"{name} has no version to roll back to: none was champion before version {champion.version};"
             " `python -m stages.champion VERSION` makes any version champion"

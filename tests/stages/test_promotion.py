@@ -175,6 +175,14 @@ def test_back_and_back_again_to_the_first() -> None:
     assert registry.aliases == {"champion": 1}
 
 
+def test_back_from_a_champion_whose_promotion_was_cut_off_between_the_aliases() -> None:
+    registry = champion_with(0.5, 0.6, 0.7)
+    register(registry, 2)
+    registry.aliases["previous_champion"] = 2  # version 3 was about to become champion
+    assert roll_back(registry, "model") == "champion of model is version 1 again, instead of version 2"  # type: ignore[arg-type]
+    assert registry.aliases == {"champion": 1}
+
+
 def test_wherever_a_rollback_ends_another_completes_it() -> None:
     for call in range(100):
         registry = champion_with(0.5, 0.7)
