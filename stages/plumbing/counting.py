@@ -14,10 +14,11 @@ QUIET = 20.0  # seconds between two lines
 
 
 @contextlib.contextmanager
-def counting(stage: str) -> Iterator[Callable[[str, int, int], None]]:
+def counting(stage: str, resumed: str) -> Iterator[Callable[[str, int, int], None]]:
     """A function to call with a title, how much is done, and how much there is in all. It must be called often.
 
-    It ends the stage when the pipeline that started it has ended.
+    What has the title ``resumed`` need not be done again after an interruption. The function ends the stage when
+    the pipeline that started it has ended.
     """
     watch, file = Watch(), ProgressFile(stage)
     bar = _Bar(stage) if sys.stdout.isatty() else None
@@ -40,7 +41,11 @@ def counting(stage: str) -> Iterator[Callable[[str, int, int], None]]:
             said = now
             print(f"{stage}: {done} of {total} {title}" + _in_words(left), flush=True)
         if file.due():
-            file.write(epoch=1, epochs=1, step=done, steps=total, seconds_left=left)
+            remaining = f"the {title} that remain" if title == resumed and done else ""
+            file.write(
+                epoch=1, epochs=1, step=done, steps=total, seconds_left=left, remaining=remaining,
+                line=f"{stage}: {done} of {total} {title}",
+            )  # fmt: skip
 
     try:
         yield count

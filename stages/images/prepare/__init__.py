@@ -41,7 +41,7 @@ def prepare(params: Params, folder: Path) -> ImageCard:
     Pictures are decoded once, on all cores, and an interrupted stage goes on with those that are missing.
     Raises UserError when a network cannot be trained on the data.
     """
-    with counting("prepare") as count:
+    with counting("prepare", resumed="pictures") as count:
         return prepare_in(STATE / "prepare", params.data, folder, count)
 
 

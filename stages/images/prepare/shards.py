@@ -62,6 +62,7 @@ def listing(root: Path) -> Listing:
     files = {
         split: [(place, int(label) if names else numbers[label]) for place, label in samples]
         for split, samples in splits.items()
+        if samples
     }
     return Listing(classes, files, left_out)
 
