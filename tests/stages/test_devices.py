@@ -108,7 +108,9 @@ def test_killed_twice_and_resumed_it_is_the_undisturbed_one(
     _, errors = first.communicate(timeout=PATIENCE)
     assert first.returncode == 1
     assert one_line(
-        errors, "error: retrain: the process of device 1 was ended by SIGKILL", "run the stage again"
+        errors,
+        "error: retrain: the process of device 1 was ended by SIGKILL",
+        "the next run resumes retrain after epoch 1",
     )
     assert not zero.is_running()
 

@@ -111,11 +111,11 @@ def test_class_weights_are_those_of_the_training_images(project: Path, run_stage
     genotype = from_json(
         {"space": "nasbench201", "arch_str": "|nor_conv_1x1~0|+|none~0|none~1|+|none~0|none~1|none~2|"}
     )
-    config = load().retrain
-    weights = retrain_on(read_images(), config, genotype).criterion.class_weights  # pyright: ignore[reportArgumentType]
+    weights = retrain_on(read_images(), load(), genotype).criterion.class_weights  # pyright: ignore[reportArgumentType]
     assert weights is not None
     np.testing.assert_allclose(weights.numpy(), [124 / 180, 124 / 180, 124 / 12], rtol=1e-6)
-    equal = config.model_copy(update={"class_weights": "none"})
+    params = load()
+    equal = params.model_copy(update={"retrain": params.retrain.model_copy(update={"class_weights": "none"})})
     assert retrain_on(read_images(), equal, genotype).criterion.class_weights is None  # pyright: ignore[reportArgumentType]
 
 
