@@ -1,4 +1,4 @@
-"""When a genotype counts as collapsed: too many of its edges carry operations that learn nothing."""
+"""When a genotype counts as collapsed: when too many of its edges carry operations without parameters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Collapse:
 
     ops: tuple[str, ...]
     edges: int
-    title: str  # of the count, in tables
+    title: str  # of the column with the count
 
 
 COLLAPSE: Mapping[str, Collapse] = {

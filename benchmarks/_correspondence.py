@@ -1,6 +1,6 @@
 """Which layers of benchmarks/plain.py are which parts of the stacked layers of models/.
 
-Used to make both supernets the same function, and to compare their gradients.
+This makes both supernets the same function, and lets tests compare their gradients.
 """
 
 # pyright: reportIndexIssue=false, reportArgumentType=false, reportOperatorIssue=false
@@ -24,7 +24,7 @@ TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
 def pairs(fast: Supernet, plain: PlainSupernet) -> list[tuple[nn.Module, nn.Module, slice]]:
-    """For every layer (module of ``fast``, module of ``plain``, rows of the first's tensors that are the second's)."""
+    """For every layer: its module of ``fast``, its module of ``plain``, and which rows of the first are the second."""
     everything = slice(None)
     found: list[tuple[nn.Module, nn.Module, slice]] = [
         (fast.stem.stem0[0], plain.stem[0], everything),

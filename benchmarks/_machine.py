@@ -11,14 +11,18 @@ import torch
 
 
 def hardware(device: torch.device) -> str:
-    """The GPU; or the processor, its number of cores and the instructions that PyTorch uses."""
+    """The name of the GPU, or that of the processor with its cores and the instructions that PyTorch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name()
+    return f"{processor()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def processor() -> str:
+    """The name of the CPU where Linux gives it, otherwise that of the architecture."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.machine()
-    return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    return names[0] if names else platform.machine()
 
 
 def versions() -> str:
@@ -30,5 +34,5 @@ def today() -> str:
 
 
 def load() -> str:
-    """Load average of the last minute: how many processes wanted a core, including this one."""
+    """The load average of the last minute: how many processes wanted a core, this one included."""
     return f"{os.getloadavg()[0]:.1f}"

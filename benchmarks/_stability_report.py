@@ -47,7 +47,7 @@ def of_case(runs: Sequence[Run], case: str, column: str) -> str:
 
 
 def ratio(runs: Sequence[Run]) -> float | None:
-    """Mean gap of ms-darts over that of darts, over seeds 0 to 2; None where a run of them is not there."""
+    """Mean gap of ms-darts divided by that of darts, over seeds 0 to 2; None if one of these runs is missing."""
     means = {}
     for case in ("ms-darts", "darts"):
         gaps = [
@@ -65,8 +65,8 @@ def report(about: Mapping[str, Any], runs: Sequence[Run], title: str, judged: st
     plain = COLLAPSE[runs[0]["genotype"]["space"]].title
     lines = [f"# {title}", "", *(f"- {name}: {value}" for name, value in about.items()), ""]
     lines += [
-        "Mean ± standard deviation over the seeds. Gap: validation accuracy of the supernet minus that of its discretized mix, "
-        "each after recalibrating batch norm.",
+        "Mean ± standard deviation over the seeds. The gap is the validation accuracy of the supernet minus that of"
+        " its discretized mix, each after recalibrating batch norm.",
         "",
         f"| strategy | n | seeds | gap | supernet | discretized | top eigenvalue | {judged} | {plain} | collapsed |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -88,8 +88,8 @@ def report(about: Mapping[str, Any], runs: Sequence[Run], title: str, judged: st
         )
     if (found := ratio(runs)) is not None:
         verdict = "reached" if found <= RATIO_WANTED else "not reached"
-        lines += ["", f"Mean gap of ms-darts over that of darts, seeds 0 to 2: {found:.2f}."]
-        lines += [f"To reproduce: at most {RATIO_WANTED}: {verdict}."]
+        lines += ["", f"Mean gap of ms-darts divided by that of darts, seeds 0 to 2: {found:.2f}."]
+        lines += [f"The goal, at most {RATIO_WANTED}, is {verdict}."]
     lines += _smoothing(runs, cases)
     lines += ["", "## Every run", ""]
     lines += [
@@ -107,7 +107,7 @@ def report(about: Mapping[str, Any], runs: Sequence[Run], title: str, judged: st
 
 
 def _smoothing(runs: Sequence[Run], cases: Sequence[str]) -> list[str]:
-    """What smoothing did in the last epoch, where there was any."""
+    """What smoothing did in the last epoch, for the cases that have smoothing."""
     names = ("radius", "movement", "bandwidth", "effective_sample_size", "kernel_spread")
     lines = []
     for case in cases:
@@ -130,10 +130,10 @@ def _number(value: float | None) -> str:
 
 
 def genotype_text(content: Mapping[str, Any]) -> str:
-    """A genotype in a cell of a table."""
+    """A genotype as the text of a table cell."""
     genotype = from_json(content)
     if (key := family_of(genotype).table_key) is not None:
-        # A vertical bar would end the cell of the table.
+        # A vertical bar would end the table cell.
         return key(genotype).replace("|+|", " + ").strip("|").replace("|", ", ")
     return "; ".join(
         f"{group}: {', '.join(f'{op}~{src}' for src, _, op in edges)}"
@@ -142,7 +142,7 @@ def genotype_text(content: Mapping[str, Any]) -> str:
 
 
 def picture(path: Path, runs: Sequence[Run]) -> None:
-    """The gap of every run, and how entropy, eigenvalue and accuracy went: thin lines seeds, thick ones their mean."""
+    """The gap of every run, and the curves of entropy, eigenvalue and accuracy: thin lines seeds, thick lines means."""
     cases = list(dict.fromkeys(run["case"] for run in runs))
     colours = {case: matplotlib.colormaps["tab10"](position % 10) for position, case in enumerate(cases)}
     names = list(dict.fromkeys(name for run in runs for name in run["curves"]))

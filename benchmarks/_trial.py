@@ -6,8 +6,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks import _machine
@@ -27,9 +29,9 @@ from stages.plumbing.checkpoint import key
 from stages.plumbing.code import code_of
 from stages.plumbing.files import sha256_of
 
-Run = Mapping[str, Any]  # what one search gave, as in the JSON lines
+Run = Mapping[str, Any]  # the results of one job, as in the JSON lines
 
-CURVES = (  # columns of the history that are kept; entropy_ and skip_connects_ of every cell type too
+CURVES = (  # the columns of the history that are kept, besides entropy_ and skip_connects_ of every cell type
     "valid_accuracy",
     "hessian_eigenvalue",
     "tabulated_accuracy",
@@ -43,7 +45,7 @@ CURVES = (  # columns of the history that are kept; entropy_ and skip_connects_ 
 
 @dataclass(frozen=True)
 class Job:
-    """One search and what follows. It can be pickled, because another process carries it out."""
+    """One search and the training that follows. Another process carries it out, so it can be pickled."""
 
     case: str
     params: Params
@@ -62,7 +64,7 @@ class Job:
             "crop": str(self.crop),
             "retrained": str(self.retrained),
             "table": "" if table is None else sha256_of(Path(table).expanduser()),
-            # The closure of retrain is in the key; it does not reach what prepare does.
+            # The key covers the code that retrain imports, which does not include prepare.
             "code": sha256_of(Path(__file__), *code_of("prepare", "images")),
         }
         sections = {name: self.params.section(name).active() for name in ("data", "search", "retrain")}
@@ -71,7 +73,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Uncropped(Images):
-    """The same images without the random crop: to see whether it matters."""
+    """The same images without the random crop, to see whether the crop matters."""
 
     def preprocess(self, *, cutout: int, device: torch.device) -> Preprocess:
         return replace(super().preprocess(cutout=cutout, device=device), padding=0)
@@ -79,11 +81,14 @@ class Uncropped(Images):
 
 def read(params: DataParams, *, crop: bool = True) -> tuple[Images, Split]:
     """What the stage prepare would have written, in memory, and the test split."""
-    splits, classes = prepare.read(params)
-    card = prepare.describe(splits, classes, params, "")
-    train_split, val, test = (
-        Split(*map(torch.from_numpy, splits[name])) for name in ("train", "val", "test")
-    )
+    with TemporaryDirectory() as folder:
+        made = Path(folder, "data")
+        made.mkdir()
+        card = prepare.prepare_in(Path(folder), params, made)
+        train_split, val, test = (
+            Split(*(torch.from_numpy(np.load(made / f"{name}_{kind}.npy")) for kind in ("images", "labels")))
+            for name in ("train", "val", "test")
+        )
     return (Images if crop else Uncropped)(train_split, val, card), test
 
 
@@ -117,12 +122,15 @@ def carry_out(job: Job) -> Run:
 
 
 def accuracy(job: Job, data: Images, test: Split, result: Found) -> float | None:
-    """In [0, 1]: what the table says of the genotype, or its test accuracy after a short training where that is asked for."""
+    """The tabulated accuracy of the genotype, or its test accuracy after a short training, in [0, 1].
+
+    None if there is no table and no training was asked for.
+    """
     if (tabulated := result.history[-1].get("tabulated_accuracy")) is not None:
         return tabulated / 100
     if not job.retrained:
         return None
-    program = training.retrain_on(data, job.params.retrain, result.genotype)
+    program = training.retrain_on(data, job.params, result.genotype)
     run(program)  # leaves the best weights in the network
     deployed = Deployed(program.network.cpu(), data.card.mean, data.card.std).eval()
     probabilities = in_batches(with_torch(deployed), test.images.numpy())
@@ -130,7 +138,7 @@ def accuracy(job: Job, data: Images, test: Split, result: Found) -> float | None
 
 
 def curves(result: Found) -> dict[str, list[float | None]]:
-    """Columns of the history, to five digits."""
+    """The columns of the history that are kept, to five significant digits."""
     kept = [
         name
         for name in result.history[0]

@@ -1,8 +1,9 @@
 """The baseline of `make bench`: the same mathematics as models/, written in the obvious way.
 
-One module per edge and operation, a ReLU in each, pooling and its norm on every edge, ``none`` computed as zeros and
-added, channels first, one forward pass per perturbed mix, the projection a loop over rows. It is what models/ is measured
-against and, in tests, what it must equal: ``copy_weights`` (benchmarks/_correspondence.py) makes both the same function.
+One module per edge and operation, a ReLU in each, pooling and its norm on every edge, ``none`` computed as zeros
+and added, channels first, one forward pass per perturbed mix, the projection a loop over rows, single-level search
+with a pass for alpha and another for the weights. models/ is measured against this code and, in tests, must equal
+it. ``copy_weights`` (benchmarks/_correspondence.py) makes both supernets the same function.
 
 Not covered: the stems for images of 128 pixels and more, and cells other than those of DARTS.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import torch
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 from models.images.sizes import reductions
 from models.images.skeleton import STEM_MULTIPLIER
 from models.images.spaces import NODES
+from models.search.gradients import Estimate, Pathwise, Relaxation, Step, first_order
 from models.search.spaces import Edge, SearchSpace
 
 
@@ -278,3 +281,13 @@ def mean_shift_mix(
                 weight * sample[group] for weight, sample in zip(weights, drawn, strict=True)
             )
     return center
+
+
+@dataclass(frozen=True)
+class TwoPasses:
+    """Single-level search with one pass for alpha and another, which the search makes, for the weights."""
+
+    moves_together = True
+
+    def __call__(self, alphas: Mapping[str, Tensor], relaxation: Relaxation, step: Step) -> Estimate:
+        return Pathwise(first_order)(alphas, relaxation, replace(step, valid=step.train))

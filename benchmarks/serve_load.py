@@ -1,12 +1,12 @@
-"""Load on the server, beside ``mlflow models serve`` of the same registered model in the same run.
+"""Compares the server under load with ``mlflow models serve`` of the same registered model.
 
-    python benchmarks/serve_load.py --model artifacts/export/model.onnx
+    python -m benchmarks.serve_load --model artifacts/export/model.onnx
 
-The model is registered in a registry of its own in a temporary folder. Both servers run on loopback in
-processes of their own; this process is the clients: each has one connection and sends its next request when
-it has its answer. The servers take turns, ``--repeats`` times, so that whatever else the machine does meets
-both. Each server's own processor time is counted too, which other processes do not change as much. Requests are
-bounded: ``--requests`` in each run. Writes benchmarks/results/serving-8x8.md, for images of that size.
+The model is registered in a new registry in a temporary folder. Each server is a process of its own and listens on
+loopback. This process is all clients: each client has one connection and sends its next request when the answer to
+the last one is there. The servers take turns, ``--repeats`` times, so that other work on the machine affects both. The
+processor time of each server is measured too, because other processes change it less. A run ends after
+``--requests`` requests. The result is benchmarks/results/serving-8x8.md, for images of that size.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from benchmarks._machine import processor
 from stages.plumbing.starting import ready
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -55,7 +56,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of bounded requests gave."""
+    """The measurements of one run of ``--requests`` requests."""
 
     seconds: float
     processor_seconds: float  # the server's, all its threads
@@ -69,10 +70,10 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--model", type=Path, required=True, help="ONNX file that keeps the contract (docs/serving.md)"
+        "--model", type=Path, required=True, help="ONNX file that meets the contract (docs/serving.md)"
     )
-    parser.add_argument("--requests", type=int, default=400, help="requests in each run (default: 400)")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each case (default: 3)")
+    parser.add_argument("--requests", type=int, default=400, help="requests per run (default: 400)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs per case (default: 3)")
     parser.add_argument(
         "--output",
         type=Path,
@@ -80,7 +81,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     if not options.model.is_file():
-        print(f"--model: no such file: {options.model}; make one with `make repro`", file=sys.stderr)
+        print(f"--model: {options.model} is missing; `make repro` makes a model", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="msdarts-load-") as name, ExitStack() as stack:
         folder = Path(name)
@@ -111,7 +112,7 @@ def main() -> int:
 
 
 def register(model: Path, folder: Path) -> tuple[int, ...]:
-    """A registry in ``folder`` with the model as its champion; the shape of an image."""
+    """Makes a registry in ``folder`` with the model as its champion. Returns the shape of an image."""
     import mlflow
     import onnx
     from mlflow.models import ModelSignature
@@ -142,11 +143,11 @@ def register(model: Path, folder: Path) -> tuple[int, ...]:
 
 @contextmanager
 def running(folder: Path, module: str, *arguments: str) -> Iterator[int]:
-    """A server in a process of its own; its port."""
+    """Runs a server in a process of its own within the block, and gives its port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", module, *(argument.format(port=port) for argument in arguments)]
-    # mlflow looks for uvicorn on the path, where a virtual environment that is not activated is not.
+    # mlflow looks for uvicorn on the path, which has no virtual environment unless one was activated.
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     with (folder / f"{module}.log").open("w+") as log:
         process = subprocess.Popen(
@@ -165,7 +166,7 @@ def running(folder: Path, module: str, *arguments: str) -> Iterator[int]:
                     time.sleep(0.2)
             yield port
         finally:
-            # mlflow starts its server as a child, so the whole session is ended.
+            # The whole session, because mlflow starts its server as a child.
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
                 process.wait(30)
@@ -193,7 +194,7 @@ def as_file(image: np.ndarray) -> tuple[str, bytes]:
 
 
 def answer(target: Target) -> list[list[float]]:
-    """The probabilities that a server answers."""
+    """The probabilities in a server's answer."""
     head, _, body = target.request.partition(b"\r\n\r\n")
     path = head.split()[1].decode()
     kind = re.search(rb"Content-Type: (.+?)\r", head)
@@ -227,7 +228,7 @@ def measure(targets: Sequence[Target], requests: int, repeats: int) -> dict[tupl
 
 
 async def load(target: Target, clients: int, requests: int) -> Run:
-    """That many requests from that many clients."""
+    """Sends ``requests`` requests from ``clients`` clients."""
     left = iter(range(requests))
     server = listener(target.port)
     latencies: list[float] = []
@@ -256,12 +257,12 @@ async def load(target: Target, clients: int, requests: int) -> Run:
 
 
 def listener(port: int) -> psutil.Process:
-    """The process that listens on a port of loopback: mlflow's server is a child of the command."""
+    """The process that listens on a port of loopback. mlflow's server is a child of the process that was started."""
     for connection in psutil.net_connections("tcp"):
         at = getattr(connection.laddr, "port", None)
         if connection.status == psutil.CONN_LISTEN and at == port and connection.pid:
             return psutil.Process(connection.pid)
-    raise SystemExit(f"nobody listens on port {port}")
+    raise SystemExit(f"no process listens on port {port}")
 
 
 def report(
@@ -291,12 +292,12 @@ def report(
         [
             "# The server under load",
             "",
-            "Made by `benchmarks/serve_load.py`. One image a request; every client has one connection and sends",
-            f"its next request when it has its answer. {options.requests} requests a run, {options.repeats} runs of",
-            "each case, the servers in turn. Throughput is the median over the runs (slowest..fastest); percentiles",
-            "are over all requests of all runs. All three gave the same probabilities, bit for bit, before anything was timed.",
+            "Made by `benchmarks/serve_load.py`: one image per request; each client has one connection and sends its next",
+            f"request when the answer to the last one is there; {options.requests} requests per run, {options.repeats} runs per",
+            "case, the servers in turn. Throughput is the median over the runs (slowest..fastest). Percentiles are over all",
+            "requests of all runs. Before the first run, all three gave the same probabilities, bit for bit.",
             "",
-            "CPU is the server's processor time for a request, which says more than the rest on a busy machine.",
+            "CPU is the server's processor time per request. On a busy machine it says more than the other columns.",
             "",
             "| clients | server | requests/s | times mlflow | p50 ms | p99 ms | CPU ms | failed |",
             "|---:|---|---:|---:|---:|---:|---:|---:|",
@@ -304,8 +305,8 @@ def report(
             "",
             f"- Model: ONNX, {size:.1f} MB, images {' x '.join(map(str, shape))}, float32, on the CPU; one image alone",
             f"  takes {inference_ms(options.model, shape):.1f} ms in ONNX Runtime with one thread.",
-            f"- Machine: {os.cpu_count()} cores, {processor()}. Servers and clients shared it, and other processes did:",
-            f"  load average {os.getloadavg()[0]:.1f} at the end. Absolute numbers are therefore low.",
+            f"- Machine: {os.cpu_count()} cores, {processor()}. Servers, clients and other processes shared it, so absolute",
+            f"  numbers are low. Load average at the end: {os.getloadavg()[0]:.1f}.",
             f"- {datetime.date.today()}, Python {platform.python_version()}, {versions}.",
             "",
         ]
@@ -313,12 +314,12 @@ def report(
 
 
 def processor_ms(runs: Sequence[Run]) -> float:
-    """Milliseconds of the server's processor time for a request, over all runs of a case."""
+    """Milliseconds of the server's processor time per request, over all runs of a case."""
     return 1000 * sum(run.processor_seconds for run in runs) / sum(len(run.latencies) for run in runs)
 
 
 def inference_ms(model: Path, shape: tuple[int, ...]) -> float:
-    """The median time of one image without any server."""
+    """The median milliseconds for one image without any server."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -331,15 +332,6 @@ def inference_ms(model: Path, shape: tuple[int, ...]) -> float:
         session.run(None, {"image": image})
         times.append(time.perf_counter() - start)
     return 1000 * statistics.median(times)
-
-
-def processor() -> str:
-    """The name of the CPU, where the system tells it."""
-    try:
-        found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    return found[1] if found else platform.machine()
 
 
 if __name__ == "__main__":

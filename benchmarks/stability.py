@@ -1,12 +1,14 @@
-"""`python -m benchmarks.stability`: which searches fall apart at discretization, over strategies and seeds, on a real data set.
+"""`python -m benchmarks.stability`: which strategies fall apart at discretization, on real data and several seeds.
 
-Every run is what the stages prepare, search and retrain do, at a small size, without DVC and MLflow: the split of prepare, the halves
-and the augmentation of search, gap and eigenvalue on the validation split, test accuracy of the genotype after a short training. What
-is not set by ``PROFILE`` or the case is as in params.yaml. Two processes with one thread each. A finished run is a line of
-``stability.jsonl`` beside the results; runs whose settings and code are the same are taken from there, so that what was interrupted
-goes on (delete the file to measure anew).
+Every run does what the stages prepare, search and retrain do, at a small size and without DVC and MLflow. The split
+is that of prepare; the halves and the augmentation are those of search. Gap and eigenvalue are measured on the
+validation split, and the test accuracy of the genotype after a short training. Settings that neither ``PROFILE`` nor
+the case sets are those of params.yaml. Two processes work, with one thread each.
 
-``--single-level``: the searches with one stream of data, in which weights and architecture move on the same batches.
+A finished run becomes a line of ``stability.jsonl`` beside the results. Runs whose settings and code are the same are
+taken from this file, so the same command continues after an interruption. Delete the file to measure again.
+
+``--single-level`` compares searches in which weights and architecture move on the same batches.
 """
 
 from __future__ import annotations
@@ -23,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from benchmarks import _machine
 from benchmarks._stability_report import picture, ratio, report
@@ -78,24 +79,14 @@ SEEDS, SINGLE_LEVEL_SEEDS = 4, 3
 
 
 def settings(changes: Changes) -> Params:
-    """params.yaml with some keys changed. Raises UserError for a key that is unknown and a value that is not allowed."""
-    content = load(ROOT / "params.yaml").model_dump()
-    for dotted, value in changes.items():
-        *sections, name = dotted.split(".")
-        node = content
-        for section in sections:
-            node = node[section]
-        if name not in node:
-            raise UserError(f"{dotted} is no setting; {'.'.join(sections)} has {', '.join(node)}")
-        node[name] = value
-    try:
-        return Params.model_validate(content)
-    except ValidationError as error:
-        raise UserError("; ".join(detail["msg"] for detail in error.errors())) from None
+    """params.yaml of the task images with some keys changed. Raises UserError, as ``load`` does."""
+    params = load(ROOT / "params.yaml", {"task": "images", **changes})
+    assert isinstance(params, Params)
+    return params
 
 
 def single_level_cases(images: int) -> dict[str, Changes]:
-    """Both relaxations, on all training images and, as a control, on as many as half of a two-level search has."""
+    """Both relaxations, on all training images and, as a control, on half of them, as the weights of DARTS have."""
     return {
         f"{relaxation}, {part}": {
             "search.strategy": "single-level",
@@ -108,7 +99,7 @@ def single_level_cases(images: int) -> dict[str, Changes]:
 
 
 def jobs(arguments: argparse.Namespace) -> list[Job]:
-    """Seed by seed, so that what is there after an interruption can be compared."""
+    """The runs seed by seed, so that an interruption leaves runs that can be compared."""
     family = family_of(SPACES[arguments.space])
     changes = dict(PROFILE)
     if family.stages is not None:  # the smallest network that has every cell type
@@ -127,7 +118,7 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
     epochs = changes["search.epochs"]
     # A very short search should still move its architecture.
     changes["search.alpha.warmup_epochs"] = min(changes["search.alpha.warmup_epochs"], epochs - 1)
-    # Two windows never fit into the history, so nothing is stopped; the eigenvalue is measured in each epoch.
+    # Two windows are longer than the history: no search stops early, but each epoch measures the eigenvalue.
     changes["search.early_stopping.watch"] = "none" if arguments.single_level else "eigenvalue"
     changes["search.early_stopping.window"] = epochs
     return [
@@ -143,7 +134,7 @@ def jobs(arguments: argparse.Namespace) -> list[Job]:
 
 
 def finished(path: Path) -> dict[str, Run]:
-    """Key -> run, of a file of JSON lines; what an interruption has cut short is left out."""
+    """Key -> run, from a file of JSON lines. Leaves out a line that an interruption has cut short."""
     found = {}
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
@@ -155,13 +146,13 @@ def finished(path: Path) -> dict[str, Run]:
 
 
 def missing_runs(missing: Sequence[Job], workers: int) -> Iterator[Run]:
-    """The runs as they finish."""
+    """Yields each run as soon as it has finished."""
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,))
     try:
         for future in as_completed([pool.submit(carry_out, job) for job in missing]):
             yield future.result()
-    except BaseException:  # an interruption among them: what its workers are at is not waited for
+    except BaseException:  # also an interruption, which does not wait for the workers' runs
         for process in multiprocessing.active_children():
             process.terminate()
         raise
@@ -170,11 +161,11 @@ def missing_runs(missing: Sequence[Job], workers: int) -> Iterator[Run]:
 
 
 def measure(wanted: Sequence[Job], path: Path, workers: int) -> list[Run]:
-    """All runs, in the order of the jobs: those in the file, and those that were missing."""
+    """All runs, in the order of the jobs: those in the file, and the missing ones, which are carried out."""
     done = finished(path)
     missing = [job for job in wanted if job.key not in done]
     print(f"stability: {len(missing)} of {len(wanted)} runs to do, {workers} at a time", flush=True)
-    # Written anew, so that lines are appended to whole lines.
+    # Rewritten without a line cut short, so that each new line starts a line of its own.
     path.write_text("".join(json.dumps(run) + "\n" for run in done.values()))
     start = time.monotonic()
     with path.open("a") as file:
@@ -188,7 +179,7 @@ def measure(wanted: Sequence[Job], path: Path, workers: int) -> list[Run]:
 
 
 def line(run: Run) -> str:
-    """A run in one line, for people."""
+    """A run in one line, for people to read."""
     parts = [f"{run['case']} seed {run['seed']}: gap {run['discretization_gap']:.3f}"]
     if "hessian_eigenvalue" in run:
         parts.append(f"eigenvalue {run['hessian_eigenvalue']:.2f}")
@@ -205,7 +196,7 @@ def write(arguments: argparse.Namespace, stem: str, about: Mapping[str, Any], ru
     text = report(about, runs, title, judged)
     print(text)
     (arguments.output / f"{stem}.md").write_text(text)
-    # A run a line: short, and a difference shows which run it is in.
+    # One run per line: the file is short, and a diff shows which run has changed.
     body = ",\n".join(
         json.dumps({name: value for name, value in run.items() if name != "key"}) for run in runs
     )
@@ -215,21 +206,21 @@ def write(arguments: argparse.Namespace, stem: str, about: Mapping[str, Any], ru
 
 
 def describe_runs(wanted: Sequence[Job], arguments: argparse.Namespace) -> dict[str, Any]:
-    """What the reader of the results has to know."""
+    """What a reader of the results needs to know."""
     config, retrain = wanted[0].params.search, wanted[0].params.retrain
     about = {
         "data": f"{wanted[0].params.data.name}, split as by prepare (seed {wanted[0].params.data.seed}), "
         + ("crop by an eighth of the side" if wanted[0].crop else "no augmentation"),
-        "search": f"{config.space}, {config.channels} channels, {config.cells} cells a stage, {config.stages} stages, "
-        f"{config.epochs} epochs, batch {config.batch_size}, alpha rate {config.alpha.learning_rate}, "
-        f"{config.alpha.warmup_epochs} epochs before alpha moves, none "
-        + ("excluded" if config.exclude_none else "selectable"),
+        "search": f"{config.space}, {config.channels} channels, {config.cells} cells per stage, "
+        f"{config.stages} stages, {config.epochs} epochs, batch {config.batch_size}, alpha rate {config.alpha.learning_rate}, "
+        f"{config.alpha.warmup_epochs} epochs before alpha moves, the operation none "
+        + ("excluded" if config.exclude_none else "allowed"),
     }
     if arguments.table:
         about["accuracy"] = f"of the table {Path(arguments.table).name}"
     elif arguments.retrain_epochs != 0:
         about["test accuracy"] = (
-            f"after {retrain.epochs} epochs with {retrain.channels} channels, {retrain.cells} cells a stage, "
+            f"after {retrain.epochs} epochs with {retrain.channels} channels, {retrain.cells} cells per stage, "
             f"{retrain.stages} stages, the epoch chosen on the validation split"
         )
     return {
@@ -244,20 +235,31 @@ def options(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--strategies", nargs="+", choices=STRATEGY_CASES, default=DEFAULT_CASES)
     parser.add_argument(
-        "--seeds", type=int, help=f"0 to this, not included ({SEEDS}; single-level {SINGLE_LEVEL_SEEDS})"
+        "--seeds", type=int, help=f"how many, from seed 0 on ({SEEDS}; single-level: {SINGLE_LEVEL_SEEDS})"
     )
     parser.add_argument("--space", choices=tuple(SPACES), default=PROFILE["search.space"])
-    parser.add_argument("--epochs", type=int, help="of the search (60; single-level 100)")
-    parser.add_argument("--retrain-epochs", type=int, help="15; 0: no accuracy (single-level: 0)")
-    parser.add_argument("--table", help="NAS-Bench-201 table (.csv, .csv.gz): its accuracy, and no training")
-    parser.add_argument("--single-level", action="store_true", help="the searches with one stream of data")
-    parser.add_argument("--no-crop", action="store_true", help="without the random crop of training images")
-    parser.add_argument("--workers", type=int, default=2, help="processes (2)")
-    parser.add_argument("--note", help="what else ran on the machine, for the reader of the results")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--epochs", type=int, help="epochs of the search (60; single-level: 100)")
+    parser.add_argument(
+        "--retrain-epochs",
+        type=int,
+        help="epochs of the short training (15; single-level: 0); 0: no accuracy",
+    )
+    parser.add_argument(
+        "--table", help="NAS-Bench-201 table (.csv, .csv.gz): gives the accuracy instead of the training"
+    )
+    parser.add_argument(
+        "--single-level", action="store_true", help="compare searches with one stream of data"
+    )
+    parser.add_argument("--no-crop", action="store_true", help="do not crop training images at random")
+    parser.add_argument("--workers", type=int, default=2, help="number of processes (2)")
+    parser.add_argument("--note", help="what else ran on the machine; kept with the results")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
     arguments = parser.parse_args(words)
     if arguments.table and family_of(SPACES[arguments.space]).table_key is None:
-        parser.error(f"--table is about cells of {NASBENCH201.name}; --space is {arguments.space}")
+        parser.error(
+            f"--table is about cells of {NASBENCH201.name}, but --space is {arguments.space};"
+            f" set --space {NASBENCH201.name}"
+        )
     if arguments.seeds is None:
         arguments.seeds = SINGLE_LEVEL_SEEDS if arguments.single_level else SEEDS
     if arguments.retrain_epochs is None and arguments.single_level:
@@ -282,7 +284,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"error: stability: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stability: interrupted; the same command goes on with what is missing", file=sys.stderr)
+        print("stability: interrupted; the same command carries out the missing runs", file=sys.stderr)
         return 130
     about = describe_runs(wanted, arguments)
     about["date"] = ", ".join(sorted({run["date"] for run in runs}))
@@ -295,7 +297,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    ready()  # main tells what a KeyboardInterrupt means
-    # Here, so that the processes that it starts have it not.
+    ready()  # main says what a KeyboardInterrupt means
+    # Set here and not in main(), so that the worker processes, which import this module, keep the default.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main())

@@ -49,7 +49,8 @@ def _numbers(folder: Path) -> dict[str, str]:
     metric = tasks.metric(load(folder / PARAMS_FILE).task)
     found: dict[str, str] = {}
     if (file := folder / RETRAIN / "metrics.json").exists():
-        found[f"test {metric.words}"] = metric.digits(RetrainMetrics.read(file, metric).test_score)
+        for form, score in RetrainMetrics.read(file, metric).tested(metric):
+            found[f"test {form.words}"] = form.digits(score)
     if (file := folder / SEARCH / "summary.json").exists():
         summary = SearchSummary.read(file, metric)
         if summary.valid_score is not None:

@@ -30,7 +30,7 @@ from pipelines.nas import execute_all, nas
 from pipelines.process import COLOUR, ended_together
 from pipelines.runners import RUNNERS, WORKERS, RunnerName, connected, cores_per_trial, task_runner
 from pipelines.sweep_request import Request, checked, grid_from, seeds_from
-from pipelines.trials import TARGETS, RankBy, Result, Trial, finished, run_trial, score, winner
+from pipelines.trials import TARGETS, RankBy, Result, Trial, finished, run_trial, scores, winner
 from pipelines.workspace import WORKSPACES, save_experiment, workspace
 from stages.errors import MachineError, UserError
 
@@ -113,7 +113,7 @@ def _run(
         }
         results = []
         for trial in request.trials:
-            result = _result(trial, started.get(trial.name), request.rank_by)
+            result = _result(trial, started.get(trial.name), request)
             measured = "" if result.score is None else request.metric.digits(result.score)
             said = result.error or f"{result.state}, validation {request.metric.words} {measured}"
             get_run_logger().info("%s: %s", trial, said)
@@ -121,7 +121,7 @@ def _run(
     return results
 
 
-def _result(trial: Trial, future: PrefectFuture[Any] | None, rank_by: RankBy) -> Result:
+def _result(trial: Trial, future: PrefectFuture[Any] | None, request: Request) -> Result:
     folder = _folder(trial)
     if future is not None:
         future.wait()
@@ -132,7 +132,9 @@ def _result(trial: Trial, future: PrefectFuture[Any] | None, rank_by: RankBy) ->
             )
     save_experiment(folder)
     state = "cached" if future is None else "ran"
-    return Result(trial, state, score(folder, rank_by), run_id=report.run_of(folder))
+    others = scores(folder, request.rank_by)
+    score = others.pop(request.metric.name)
+    return Result(trial, state, score, run_id=report.run_of(folder), others=others)
 
 
 def _folder(trial: Trial) -> Path:

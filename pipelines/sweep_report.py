@@ -91,7 +91,9 @@ def publish(
             run.mlflow.log_artifact(run.id, str(file))
         run.mlflow.log_metric(run.id, "failed_trials", sum(result.state == "failed" for result in results))
         if best is not None and best.score is not None:
-            run.mlflow.log_metric(run.id, f"valid_{metric.name}", best.score)
+            for name, score in {metric.name: best.score, **best.others}.items():
+                if score is not None:
+                    run.mlflow.log_metric(run.id, f"valid_{name}", score)
             run.mlflow.set_tag(run.id, "winner", best.trial.name)
         text = markdown(results, best, rank_by, picture, run.page, metric)
     create_markdown_artifact(markdown=text, key="sweep", description="All trials of the sweep")
@@ -99,15 +101,17 @@ def publish(
 
 def publish_winner(run: SweepRun, folder: Path, child: str, metric: Metric) -> str:
     """Adds the retrained winner's results to the run, and returns them in one line. ``child``: its own run in MLflow."""
-    score = RetrainMetrics.read(folder / RETRAIN / "metrics.json", metric).test_score
+    scores = RetrainMetrics.read(folder / RETRAIN / "metrics.json", metric).tested(metric)
     registry = RegistryRecord.read(folder / REGISTRY)
     version = f"{registry.model} version {registry.version}"
     with reported():
-        run.mlflow.log_metric(run.id, f"test_{metric.name}", score)
+        for form, score in scores:
+            run.mlflow.log_metric(run.id, form.test_name, score)
         run.mlflow.set_tag(run.id, "registered", version)
         if child:
             run.mlflow.set_tag(child, "mlflow.parentRunId", run.id)
-    return f"test {metric.words} {metric.digits(score)}, {version}: {registry.reason}"
+    said = ", ".join(f"{form.words} {form.digits(score)}" for form, score in scores)
+    return f"test {said}, {version}: {registry.reason}"
 
 
 def rows(results: Sequence[Result], best: Result | None, metric: Metric) -> list[dict[str, Any]]:
@@ -118,6 +122,7 @@ def rows(results: Sequence[Result], best: Result | None, metric: Metric) -> list
             "seed": result.trial.seed,
             **result.trial.point,
             f"valid_{metric.name}": result.score,
+            **{f"valid_{form.name}": result.others.get(form.name) for form in others_of(metric)},
             "state": result.state,
             "winner": result is best,
             "error": result.error,
@@ -137,18 +142,36 @@ def markdown(
 ) -> str:
     """The text of the Prefect artifact: the winner, all trials, and the embedded picture."""
     said = "Every trial has failed." if best is None else f"**{best.trial}** has won (`{best.trial.name}`)."
-    columns = ["seed", *results[0].trial.point, RANKED[rank_by].format(metric.words), ""]
+    others = others_of(metric)
+    columns = [
+        "seed",
+        *results[0].trial.point,
+        RANKED[rank_by].format(metric.words),
+        *(form.words for form in others),
+        "",
+    ]
     lines = [
         [
             str(result.trial.seed),
             *map(str, result.trial.point.values()),
             "failed" if result.score is None else metric.digits(result.score),
+            *(digits(result.others.get(form.name), form) for form in others),
             "**winner**" if result is best else result.error.replace("|", "\\|") or result.state,
         ]
         for result in results
     ]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *lines))
     return "\n\n".join([said, table, f"[MLflow run]({page})", f"![All trials]({embedded(picture)})"])
+
+
+def others_of(metric: Metric) -> list[Metric]:
+    """The other forms of the metric that ranks, which are shown beside it."""
+    return [form for form in metric.forms if form != metric]
+
+
+def digits(score: float | None, metric: Metric) -> str:
+    """A score in the table; empty when there is none."""
+    return "" if score is None else metric.digits(score)
 
 
 def draw(path: Path, results: Sequence[Result], best: Result | None, rank_by: RankBy, metric: Metric) -> None:

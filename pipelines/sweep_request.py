@@ -27,7 +27,7 @@ class Request:
     chain: Sequence[Stage]  # what each trial runs
     varied: Sequence[str]  # keys in which trials differ
     rank_by: RankBy
-    metric: Metric  # of the task
+    metric: Metric  # what ranks: the form of the task's metric that registry.metric names
 
 
 def checked(
@@ -63,7 +63,8 @@ def checked(
                 f"grid: {key} has no effect, because other settings turn it off in all trials (search.strategy is"
                 f" {base.search.strategy}); change these, or leave {key} out"
             )
-    return Request(params, trials, chain, [SEED, *grid], rank_by, tasks.metric(base.task))
+    metric = base.registry.judged_by(tasks.metric(base.task))
+    return Request(params, trials, chain, [SEED, *grid], rank_by, metric)
 
 
 def _check_keys(

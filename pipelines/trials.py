@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,10 +59,13 @@ class Result:
 
     trial: Trial
     state: Literal["ran", "cached", "failed"]
-    score: float | None  # on the validation cases; None: it failed
+    score: float | None  # on the validation cases, by the metric that ranks; None: it failed
     error: str = ""  # one line
     bad_input: bool = False  # only the user can fix it
     run_id: str = ""  # of MLflow
+    others: Mapping[str, float | None] = field(
+        default_factory=dict
+    )  # the scores by the other forms of the metric
 
 
 def plan(
@@ -92,17 +95,21 @@ def winner(results: Sequence[Result], metric: Metric) -> Result | None:
     return best
 
 
-def score(folder: Path, rank_by: RankBy) -> float | None:
-    """The validation score in a workspace: that of the search at the epoch of the cell, or that of retraining.
+def scores(folder: Path, rank_by: RankBy) -> dict[str, float | None]:
+    """Metric -> validation score in a workspace: of the search at the epoch of the cell, or of retraining.
 
-    The test cases play no part in it. Raises UserError when a file is missing or damaged.
+    The metrics are the forms of the task's metric. The test cases play no part in the scores. Raises UserError when a
+    file is missing or damaged.
     """
     params = load(folder / PARAMS_FILE)
     metric = tasks.metric(params.task)
     if rank_by == "short-retrain":
-        return RetrainMetrics.read(folder / RETRAIN / "metrics.json", metric).valid_score
-    summary = SearchSummary.read(folder / SEARCH / "summary.json", metric)
-    return summary.chosen_score(params.discretize.epoch)
+        retrained = RetrainMetrics.read(folder / RETRAIN / "metrics.json", metric)
+        found = (retrained.valid_score, retrained.valid_balanced_score)
+    else:
+        summary, epoch = SearchSummary.read(folder / SEARCH / "summary.json", metric), params.discretize.epoch
+        found = (summary.chosen_score(epoch), summary.chosen_balanced_score(epoch))
+    return {form.name: score for form, score in zip(metric.forms, found, strict=False)}
 
 
 def finished(folder: Path, chain: Sequence[Stage]) -> bool:

@@ -52,6 +52,7 @@ def serve(settings: ServeSettings) -> None:
         registry = Registry(settings.name, settings.alias, settings.threads, settings.precision)
         model = registry.load(registry.current().version)
     log.info("serving %s version %s in %s", model.name, model.version, model.precision)
+    log.info("origin of %s version %s: %s", model.name, model.version, model.origin.source)
     if settings.api_key is None and settings.host not in ("127.0.0.1", "::1", "localhost"):
         log.warning(
             "everyone who can reach %s can use this server; set %s to require a key",

@@ -73,7 +73,8 @@ def add_model(app: FastAPI, service: Service, check: Check) -> None:
         responses={401: PROBLEMS[401]},
     )
     async def about() -> ModelInfo:
-        """Describes the served model; `cells` holds one SVG drawing per cell."""
+        """Describes the served model. `cells` holds one SVG drawing per cell. `origin` holds the runs, the commit and the
+        data's hash where they are known; `origin_source` says who knows them, or that the origin is unknown."""
         served = service.model
         return ModelInfo(
             name=served.name,
@@ -85,4 +86,6 @@ def add_model(app: FastAPI, service: Service, check: Check) -> None:
             precision=served.precision,
             report=service.report_run is not None,
             metadata=dict(served.metadata),
+            origin=dict(served.origin.known),
+            origin_source=served.origin.source,
         )

@@ -18,7 +18,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from serving.errors import RequestError
-from serving.model import Images
+from serving.model import ALL_BITS, Images
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 # A progressive JPEG is decoded once per scan, and one scan of a huge picture fits in 30 bytes, so a file of
@@ -39,9 +39,16 @@ class Limits:
 
 
 def read_images(
-    content_type: str, body: bytes, shape: tuple[int, int, int], limits: Limits, most: int
+    content_type: str,
+    body: bytes,
+    shape: tuple[int, int, int],
+    limits: Limits,
+    most: int,
+    scale: tuple[float, float] = ALL_BITS,
 ) -> Images | None:
     """Returns the images of a request, fitted to ``shape``, or None if they have over ``most`` pixels.
+
+    ``scale`` says which values become 0 and 255 in pictures of more than 8 bits per channel.
 
     Raises RequestError, with one sentence for the client, if anything is wrong with the request.
     """
@@ -66,7 +73,9 @@ def read_images(
         raise RequestError(413, f"Too many pixels: a request may hold {limits.pixels:,} in total.")
     if pixels > most:
         return None
-    return np.stack([_fit(picture, shape, f"Image {number}") for number, picture in enumerate(pictures, 1)])
+    return np.stack(
+        [_fit(picture, shape, scale, f"Image {number}") for number, picture in enumerate(pictures, 1)]
+    )
 
 
 def _parts(boundary: bytes, body: bytes, most: int) -> list[bytes]:
@@ -162,7 +171,7 @@ def _open(data: bytes, which: str) -> Image.Image:
     return picture
 
 
-def _fit(picture: Image.Image, shape: tuple[int, int, int], which: str) -> Images:
+def _fit(picture: Image.Image, shape: tuple[int, int, int], scale: tuple[float, float], which: str) -> Images:
     """Decodes the picture, turns it upright, and fits its size and colours to (height, width, channels)."""
     height, width, channels = shape
     try:
@@ -171,7 +180,7 @@ def _fit(picture: Image.Image, shape: tuple[int, int, int], which: str) -> Image
             # The fraction is at least four times the model's size, so that the pixels hardly change.
             picture.draft(None, (4 * width, 4 * height))
             picture = ImageOps.exif_transpose(picture)
-        picture = _recolour(picture, "L" if channels == 1 else "RGB")
+        picture = _recolour(picture, "L" if channels == 1 else "RGB", scale)
         if picture.size != (width, height):
             picture = picture.resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(picture).reshape(shape)  # decodes the picture, if nothing has yet
@@ -179,15 +188,17 @@ def _fit(picture: Image.Image, shape: tuple[int, int, int], which: str) -> Image
         raise RequestError(422, f"{which} is truncated or damaged.") from None
 
 
-def _recolour(picture: Image.Image, mode: str) -> Image.Image:
+def _recolour(picture: Image.Image, mode: str, scale: tuple[float, float]) -> Image.Image:
     """Converts the picture to an 8-bit mode, by the rules that training data are read with."""
-    if picture.mode.startswith(("I", "F")):
-        # Over 8 bits per pixel: keep the upper 8, because Pillow would clip.
-        values = np.asarray(picture, np.float32)
-        picture = Image.fromarray(
-            np.clip(values / (257 if values.max() > 255 else 1), 0, 255).astype(np.uint8)
-        )
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+    if picture.mode.startswith(("I", "F")):  # over 8 bits per pixel, where Pillow would clip
+        low, high = scale
+        values = np.asarray(picture)
+        scaled = (values.astype(np.float64) - low) * 255 / (high - low)
+        whole = (
+            np.rint(scaled) if values.dtype.kind == "f" else np.floor(scaled)
+        )  # integers keep their upper bits
+        picture = Image.fromarray(np.clip(whole, 0, 255).astype(np.uint8))
+    if picture.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info:
         layer = picture.convert("RGBA")  # transparent pixels become white
         picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return picture if picture.mode == mode else picture.convert(mode)

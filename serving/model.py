@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,20 @@ from numpy.typing import NDArray
 
 from serving.errors import ModelError
 
+ALL_BITS = (0.0, 65535.0)  # the scale of a file that says nothing about pixels of more than 8 bits
 Images = NDArray[np.uint8]  # (batch, height, width, channels)
 Probabilities = NDArray[np.float32]  # (batch, classes)
+
+# Metadata of files from before their origin was moved into the registry's tags.
+_OLD_ORIGIN = ("git_commit", "run_id", "data_sha256")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is known about where a network comes from: run ids, commit, hash of the data."""
+
+    known: Mapping[str, str]  # empty if nothing is known
+    source: str  # who says so, or why nothing is known
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +45,12 @@ class Model:
     shape: tuple[int, int, int]  # height, width, channels
     class_names: tuple[str, ...]
     genotype: Mapping[str, Any]  # empty if the file has none
+    pixel_scale: tuple[
+        float, float
+    ]  # which values become 0 and 255 in pictures of more than 8 bits per channel
     precision: str  # of the convolutions; float32 unless the file says otherwise
     metadata: Mapping[str, str]  # of the file, as written
+    origin: Origin
     session: onnxruntime.InferenceSession
 
     def predict(self, images: Images) -> Probabilities:
@@ -50,8 +67,11 @@ def read_file(path: Path, threads: int) -> Model:
     return load(content, path.stem, hashlib.sha256(content).hexdigest()[:12], threads)
 
 
-def load(content: bytes, name: str, version: str, threads: int) -> Model:
-    """Loads the bytes of an ONNX file. Raises ModelError unless the model keeps the contract and answers."""
+def load(content: bytes, name: str, version: str, threads: int, origin: Origin | None = None) -> Model:
+    """Loads the bytes of an ONNX file. Raises ModelError unless the model keeps the contract and answers.
+
+    ``origin`` is what a registry knows about the file's origin; None without a registry.
+    """
     where = f"model {name} {version}"
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -78,10 +98,21 @@ def load(content: bytes, name: str, version: str, threads: int) -> Model:
         shape,
         tuple(str(label) for label in names),
         genotype,
+        _scale(metadata, where),
         metadata.get("precision", "float32"),
         metadata,
+        _origin(metadata, origin),
         session,
     )
+
+
+def _origin(metadata: Mapping[str, str], registered: Origin | None) -> Origin:
+    """What the registry knows, otherwise what an older file says of itself."""
+    if registered is not None and registered.known:
+        return registered
+    if said := {key: metadata[key] for key in _OLD_ORIGIN if key in metadata}:
+        return Origin(said, "the metadata of the file")
+    return registered or Origin({}, "unknown: the model is a file outside a registry and does not say it")
 
 
 def _run(session: onnxruntime.InferenceSession, images: Images) -> Probabilities:
@@ -118,6 +149,16 @@ def _json(metadata: Mapping[str, str], key: str, default: Any, where: str) -> An
         return json.loads(metadata[key]) if key in metadata else default
     except ValueError:
         raise ModelError(f"{where}: metadata {key} must be JSON, got {metadata[key]!r:.80}") from None
+
+
+def _scale(metadata: Mapping[str, str], where: str) -> tuple[float, float]:
+    scale = _json(metadata, "pixel_scale", ALL_BITS, where)
+    match scale:
+        case [int() | float() as low, int() | float() as high] if (
+            math.isfinite(low) and low < high < math.inf
+        ):
+            return float(low), float(high)
+    raise ModelError(f"{where}: pixel_scale must be two rising numbers, got {scale!r:.80}")
 
 
 def _first_line(error: Exception) -> str:

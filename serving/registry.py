@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.errors import ModelError
-from serving.model import Model, load
+from serving.model import Model, Origin, load
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -18,6 +19,8 @@ INT8 = "model.int8.onnx"  # beside the float network, in the folder of a version
 # A version has this tag when it has a report. The tag names the run that logged the report as this artifact.
 REPORT_TAG = "run_report"
 REPORT = "report.html"
+# The other tags that say where a version comes from; those of its runs begin with run_.
+ORIGIN_TAGS = ("git_commit", "data_sha256", "dvc_lock_sha256", "prefect_flow_run")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # The server gives up soon on a registry that does not answer, because the old version stays served and the
@@ -68,7 +71,7 @@ class Registry:
         from mlflow.models import Model as Logged
 
         uri = f"models:/{self.name}/{version}"
-        _client()
+        client = _client()
         with tempfile.TemporaryDirectory(prefix="msdarts-") as folder:
             try:
                 path = Path(download_artifacts(artifact_uri=uri, dst_path=folder))
@@ -78,11 +81,12 @@ class Registry:
                         f"{uri}: has no {INT8}; set serve.precision: float32, or export with int8 and register again"
                     )
                 content = file.read_bytes()
+                tags = client.get_model_version(self.name, version).tags
             except KeyError:
                 raise ModelError(f"{uri}: is not an ONNX model; register one with mlflow.onnx") from None
             except (MlflowException, OSError) as error:
                 raise ModelError(f"{uri}: cannot be downloaded ({_line(error)})") from error
-        return load(content, self.name, version, self.threads)
+        return load(content, self.name, version, self.threads, _origin(tags, uri))
 
     def report(self, run: str) -> bytes:
         """Downloads the report of a run. Raises ModelError if that fails."""
@@ -97,6 +101,13 @@ class Registry:
                 ).read_bytes()
             except (MlflowException, OSError) as error:
                 raise ModelError(f"{REPORT} of run {run}: cannot be downloaded ({_line(error)})") from error
+
+
+def _origin(tags: Mapping[str, str], uri: str) -> Origin:
+    """The origin of a version, which its tags hold."""
+    runs = (tag for tag in sorted(tags) if tag.startswith("run_") and tag != REPORT_TAG)
+    known = {tag: tags[tag] for tag in (*ORIGIN_TAGS, *runs) if tag in tags}
+    return Origin(known, f"the tags of {uri}" if known else f"unknown: {uri} has no tags that say it")
 
 
 def _client() -> MlflowClient:

@@ -36,6 +36,8 @@ class ModelInfo(BaseModel):
     precision: str
     report: bool
     metadata: dict[str, str]
+    origin: dict[str, str]
+    origin_source: str
 
 
 class Problem(BaseModel):

@@ -100,11 +100,13 @@ class Service:
         task = (content_type, body, model.shape, self.limits)
         if self.batcher.coming >= self.settings.queue_size:
             raise Busy
-        if len(body) <= INLINE and (images := read_images(*task, INLINE)) is not None:
+        if len(body) <= INLINE and (images := read_images(*task, INLINE, model.pixel_scale)) is not None:
             return images
         self.batcher.coming += 1
         try:
-            images = await loop.run_in_executor(self.lane, read_images, *task, SMALL_PIXELS)
+            images = await loop.run_in_executor(
+                self.lane, read_images, *task, SMALL_PIXELS, model.pixel_scale
+            )
         finally:
             self.batcher.coming -= 1
         if images is None:
@@ -112,7 +114,9 @@ class Service:
                 raise Busy
             self.large += 1
             try:
-                images = await loop.run_in_executor(self.large_lane, read_images, *task, self.limits.pixels)
+                images = await loop.run_in_executor(
+                    self.large_lane, read_images, *task, self.limits.pixels, model.pixel_scale
+                )
             finally:
                 self.large -= 1
         assert images is not None  # the last call has the limit above which requests are refused

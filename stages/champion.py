@@ -37,13 +37,15 @@ def main(params: Params, move: str | None) -> None:
 
 
 def described(version: ModelVersion | None, metric: Metric) -> str:
-    """A version, with its score if it has one."""
+    """A version, with its scores as far as it has them."""
     if version is None:
         return "none"
-    score = version.tags.get(score_tag(metric))
-    return f"version {version.version}" + (
-        f", test {metric.words} {metric.digits(float(score))}" if score else ""
-    )
+    scores = [
+        f"test {form.words} {form.digits(float(score))}"
+        for form in metric.forms
+        if (score := version.tags.get(score_tag(form)))
+    ]
+    return ", ".join([f"version {version.version}", *scores])
 
 
 if __name__ == "__main__":

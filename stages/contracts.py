@@ -72,7 +72,11 @@ class Preparation(Protocol):
 
 
 class Training(Protocol):
-    """NAME.training"""
+    """NAME.training
+
+    The histories have the metric as ``train_NAME`` and ``valid_NAME``, and where the metric has a balanced form, also
+    ``valid_NAME`` of that form.
+    """
 
     def inputs(self, params: Any) -> Mapping[str, str]:
         """Name -> hash of each input of a search besides artifacts/data, such as a table that the user gave."""
@@ -101,6 +105,10 @@ class Testing(Protocol):
         """The score of each class or series; None when the task has neither."""
         ...
 
+    def notices(self, evaluation: Evaluation) -> Sequence[str]:
+        """What a user should know about these answers although the score may hide it, one line each."""
+        ...
+
     def write_results(self, folder: Path, evaluation: Evaluation) -> None:
         """Writes the task's own result files, if there are any, beside metrics.json."""
         ...
@@ -118,11 +126,11 @@ class ExportResult:
 class Export(Protocol):
     """NAME.export"""
 
-    def export(self, params: Any, folder: Path, origin: Mapping[str, str]) -> ExportResult:
+    def export(self, params: Any, folder: Path) -> ExportResult:
         """Writes the exported file and its companions into an empty folder, and checks the file against torch.
 
-        ``origin`` goes into the file's metadata. Raises UserError when the file and torch give different
-        answers.
+        The same weights give the same bytes: the files name no run, commit, date or path. Raises UserError when
+        the file and torch give different answers.
         """
         ...
 
@@ -147,7 +155,7 @@ class Exported(Protocol):
         ...
 
     def measures(self, evaluation: Evaluation) -> Mapping[str, float]:
-        """Additional numbers about a version, for registry.json and the version's tags."""
+        """Numbers about a version besides its scores, for registry.json and the version's tags."""
         ...
 
     def version_tags(self) -> Mapping[str, str]:

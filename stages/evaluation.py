@@ -10,16 +10,23 @@ Two paired tests are used, both two-sided. Both files must have answered the sam
     numbers           permutation test (Fisher 1935): if both are equally good, every difference is equally likely with
                       either sign. All signs are tried for up to 12 cases, otherwise 4,999 seeded random draws
 
+A metric whose cases have classes has a balanced form (``Metric.balanced``), in which every class has the same weight,
+however many cases it has. For the accuracy, this is the balanced accuracy (Brodersen et al. 2010, "The balanced
+accuracy and its posterior distribution"): the mean of the recalls of the classes that have test cases. It is tested
+as numbers, because a right answer counts more in a small class than in a large one.
+
 Both tests assume independent cases. When cases depend on each other, as overlapping windows of one series do, the
 p-values are too small.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +40,7 @@ _RESAMPLES, _SEED = 4999, 0
 _SIGNS_AT_ONCE = 2**20  # sign assignments of the permutation test per block: bounds its memory
 _CALLS, _SECONDS = 50, 3.0  # of the latency measurement, whichever ends first
 _DETAIL = "details."
+_LABELS = "labels"  # the detail that holds the class of each case, where cases have classes
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,41 @@ class Metric:
     higher_is_better: bool
     outcomes: Literal[
         "right or wrong", "numbers"
-    ]  # what a case's value is; decides which paired test is used
+    ]  # what a case's value is; with ``balances``, it decides which paired test is used
+    classes: bool = False  # the cases have classes, which evaluations hold in ``details["labels"]``
+    balances: Metric | None = None  # the metric of which this one is the balanced form
+
+    @property
+    def own(self) -> Metric:
+        """The task's own metric: this one, or the one that this one balances. Files use its name."""
+        return self.balances or self
+
+    @property
+    def balanced(self) -> Metric | None:
+        """The balanced form of the task's metric, such as balanced_accuracy; None where cases have no classes."""
+        own = self.own
+        return replace(own, name=f"balanced_{own.name}", balances=own) if own.classes else None
+
+    @property
+    def forms(self) -> tuple[Metric, ...]:
+        """All metrics of the same answers: the task's own, and its balanced form if there is one."""
+        return (self.own, self.balanced) if self.balanced else (self.own,)
+
+    @property
+    def test_name(self) -> str:
+        """The name of a score on the test cases, in files and as a tag of a version: test_accuracy."""
+        return f"test_{self.name}"
+
+    def of(self, evaluation: Evaluation) -> Evaluation:
+        """The evaluation by this metric: its score, and one value per case. The mean of the values is the score.
+
+        ``evaluation`` is one by the task's own metric, as tasks measure it.
+        """
+        return evaluation if self.balances is None else _balanced(evaluation)
+
+    def score(self, evaluation: Evaluation) -> float:
+        """The score by this metric."""
+        return self.of(evaluation).score
 
     def gain(self, ours: float, theirs: float) -> float:
         """By how much ``ours`` is better than ``theirs``; negative when ``ours`` is worse."""
@@ -55,15 +97,23 @@ class Metric:
         return self.gain(ours, theirs) > 0
 
     def p_value(self, ours_N: NDArray[np.float64], theirs_N: NDArray[np.float64]) -> float:
-        """The probability that chance alone makes a difference at least this large, in either direction."""
-        if self.outcomes == "right or wrong":
+        """The probability that chance alone makes a difference at least this large, in either direction.
+
+        The arguments are the values per case of evaluations by this metric (``of``).
+        """
+        if self._counts_cases:
             return _mcnemar(ours_N > 0.5, theirs_N > 0.5)
         return _sign_flips(ours_N - theirs_N)
 
     @property
     def test(self) -> str:
         """The name of the paired test, as in "X gives p = 0.03"."""
-        return "McNemar's exact test" if self.outcomes == "right or wrong" else "a paired permutation test"
+        return "McNemar's exact test" if self._counts_cases else "a paired permutation test"
+
+    @property
+    def _counts_cases(self) -> bool:
+        """Whether a case counts 1 or 0, and not what its class makes of it."""
+        return self.outcomes == "right or wrong" and self.balances is None
 
     @property
     def words(self) -> str:
@@ -89,7 +139,8 @@ class Evaluation:
     costs: Mapping[str, float] = field(
         default_factory=dict
     )  # latency_ms, size_bytes, params, macs, where known
-    details: Mapping[str, NDArray] = field(default_factory=dict)  # arrays for the task's own pages
+    # Arrays for the task's own pages; ``labels`` (N,), the class of each case, is what a balanced metric reads.
+    details: Mapping[str, NDArray] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Writes one safetensors file: the arrays, and the rest as JSON in its metadata."""
@@ -143,6 +194,25 @@ def latency_ms(call: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
+def _balanced(evaluation: Evaluation) -> Evaluation:
+    """The same answers with the same weight for every class that has cases.
+
+    Of N cases in K classes, a case of a class with n cases has the weight N / (K n). The mean of the weighted values is
+    then the mean over the classes of their mean values. The score is computed exactly before it is rounded, so that two
+    files that are equally good have equal scores.
+    """
+    _, places_N, counts_K = np.unique(evaluation.details[_LABELS], return_inverse=True, return_counts=True)
+    sums_K = np.bincount(places_N, weights=evaluation.per_case)
+    score = math.nan
+    if np.isfinite(sums_K).all():
+        means = (
+            Fraction(total) / count for total, count in zip(sums_K.tolist(), counts_K.tolist(), strict=True)
+        )
+        score = float(sum(means) / len(counts_K))
+    weights_N = len(places_N) / (len(counts_K) * counts_K[places_N])
+    return replace(evaluation, score=score, per_case=weights_N * evaluation.per_case)
+
+
 def _mcnemar(ours_N: NDArray[np.bool_], theirs_N: NDArray[np.bool_]) -> float:
     """The p-value of McNemar's exact test; 1 when there is no case that only one of the two got right."""
     from scipy.stats import (
@@ -156,11 +226,15 @@ def _mcnemar(ours_N: NDArray[np.bool_], theirs_N: NDArray[np.bool_]) -> float:
 
 
 def _sign_flips(differences_N: NDArray[np.float64]) -> float:
-    """The p-value of the paired permutation test of the mean difference."""
+    """The p-value of the paired permutation test of the mean difference.
+
+    Differences of 0 are left out, because their sign changes nothing. So all signs can be tried more often.
+    """
     from scipy.stats import permutation_test
 
-    if len(differences_N) < 2 or not differences_N.any():
-        return 1.0  # no difference: another sign would change nothing
+    differences_N = differences_N[differences_N != 0]
+    if len(differences_N) < 2:
+        return 1.0  # with the other sign, the mean would be as far from 0
 
     def size_of_mean(ours: NDArray, theirs: NDArray, axis: int = -1) -> NDArray:
         return np.abs((ours - theirs).mean(axis=axis))

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from stages.evaluation import Metric
+
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -72,6 +74,7 @@ class DataParams(Section, frozen=True):
 
 class TrainParams(Section, frozen=True):
     devices: Count
+    precision: Literal["auto", "float32", "bfloat16"]
 
 
 class WeightsParams(Section, frozen=True):
@@ -174,6 +177,10 @@ class RegistryParams(Section, frozen=True):
     max_latency_ms: Positive | None
     max_size_mb: Positive | None
     max_int8_drop: Share
+
+    def judged_by(self, metric: Metric) -> Metric:
+        """The form of the task's metric that the gate compares: the task's own, unless its settings offer a choice."""
+        return metric
 
 
 class ReportParams(Section, frozen=True):

@@ -25,6 +25,8 @@ def main(params: Params) -> None:
         tracked.artifacts(DATA / "data.json")
     counts = ", ".join(f"{count} {split}" for split, count in card.counts.items())
     print(f"prepare: {params.data.name}, {card.in_words()}: {counts}")
+    for notice in card.notices():
+        print(f"prepare: {notice}")
 
 
 if __name__ == "__main__":

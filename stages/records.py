@@ -1,8 +1,9 @@
 """The contents of the JSON artifacts: one record per file, through which the file is written and read.
 
-The fields have the same names for every task; the files use the task's words. In a file, the metric's name replaces
-``score`` in a field's name, and the task's word for its cases replaces ``cases``: the field ``test_score`` is
-``test_accuracy`` in the metrics.json of images.
+The fields have the same names for every task; the files use the task's words. In a file, the name of the
+task's metric replaces ``score`` in a field's name, and the task's word for its cases replaces ``cases``: the field
+``test_score`` is ``test_accuracy`` in the metrics.json of images. Fields with ``balanced_score`` are about the balanced
+form of the metric. They are there where cases have classes, and in files since there is such a form.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from stages.errors import UserError
 from stages.evaluation import Metric
 from stages.plumbing.files import read_json, write_json
+
+_DIGITS = 12  # of a balanced validation score
 
 
 class Record(BaseModel):
@@ -54,7 +57,7 @@ class Record(BaseModel):
 
 
 def _in_words(name: str, metric: Metric) -> str:
-    words = {"score": metric.name, "cases": f"{metric.case}s"}
+    words = {"score": metric.own.name, "cases": f"{metric.case}s"}
     return "_".join(words.get(part, part) for part in name.split("_"))
 
 
@@ -73,6 +76,10 @@ class DataCard(Record):
         """What the cases are, for the line that prepare prints."""
         return "cases"
 
+    def notices(self) -> list[str]:
+        """What the user should know about the data; prepare prints one line for each."""
+        return []
+
 
 class SearchSummary(Record):
     """summary.json: the result of a search. Scores are measured on the validation cases. Epochs count from 1."""
@@ -84,8 +91,10 @@ class SearchSummary(Record):
     hessian_residual: float | None = None
     epoch: int  # the epoch whose alpha is the result
     valid_score: float | None
+    valid_balanced_score: float | None = None
     best_epoch: int
     best_valid_score: float | None
+    best_valid_balanced_score: float | None = None  # of the epoch with the best valid_score
 
     def chosen_epoch(self, which: str) -> int:
         """The epoch that the architecture is taken from: the "last", or the "best" by validation score."""
@@ -94,6 +103,10 @@ class SearchSummary(Record):
     def chosen_score(self, which: str) -> float | None:
         """The validation score of that epoch."""
         return self.valid_score if which == "last" else self.best_valid_score
+
+    def chosen_balanced_score(self, which: str) -> float | None:
+        """The balanced validation score of that epoch."""
+        return self.valid_balanced_score if which == "last" else self.best_valid_balanced_score
 
 
 class SearchAbout(Record):
@@ -108,10 +121,18 @@ class RetrainMetrics(Record):
     """metrics.json: the result of retraining."""
 
     test_score: float
+    test_balanced_score: float | None = None
     class_score: dict[str, float | None] | None = None  # by class or series; None for one without test cases
     valid_score: float
+    valid_balanced_score: float | None = None
     best_epoch: int
     params: int
+
+    def tested(self, metric: Metric) -> list[tuple[Metric, float]]:
+        """The forms of the metric and the test scores by them, as far as they are known."""
+        scores = (self.test_score, self.test_balanced_score)
+        pairs = zip(metric.forms, scores, strict=False)
+        return [(form, score) for form, score in pairs if score is not None]
 
 
 class Int8(Record):
@@ -120,6 +141,7 @@ class Int8(Record):
     file: str
     sha256: str
     test_accuracy: float
+    test_balanced_accuracy: float | None = None
     accuracy_drop: float
     agreement: float
     bytes: int
@@ -135,6 +157,7 @@ class ExportRecord(Record):
     file: str = "model.onnx"
     test_cases: int
     test_score: float
+    test_balanced_score: float | None = None
     largest_difference: float  # between an output and torch's, over all test cases
     agreement: float | None = None  # the share of test cases with the same answer
     disagreements: int = 0  # test cases with another answer than torch's, ties aside
@@ -146,6 +169,17 @@ class ExportRecord(Record):
     opset: int | None = None
     model_sha256: str
     int8: Int8 | None = None
+    # git_commit, run_id, data_sha256: where the file comes from, which the file does not say itself
+    origin: dict[str, str] | None = None
+
+
+def balanced_score(row: Mapping[str, Any], metric: Metric) -> float | None:
+    """The balanced validation score in a row of a history; None where cases have no classes.
+
+    It was summed with rounding errors. Without its last digits, equally good epochs have equal scores.
+    """
+    value = None if metric.balanced is None else row[f"valid_{metric.balanced.name}"]
+    return None if value is None else round(value, _DIGITS)
 
 
 def with_scores(rows: Sequence[Mapping[str, Any]], metric: Metric) -> list[dict[str, Any]]:

@@ -4,15 +4,17 @@ The gate (stages/registry/gate.py) compares the new version with the present cha
 verdict is kept with the version, in artifacts/registry.json and in the model card.
 
 DVC calls this stage every time, because only the registry knows what it holds: a clone that restored its artifacts,
-or a registry that was emptied, still ends with a registered version. When the version exists already, nothing
-changes. The exception is a refused version, which is judged again when the champion or the gate's settings have
-changed.
+or a registry that was emptied, still ends with a registered version. When the network has a version already, whoever
+exported it, no other is made, and the decision about it holds. The exceptions are a refused version, which is judged
+again when the champion or the gate's settings have changed, and test cases that have changed. A version that was
+rolled back stays so until a person makes it champion.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -20,10 +22,12 @@ from mlflow.entities.model_registry import ModelVersion
 
 from stages import tasks
 from stages.errors import UserError
+from stages.evaluation import Evaluation
 from stages.params import Params, RegistryParams
 from stages.plumbing import limits
 from stages.plumbing.files import (
     CARD,
+    EVALUATION,
     EXPORT,
     GENOTYPE,
     REGISTRY,
@@ -36,14 +40,11 @@ from stages.plumbing.runtime import run
 from stages.plumbing.settings import PARAMS_FILE
 from stages.plumbing.tracking import StageRun, client, reported, stage_run
 from stages.records import DataCard, ExportRecord, SearchSummary
-from stages.registry import lineage, verdict, versions
+from stages.registry import known, lineage, verdict, versions
 from stages.registry.promotion import (
     CHALLENGER,
-    CHAMPION,
     REPORT,
-    WITHDRAWN,
     alone,
-    find_alias,
     promote,
     score_tag,
 )
@@ -57,86 +58,65 @@ def main(params: Params) -> None:
     file = EXPORT / exported.file
     if not file.is_file():
         raise UserError(f"{file} is missing; `dvc repro export` makes it")
-    sha256, mlflow = sha256_of(file), client()
+    mlflow, cases = client(), Evaluation.load(EVALUATION).cases_sha256
     with reported():
-        version = versions.find(mlflow, name, sha256)
-    if version is not None and decision_holds(mlflow, version, params.registry):
-        restore(version)
-        tell_state(mlflow, version, file.name, params.registry)
+        version = versions.find(mlflow, name, file)
+    if version is not None and known.decision_holds(mlflow, version, task.metric, params.registry, cases):
+        repeat(mlflow, version, task, params, exported)
         return
-    check_export(exported, sha256)
+    check_export(exported)
     data = tasks.data(params.task).read_card()
     with stage_run("register", params.registry.active()) as tracked, reported():
         tracked.dataset(data, params.data.root)
-        record = register(mlflow, tracked, task, params, exported, data, version)
+        record, notices = register(mlflow, tracked, task, params, exported, data, version)
     print(f"register: {name} version {record.version}: {record.reason}")
     if record.int8 and not record.int8.included:
         print(f"register: registered without int8: {record.int8.reason}")
+    for notice in notices:
+        print(f"register: notice: {notice}")
 
 
-def decision_holds(mlflow: MlflowClient, version: ModelVersion, limits: RegistryParams) -> bool:
-    """Whether the decision about this version still holds. A rollback holds until a person revokes it."""
-    if REPORT not in version.tags:
-        return False
-    record = reported_of(version)
-    if record.promoted or WITHDRAWN in version.tags:
-        return True
+def repeat(
+    mlflow: MlflowClient, version: ModelVersion, task: Task, params: Params, exported: ExportRecord
+) -> None:
+    """Registers nothing, because the network has its version. Adds what only this run has: its runs, and an int8 file."""
+    name = f"{version.name}/{version.version}"
     with reported():
-        champion = find_alias(mlflow, version.name, CHAMPION)
-    same_champion = record.champion_after == (int(champion.version) if champion else None)
-    return same_champion and record.gate == verdict.settings(limits)
+        for run_id in filter(None, lineage.runs_before(mlflow).values()):
+            lineage.link(mlflow, run_id, name)
+    if known.lacks(version, exported.int8):
+        check_export(exported)
+        with stage_run("register", params.registry.active()), reported():
+            version = add_int8(mlflow, version, task, exported, params.registry)
+    known.restore(mlflow, version)
+    known.tell(mlflow, version, exported.file)
+    known.tell_int8(version, exported.int8, params.registry)
 
 
-def reported_of(version: ModelVersion) -> RegistryRecord:
-    """The record in the version's tag: registry.json as it was when the version was registered."""
-    try:
-        return RegistryRecord.parse(version.tags[REPORT])
-    except ValueError:
-        raise UserError(
-            f"the tag {REPORT} of {version.name} version {version.version} is damaged; delete the tag and run"
-            " `dvc repro`"
-        ) from None
+def add_int8(
+    mlflow: MlflowClient, version: ModelVersion, task: Task, exported: ExportRecord, limits: RegistryParams
+) -> ModelVersion:
+    """Puts the int8 file into a version that was registered without one, if it costs little enough."""
+    from stages.registry import evidence  # scikit-learn and torch, which most calls do not need
+
+    file, evaluation = EXPORT / exported.file, Evaluation.load(EVALUATION)
+    challenger = evidence.Challenger(file, evaluation, exported, identical=True)
+    int8 = evidence.int8(task, challenger, limits.max_int8_drop)
+    assert int8 is not None, "export.json has a section int8"
+    versions.attach(mlflow, version, [EXPORT / int8.file] if int8.included else [])
+    record = known.record_of(version).model_copy(update={"int8": int8})
+    set_tags(mlflow, version, {"int8": verdict.tags(record)["int8"], REPORT: json.dumps(record.model_dump())})
+    print(
+        f"register: version {version.version} gets {int8.file}: {int8.reason}"
+        if int8.included
+        else f"register: version {version.version} stays without int8: {int8.reason}"
+    )
+    return mlflow.get_model_version(version.name, str(version.version))
 
 
-def restore(version: ModelVersion) -> None:
-    """Restores registry.json and the card if they are missing here or belong to another version."""
-    record = reported_of(version)
-    if kept_version() != record.version:
-        record.write(REGISTRY)
-        CARD.unlink(missing_ok=True)
-    if not CARD.exists():
-        with reported():
-            versions.download(version, CARD.name, CARD.parent)
-
-
-def kept_version() -> int | None:
-    """The version that this workspace's registry.json is about; None when the file is missing or damaged."""
-    try:
-        return RegistryRecord.read(REGISTRY).version
-    except UserError:
-        return None
-
-
-def tell_state(mlflow: MlflowClient, version: ModelVersion, file: str, limits: RegistryParams) -> None:
-    """Prints that the version was registered before, and whether it is the champion."""
-    with reported():
-        champion = find_alias(mlflow, version.name, CHAMPION)
-    is_champion = champion is not None and champion.version == version.version
-    others = f"the champion is version {champion.version}" if champion else "there is no champion"
-    state = "the champion" if is_champion else others
-    print(f"register: {file} is already registered as {version.name} version {version.version} ({state})")
-    int8 = reported_of(version).int8
-    if int8 and int8.included != verdict.within(int8.drop, limits.max_int8_drop):
-        print(
-            f"register: registry.max_int8_drop is now {limits.max_int8_drop:g}, but version {version.version} was"
-            f" registered {'with' if int8.included else 'without'} int8 under another limit; delete the version and"
-            " run `dvc repro` to register it again"
-        )
-
-
-def check_export(exported: ExportRecord, sha256: str) -> None:
+def check_export(exported: ExportRecord) -> None:
     """Raises UserError unless export.json describes exactly the files beside it."""
-    if exported.model_sha256 != sha256:
+    if exported.model_sha256 != sha256_of(EXPORT / exported.file):
         raise UserError(
             f"{EXPORT / 'export.json'} describes another {exported.file}; run `dvc repro -f export`"
         )
@@ -156,21 +136,25 @@ def register(
     exported: ExportRecord,
     data: DataCard,
     version: ModelVersion | None,
-) -> RegistryRecord:
-    """Makes the version if there is none, judges it and records the verdict. The tag ``report`` is written last."""
+) -> tuple[RegistryRecord, Sequence[str]]:
+    """Makes the version if there is none, judges it and records the verdict. The tag ``report`` is written last.
+
+    Also returns what a user should know about the version, as its card says it.
+    """
     name, file = params.registry.name, EXPORT / exported.file
     origin = lineage.origin(mlflow, exported.model_sha256, data.sha256, tracked.id)
     if version is None:
         version = versions.make(mlflow, tracked, name, file, task.example(), origin)
-    record = judged(mlflow, version, task, params, exported, data, origin)
+    record, notices = judged(mlflow, version, task, params, exported, data, origin)
     for run_id in filter(None, origin.runs.values()):
         lineage.link(mlflow, run_id, f"{name}/{version.version}")
     record.write(REGISTRY)
-    numbers = {score_tag(task.metric): record.score, "version": record.version}
+    content = record.model_dump()
+    numbers = {name: content.get(name) for name in (*map(score_tag, task.metric.forms), "version")}
     tracked.metrics({metric: value for metric, value in numbers.items() if value is not None})
     tracked.artifacts(REGISTRY, CARD)
     set_tags(mlflow, version, {REPORT: json.dumps(record.model_dump())})
-    return record
+    return record, notices
 
 
 def judged(
@@ -181,7 +165,7 @@ def judged(
     exported: ExportRecord,
     data: DataCard,
     origin: Origin,
-) -> RegistryRecord:
+) -> tuple[RegistryRecord, Sequence[str]]:
     """Puts the version through the gate, promotes it if it passes, and writes the card."""
     from stages.registry import card, evidence  # scikit-learn and torch, which most calls do not need
 
@@ -191,12 +175,12 @@ def judged(
     with alone():
         challenger = evidence.challenger(task, version, exported)
         set_tags(mlflow, version, version_tags(task, params, exported, origin))
-        score, cases = challenger.evaluation.score, challenger.evaluation.cases_sha256
-        set_tags(mlflow, version, {score_tag(task.metric): str(score), "test_sha256": cases})
+        scores = {score_tag(form): str(form.score(challenger.evaluation)) for form in task.metric.forms}
+        set_tags(mlflow, version, {**scores, "test_sha256": challenger.evaluation.cases_sha256})
         int8 = evidence.int8(task, challenger, limits.max_int8_drop)
         versions.attach(mlflow, version, [EXPORT / int8.file] if int8 and int8.included else [])
         mlflow.set_registered_model_alias(name, CHALLENGER, number)
-        judge = evidence.judge_of(mlflow, task, challenger, limits)
+        judge = evidence.judge_of(mlflow, task, challenger, limits, verdict.barred(version))
         judgement, champion = promote(mlflow, name, number, judge, task.metric)
         record = verdict.record(
             judgement,
@@ -208,12 +192,13 @@ def judged(
             int8=int8,
             limits=limits,
         )
-        set_tags(mlflow, version, verdict.tags(record))
-        text = card.document(record, judgement, task.card(challenger.evaluation, params), exported, data)
+        set_tags(mlflow, version, {**verdict.tags(record), **scores})  # scores with all digits
+        about = task.card(challenger.evaluation, params)
+        text = card.document(record, judgement, about, exported, data)
         write_text(CARD, text)
         versions.attach(mlflow, version, [CARD, *card.pictures(text), *files_to_repeat_the_run()])
         mlflow.update_model_version(name, number, card.description(text))
-    return record
+    return record, about.notices
 
 
 def version_tags(task: Task, params: Params, exported: ExportRecord, origin: Origin) -> dict[str, str]:

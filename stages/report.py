@@ -104,6 +104,8 @@ def tiles(
         (score(exported.test_score), right if metric.outcomes == "right or wrong" else f"test {metric.name}"),
         (f"{exported.params:,}", "weights"),
     ]
+    if metric.balanced and exported.test_balanced_score is not None:
+        found.insert(1, (score(exported.test_balanced_score), metric.balanced.words))
     if exported.macs is not None:
         found.append((f"{exported.macs / 1e6:.4g} M", f"multiply-adds per {metric.case}"))
     if (latency := exported.latency_ms.get("onnxruntime_batch_1")) is not None:
@@ -131,7 +133,7 @@ def times(exported: ExportRecord, metric: Metric) -> list[dict[str, Any]]:
 
 def facts(content: Mapping[str, Any], metric: Metric, prefix: str = "") -> dict[str, Any]:
     """All fields of registry.json, flat, with words for names and the verdict first."""
-    first = (*_FIRST, f"test_{metric.name}")
+    first = (*_FIRST, *(form.test_name for form in metric.forms))
     found: dict[str, Any] = {}
     for name in sorted(content, key=lambda name: first.index(name) if name in first else len(first)):
         value = content[name]

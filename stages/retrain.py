@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 
 from models.training.distributed import rank
 from models.training.loop import run as train
+from models.training.precision import resolved
 from stages import pictures, tasks
 from stages.genotypes import read_genotype
 from stages.plumbing.checkpoint import Checkpoint, key
@@ -18,7 +20,7 @@ from stages.plumbing.files import GENOTYPE_JSON, RETRAIN, replacing, sha256_of, 
 from stages.plumbing.progress import reporting
 from stages.plumbing.runtime import run, settled
 from stages.plumbing.tracking import stage_run
-from stages.records import RetrainMetrics, with_scores
+from stages.records import RetrainMetrics, balanced_score, with_scores
 
 if TYPE_CHECKING:
     from models.training.trained import Trained
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 def main(params: Params) -> None:
     metric, card = tasks.metric(params.task), tasks.data(params.task).read_card()
     genotype = read_genotype(params.task)
-    settings = {**params.retrain.active(), "train": params.train.active()}
+    precision = resolved(params.train.precision)
+    settings = {**params.retrain.active(), "train": {**params.train.active(), "precision": precision}}
     inputs = {"data": card.sha256, "genotype": sha256_of(GENOTYPE_JSON)}
     checkpoint = Checkpoint("retrain", key("retrain", params.task, settings, inputs))
     resume = checkpoint.load()
@@ -43,7 +46,7 @@ def main(params: Params) -> None:
         with reporting("retrain", checkpoint, tracked, resume, metric) as on_event:
             trained = train(program, on_event=on_event, resume=resume)
         with replacing(RETRAIN) as folder:
-            metrics = write(folder, trained, params)
+            metrics, notices = write(folder, trained, params)
         content = metrics.content(metric)
         if (
             metrics.class_score is not None
@@ -54,30 +57,40 @@ def main(params: Params) -> None:
         tracked.metrics(content)
         tracked.artifacts(RETRAIN)
     checkpoint.remove()
-    print(
-        f"retrain: test {metric.name} {metric.digits(metrics.test_score)} with the weights of epoch"
-        f" {metrics.best_epoch}"
-    )
+    scores = ", ".join(f"{form.words} {form.digits(score)}" for form, score in metrics.tested(metric))
+    print(f"retrain: test {scores} with the weights of epoch {metrics.best_epoch}")
+    for notice in notices:
+        print(f"retrain: notice: {notice}")
 
 
-def write(folder: Path, trained: Trained, params: Params) -> RetrainMetrics:
-    """Writes the artifacts: weights, history, metrics, and pictures of the training and the test."""
+def write(folder: Path, trained: Trained, params: Params) -> tuple[RetrainMetrics, Sequence[str]]:
+    """Writes the artifacts: weights, history, metrics, and pictures of the training and the test.
+
+    Also returns what a user should know about the test.
+    """
     metric, testing = tasks.metric(params.task), tasks.testing(params.task)
     weights = folder / "weights.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in trained.weights.items()}, weights)
     evaluation = testing.evaluate_weights(params, weights)
-    metrics = RetrainMetrics(
-        test_score=evaluation.score,
-        valid_score=trained.history[trained.best_epoch - 1][f"valid_{metric.name}"] or 0.0,
-        best_epoch=trained.best_epoch,
-        params=int(evaluation.costs["params"]),
-        **({} if (scores := testing.class_scores(evaluation)) is None else {"class_score": dict(scores)}),
+    best, scores = trained.history[trained.best_epoch - 1], testing.class_scores(evaluation)
+    balanced = metric.balanced
+    known = {
+        "test_score": evaluation.score,
+        "test_balanced_score": balanced and balanced.score(evaluation),
+        "class_score": scores and dict(scores),
+        "valid_score": best[f"valid_{metric.name}"] or 0.0,
+        "valid_balanced_score": balanced_score(best, metric),
+        "best_epoch": trained.best_epoch,
+        "params": int(evaluation.costs["params"]),
+    }
+    metrics = RetrainMetrics.model_validate(
+        {name: value for name, value in known.items() if value is not None}
     )
     metrics.write(folder / "metrics.json", metric)
     write_rows(folder / "history.csv", with_scores(trained.history, metric))
     pictures.curves(folder / "curves.png", trained.history, "Retraining", metric)
     testing.write_results(folder, evaluation)
-    return metrics
+    return metrics, testing.notices(evaluation)
 
 
 if __name__ == "__main__":

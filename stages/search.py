@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from models.training.distributed import rank
 from models.training.loop import run as train
+from models.training.precision import resolved
 from stages import pictures, tasks
 from stages.alphas import save_alphas
 from stages.plumbing.checkpoint import Checkpoint, key
@@ -18,7 +19,7 @@ from stages.plumbing.files import SEARCH, SEARCH_RESULTS, replacing, write_rows
 from stages.plumbing.progress import reporting
 from stages.plumbing.runtime import run, settled
 from stages.plumbing.tracking import stage_run
-from stages.records import SearchAbout, SearchSummary, with_scores
+from stages.records import SearchAbout, SearchSummary, balanced_score, with_scores
 from stages.strategies import relaxation_name
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 def main(params: Params) -> None:
     metric, card = tasks.metric(params.task), tasks.data(params.task).read_card()
     training = tasks.training(params.task)
-    settings = {**params.search.active(), "train": params.train.active()}
+    precision = resolved(params.train.precision)
+    settings = {**params.search.active(), "train": {**params.train.active(), "precision": precision}}
     inputs = {"data": card.sha256, **training.inputs(params)}
     checkpoint = Checkpoint("search", key("search", params.task, settings, inputs))
     resume = checkpoint.load()
@@ -70,13 +72,19 @@ def summarize(found: Found, metric: Metric) -> SearchSummary:
         if metric.better(row[column] or 0.0, best[column] or 0.0):
             best = row
     measured = {name.replace(f"_{metric.name}", "_score"): value for name, value in found.summary.items()}
+    last = found.history[found.epoch - 1]
+    balanced = {
+        "valid_balanced_score": balanced_score(last, metric),
+        "best_valid_balanced_score": balanced_score(best, metric),
+    }
     return SearchSummary.model_validate(
         {
             **measured,
             "epoch": found.epoch,
-            "valid_score": found.history[found.epoch - 1][column],
+            "valid_score": last[column],
             "best_epoch": best["epoch"],
             "best_valid_score": best[column],
+            **(balanced if metric.balanced else {}),
         }
     )
 

@@ -41,6 +41,7 @@ SLOW_FILES = (
     "tests/stages/test_tracking.py",
     "tests/tasks/test_adding_a_task.py",
     "tests/test_rooms.py",
+    "tests/zoo/test_scale.py",
     "tests/test_starting.py",
 )
 

@@ -42,7 +42,7 @@ class Preprocess:
 
     def plain(self, split: Split, indices: Tensor | slice) -> Batch:
         """The images and labels at these indices, without augmentation."""
-        return self._normalized(split.images[indices]), split.labels[indices].to(self.device)
+        return self._normalized(split.images[indices]), self._on_device(split.labels[indices])
 
     def augmented(self, split: Split, indices: Tensor, generator: torch.Generator) -> Batch:
         """The images and labels at these indices, augmented with draws from the generator."""
@@ -50,10 +50,15 @@ class Preprocess:
         if self.mirror:
             images = random_mirror(images, generator)
         x = cutout(self._normalized(images), self.cutout, generator)
-        return x, split.labels[indices].to(self.device)
+        return x, self._on_device(split.labels[indices])
+
+    def _on_device(self, tensor: Tensor) -> Tensor:
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()  # so that the copy waits for nothing
+        return tensor.to(self.device, non_blocking=True)
 
     def _normalized(self, images: Tensor) -> Tensor:
-        images = images.to(self.device, non_blocking=True)
+        images = self._on_device(images)
         mean = torch.tensor(self.mean, dtype=torch.float32, device=self.device)
         return normalize(images, mean, torch.tensor(self.std, dtype=torch.float32, device=self.device))
 

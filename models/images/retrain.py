@@ -6,20 +6,22 @@ plays no part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.images.batches import Batch, BatchStream
+from models.images.batches import Batch
 from models.images.builders import FoundNetwork
 from models.images.task import right_answers
+from models.training.ahead import Ahead, Stream
 from models.training.distributed import full_batch_size, own_part, parallel
-from models.training.evaluation import Tally, evaluate
+from models.training.evaluation import Criterion, Tally, evaluate
 from models.training.events import Listener, Row, State
 from models.training.optimizers import SGD
+from models.training.precision import computing_in, in_float32
 from models.training.schedules import cosine
 from models.training.trained import Trained
 
@@ -40,12 +42,21 @@ class RetrainConfig:
 
 @dataclass(frozen=True)
 class Classification:
-    """Cross-entropy of logits (B, classes) and labels (B,), and the number of right answers."""
+    """Cross-entropy of logits (B, classes) and labels (B,), and the number of right answers.
+
+    With ``class_weights`` (classes,), the loss is the mean over the images of their cross-entropy, with label smoothing
+    if any, times the weight of their class. PyTorch's own weighted mean divides by the sum of the weights in the batch
+    instead, so a batch without images of a rare class would count as much as one with many.
+    """
 
     label_smoothing: float = 0.0
+    class_weights: Tensor | None = None
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(output, target, label_smoothing=self.label_smoothing)
+        if self.class_weights is None:
+            return F.cross_entropy(output, target, label_smoothing=self.label_smoothing)
+        losses_B = F.cross_entropy(output, target, label_smoothing=self.label_smoothing, reduction="none")
+        return (self.class_weights[target] * losses_B).mean()
 
     def measures(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
         return {"accuracy": right_answers(output, target)}
@@ -64,7 +75,9 @@ class Retraining:
     """The training of a found network, which is already on its device, as a program of the loop.
 
     The result is the first epoch of the highest validation accuracy. When the training has ended, the network
-    holds the weights of that epoch.
+    holds the weights of that epoch. The passes of a step compute in ``precision``; validation is float32.
+    ``class_weights`` (classes,), on the network's device, are those of the loss. ``scoring`` is what is measured on
+    the validation images.
     """
 
     remedy = "lower retrain.learning_rate"
@@ -72,14 +85,19 @@ class Retraining:
     def __init__(
         self,
         network: FoundNetwork,
-        stream: BatchStream,
+        stream: Stream,
         valid: Callable[[], Iterable[Batch]],
         config: RetrainConfig,
         drop_path_generator: torch.Generator,
+        *,
+        class_weights: Tensor | None = None,
+        scoring: Criterion = Classification(),
+        precision: torch.dtype = torch.float32,
     ):
-        self.network, self.stream, self.valid, self.config = network, stream, valid, config
-        self.drop_path_generator = drop_path_generator
-        self.criterion = Classification(config.label_smoothing)
+        self.network, self.valid, self.config = network, valid, config
+        self.stream = Ahead(stream)
+        self.drop_path_generator, self.precision = drop_path_generator, precision
+        self.criterion, self.scoring = Classification(config.label_smoothing, class_weights), scoring
         self.optimizer = SGD(
             network.parameters(),
             lr=config.learning_rate,
@@ -94,6 +112,10 @@ class Retraining:
     def epochs(self) -> int:
         return self.config.epochs
 
+    @property
+    def inputs(self) -> Collection[Ahead]:
+        return [self.stream]
+
     def start_epoch(self, epoch: int) -> int:
         self.rate = cosine(self.config.learning_rate, 0.0, epoch, self.epochs)
         for group in self.optimizer.param_groups:
@@ -107,7 +129,9 @@ class Retraining:
         x, labels = next(self.stream)
         keep = drop_path_factors(self.network, len(x), self.drop_path, self.drop_path_generator, x.device)
         self.optimizer.zero_grad()
-        logits, auxiliary = self.forward(x, keep)
+        with computing_in(self.precision, x.device):
+            output = self.forward(x, keep)
+        logits, auxiliary = in_float32(output)
         loss = self.criterion.loss(logits, labels)
         self.tally.add(loss, self.criterion.measures(logits, labels), len(labels))
         if auxiliary is not None:
@@ -117,7 +141,7 @@ class Retraining:
         self.optimizer.step()
 
     def end_epoch(self, history: Sequence[Row], on_event: Listener) -> Row:
-        valid = evaluate(self.network, lambda x: self.network(x)[0], self.valid(), Classification())
+        valid = evaluate(self.network, lambda x: self.network(x)[0], self.valid(), self.scoring)
         if valid["accuracy"] > self.best.accuracy:
             weights = {
                 name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()

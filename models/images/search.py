@@ -13,6 +13,7 @@ from models.search.early_stopping import EarlyStopping
 from models.search.genotype import Genotype
 from models.search.program import Loaders, Search, SearchConfig
 from models.search.strategies import Strategy
+from models.training.evaluation import Criterion
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,14 @@ def image_search(
     *,
     early_stopping: EarlyStopping | None = None,
     benchmark: Benchmark | None = None,
+    scoring: Criterion | None = None,
+    precision: torch.dtype = torch.float32,
     device: torch.device = torch.device("cpu"),
 ) -> Search:
     """The search as a program of the training loop.
 
-    With a ``benchmark``, the history has the tabulated accuracy and rank of each genotype.
+    With a ``benchmark``, the history has the tabulated accuracy and rank of each genotype. ``scoring`` is that
+    of ``Search``.
     """
     supernet = task.supernet(channels=size.channels, cells=size.cells)
     supernet = supernet.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -54,4 +58,14 @@ def image_search(
         standing = benchmark.standing(genotype)
         return {"tabulated_accuracy": standing.accuracy, "tabulated_rank": standing.rank}
 
-    return Search(task, supernet, strategy, loaders, config, early_stopping=early_stopping, columns=columns)
+    return Search(
+        task,
+        supernet,
+        strategy,
+        loaders,
+        config,
+        early_stopping=early_stopping,
+        precision=precision,
+        columns=columns,
+        scoring=scoring,
+    )

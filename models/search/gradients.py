@@ -140,18 +140,20 @@ def unrolled(mix: Mix, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
 
     As in the reference, the virtual step has momentum and weight decay. Every pass is in training mode. Not
     covered: operations that draw random numbers (space S4), where the difference of the two passes is
-    mostly noise.
+    mostly noise. Every pass is computed in full precision: bfloat16's rounding errors would be half of the
+    result.
     """
     params, descent = step.params, step.descent()
-    _, _, train_gradients = _gradients(step.train, params, mix, of_weights=True)
+    train, valid = step.train.in_full_precision(), step.valid.in_full_precision()
+    _, _, train_gradients = _gradients(train, params, mix, of_weights=True)
     ahead = descent.step(params, train_gradients)
-    loss, direct, direction = _gradients(step.valid, ahead, mix, of_weights=True)
+    loss, direct, direction = _gradients(valid, ahead, mix, of_weights=True)
     norm = torch.linalg.vector_norm(torch.stack([part.norm() for part in direction.values()]))
     epsilon = FINITE_DIFFERENCE / norm.clamp_min(torch.finfo(norm.dtype).eps)
 
     def along(sign: float) -> dict[str, Tensor]:
         moved = {name: weight.detach() + sign * epsilon * direction[name] for name, weight in params.items()}
-        return _gradients(step.train, moved, mix, of_weights=False)[1]
+        return _gradients(train, moved, mix, of_weights=False)[1]
 
     above, below = along(1.0), along(-1.0)
     scale = descent.learning_rate / (2.0 * epsilon)

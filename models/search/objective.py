@@ -18,6 +18,7 @@ from torch.func import functional_call
 from models.search.spaces import SearchSpace
 from models.training.distributed import averaging_gradients, mean_loss
 from models.training.evaluation import Batch, Criterion, evaluating
+from models.training.precision import computing_in, in_float32
 
 Params = Mapping[str, Tensor]  # weight name -> tensor, for torch.func.functional_call
 Mix = Mapping[str, Tensor]  # group -> (edges, operations), the weights of the candidate operations
@@ -71,6 +72,10 @@ class Objective(Protocol):
         """The loss, a scalar with gradients, in training mode."""
         ...
 
+    def in_full_precision(self) -> Objective:
+        """The same objective, computed in the precision of weights and mix."""
+        ...
+
     def evaluated(self, params: Params, mix: Mix) -> Tensor:
         """The loss, a scalar with gradients, in evaluation mode.
 
@@ -88,19 +93,32 @@ class Objective(Protocol):
 
 
 class BatchObjective:
-    """The loss of one batch (x, target) under given weights and mix.
+    """The loss of one batch (x, target) under given weights and mix. The network computes in ``precision``.
 
     Where several processes share the batch, (x, target) is this process's part, but losses and gradients are
     those of the full batch.
     """
 
-    def __init__(self, criterion: Criterion, module: nn.Module, x: Any, target: Tensor):
+    def __init__(
+        self,
+        criterion: Criterion,
+        module: nn.Module,
+        x: Any,
+        target: Tensor,
+        precision: torch.dtype = torch.float32,
+    ):
         self.criterion, self.module, self.x, self.target = criterion, module, x, target
+        self.precision = precision
+
+    def in_full_precision(self) -> BatchObjective:
+        return BatchObjective(self.criterion, self.module, self.x, self.target)
 
     def output(self, params: Params, mix: Mix) -> Any:
         """The network's output for the batch."""
         params, mix = averaging_gradients(params, mix)
-        return functional_call(self.module, dict(params), (self.x, mix))
+        with computing_in(self.precision, self.target.device):
+            output = functional_call(self.module, dict(params), (self.x, mix))
+        return in_float32(output)
 
     def __call__(self, params: Params, mix: Mix) -> Tensor:
         return mean_loss(self.criterion.loss(self.output(params, mix), self.target))

@@ -7,10 +7,11 @@ apart are measured; ``Found`` lists them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from models.errors import InvalidInput
@@ -21,8 +22,9 @@ from models.search.genotype import Genotype
 from models.search.gradients import Step, descent_of
 from models.search.objective import BatchObjective, Domain, Mix, Pass
 from models.search.strategies import Strategy, detached, row_entropy
+from models.training.ahead import Ahead, Stream
 from models.training.distributed import agreed, alone
-from models.training.evaluation import Batch, Tally, evaluate
+from models.training.evaluation import Batch, Criterion, Tally, evaluate
 from models.training.events import Listener, Notice, Row, State
 from models.training.optimizers import SGD
 from models.training.schedules import cosine
@@ -39,18 +41,6 @@ class SearchConfig:
     weight_decay: float = 3e-4
     gradient_clip: float = 5.0
     curvature_cases: int = 64  # validation cases for the Hessian eigenvalue; 0: it is not measured
-
-
-class Stream(Protocol):
-    """An endless stream of batches, whose state can be saved and restored."""
-
-    def __len__(self) -> int:
-        """Batches in one pass."""
-        ...
-
-    def __next__(self) -> Batch: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -98,8 +88,10 @@ class Found:
 class Search:
     """The search of a domain with a strategy. The supernet is already on its device.
 
+    The passes of a step compute in ``precision``; everything that is measured between epochs is float32.
     ``columns`` adds to each row of the history what is known about the genotype of that epoch, such as its
-    rank in a table.
+    rank in a table. ``scoring`` is what is measured on the validation cases after each epoch, if more than
+    what the domain measures.
     """
 
     remedy = "lower search.weights.learning_rate"
@@ -113,14 +105,21 @@ class Search:
         config: SearchConfig,
         *,
         early_stopping: EarlyStopping | None = None,
+        precision: torch.dtype = torch.float32,
         columns: Callable[[Genotype], Mapping[str, float]] = lambda _: {},
+        scoring: Criterion | None = None,
     ):
         self.measures_eigenvalue = early_stopping is not None and early_stopping.needs_eigenvalue
         if self.measures_eigenvalue and config.curvature_cases == 0:
             raise InvalidInput("early stopping on the eigenvalue needs search.curvature_images of 1 or more")
         self.domain, self.supernet, self.strategy = domain, supernet, strategy
+        streams = {"train": loaders.train, "architecture": loaders.architecture}
+        self.streams: Mapping[str, Ahead] = {
+            name: Ahead(stream) for name, stream in streams.items() if stream is not None
+        }
         self.loaders, self.config = loaders, config
-        self.early_stopping, self.columns = early_stopping, columns
+        self.early_stopping, self.precision, self.columns = early_stopping, precision, columns
+        self.scoring = scoring or domain
         self.optimizer = SGD(
             supernet.parameters(),
             lr=config.learning_rate,
@@ -134,20 +133,24 @@ class Search:
     def epochs(self) -> int:
         return self.config.epochs
 
+    @property
+    def inputs(self) -> Collection[Ahead]:
+        return list(self.streams.values())
+
     def start_epoch(self, epoch: int) -> int:
         self.rate = cosine(self.config.learning_rate, self.config.learning_rate_end, epoch, self.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         self.strategy.start_epoch(epoch)
         self.tally = Tally()
-        return len(self.loaders.train)
+        return len(self.streams["train"])
 
     def step(self) -> None:
-        x, target = next(self.loaders.train)
-        train = BatchObjective(self.domain, self.supernet, x, target)
+        x, target = next(self.streams["train"])
+        train = self._objective(x, target)
         valid = train
-        if self.loaders.architecture is not None and self.strategy.needs_valid():
-            valid = BatchObjective(self.domain, self.supernet, *next(self.loaders.architecture))
+        if "architecture" in self.streams and self.strategy.needs_valid():
+            valid = self._objective(*next(self.streams["architecture"]))
         params = dict(self.supernet.named_parameters())
         update = self.strategy.step(Step(params, train, valid, lambda: descent_of(self.optimizer, params)))
         self.optimizer.zero_grad()
@@ -157,6 +160,9 @@ class Search:
         nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.gradient_clip)
         self.optimizer.step()
         self.tally.add(weights.loss, self.domain.measures(weights.output, target), len(target))
+
+    def _objective(self, x: Any, target: Tensor) -> BatchObjective:
+        return BatchObjective(self.domain, self.supernet, x, target, self.precision)
 
     def _weights_pass(self, train: BatchObjective, params: Mapping[str, Tensor], mix: Mix) -> Pass:
         """The weights' pass at a mix. It leaves the gradients in the parameters, not in the ``Pass``."""
@@ -169,7 +175,7 @@ class Search:
         mix = detached(self.strategy.mix())
         genotype = discretize(self.domain.space, mix)
         before = discretize(self.domain.space, self._mix_after(len(history))) if history else None
-        valid = evaluate(self.supernet, lambda x: self.supernet(x, mix), self.loaders.valid(), self.domain)
+        valid = evaluate(self.supernet, lambda x: self.supernet(x, mix), self.loaders.valid(), self.scoring)
         row: dict[str, int | float | None] = {
             **self.tally.means("train_"),
             **{f"valid_{name}": value for name, value in valid.items()},
@@ -195,7 +201,7 @@ class Search:
             "supernet": self.supernet.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "strategy": self.strategy.state_dict(),
-            "streams": {name: stream.state_dict() for name, stream in self._streams().items()},
+            "streams": {name: stream.state_dict() for name, stream in self.streams.items()},
             "generators": {name: source.get_state() for name, source in self.domain.generators.items()},
             "alphas": self.alphas,
         }
@@ -204,7 +210,7 @@ class Search:
         self.supernet.load_state_dict(state["supernet"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.strategy.load_state_dict(state["strategy"])
-        for name, stream in self._streams().items():
+        for name, stream in self.streams.items():
             stream.load_state_dict(state["streams"][name])
         for name, source in self.domain.generators.items():
             source.set_state(state["generators"][name])
@@ -220,10 +226,6 @@ class Search:
             summary |= {"hessian_eigenvalue": found.value, "hessian_residual": found.residual}
         weights = {name: tensor.cpu().contiguous() for name, tensor in self.supernet.state_dict().items()}
         return Found(history, self.alphas, weights, summary, discretize(self.domain.space, mix), epoch)
-
-    def _streams(self) -> dict[str, Stream]:
-        streams = {"train": self.loaders.train, "architecture": self.loaders.architecture}
-        return {name: stream for name, stream in streams.items() if stream is not None}
 
     def _mix_after(self, epoch: int) -> dict[str, Tensor]:
         """The mix after an epoch, counted from 1."""

@@ -1,4 +1,4 @@
-"""What every training shares: the loop, its events, schedules, seeds, several devices.
+"""What every training shares: the loop, its events, schedules, seeds, several devices, precision, batches ahead.
 
 Knows neither tasks nor searches.
 """

@@ -132,15 +132,19 @@ def batch_norm(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """F.batch_norm, in training with the statistics of the full batch (nn.SyncBatchNorm needs a GPU)."""
+    """F.batch_norm, in training with the statistics of the full batch (nn.SyncBatchNorm needs a GPU).
+
+    The statistics are float32 for bfloat16 too, and the result has the type of x.
+    """
     if not training or processes() == 1:
         return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
-    y, mean, variance = _BatchNorm.apply(x, weight, bias, eps)
+    exact = x.float() if x.dtype == torch.bfloat16 else x
+    y, mean, variance = _BatchNorm.apply(exact, weight, bias, eps)
     count = full_batch_size(x.numel() // x.shape[1])
     with torch.no_grad():
         running_mean.lerp_(mean, momentum)
         running_var.lerp_(variance * (count / (count - 1)), momentum)
-    return y
+    return y.to(x.dtype)
 
 
 class _MeanLoss(torch.autograd.Function):

@@ -8,13 +8,20 @@ devices.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from models.errors import Diverged
+from models.training.ahead import Ahead
 from models.training.distributed import alone
 from models.training.events import EpochEnd, Listener, Row, State, StepEnd, silent
+
+# The column of the history with the share of the steps' time that was spent waiting for data. It is the only column
+# that differs between two runs of the same training.
+DATA_WAIT = "data_wait"
 
 Result_co = TypeVar("Result_co", covariant=True)
 
@@ -25,6 +32,11 @@ class Program(Protocol[Result_co]):
     @property
     def epochs(self) -> int:
         """How many epochs the training takes at most."""
+        ...
+
+    @property
+    def inputs(self) -> Collection[Ahead]:
+        """The streams that the steps take their batches from."""
         ...
 
     @property
@@ -86,18 +98,51 @@ def run(
     def state() -> State:
         return {"history": history, "program": program.state()}
 
-    while len(history) < program.epochs and not program.stopped(history):
-        epoch = len(history)
-        steps = program.start_epoch(epoch)
-        for step in range(steps):
-            program.step()
-            on_event(StepEnd(epoch + 1, program.epochs, step + 1, steps))
-        row = {"epoch": epoch + 1, **program.end_epoch(history, on_event)}
-        _check_finite(row, program.remedy)
-        history.append(row)
-        on_event(EpochEnd(epoch + 1, program.epochs, row, state))
+    with _closing(program.inputs):
+        while len(history) < program.epochs and not program.stopped(history):
+            epoch = len(history)
+            steps = program.start_epoch(epoch)
+            stopwatch = _Stopwatch(program.inputs)
+            for step in range(steps):
+                with stopwatch:
+                    program.step()
+                on_event(StepEnd(epoch + 1, program.epochs, step + 1, steps))
+            row = {"epoch": epoch + 1, **program.end_epoch(history, on_event), DATA_WAIT: stopwatch.waiting()}
+            _check_finite(row, program.remedy)
+            history.append(row)
+            on_event(EpochEnd(epoch + 1, program.epochs, row, state))
     with alone():
         return program.result(history, on_event)
+
+
+@contextlib.contextmanager
+def _closing(inputs: Collection[Ahead]) -> Iterator[None]:
+    """Ends the threads of the inputs at the end of the block, however it ends."""
+    with contextlib.ExitStack() as stack:
+        for stream in inputs:
+            stack.callback(stream.close)
+        yield
+
+
+class _Stopwatch:
+    """Adds up the time of steps, and the part of it that they waited for their inputs."""
+
+    def __init__(self, inputs: Collection[Ahead]):
+        self.inputs, self.seconds = inputs, 0.0
+        self.waited_before = self._waited()
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self.start
+
+    def waiting(self) -> float:
+        """The share of the steps' time that they waited, from 0 to 1."""
+        return (self._waited() - self.waited_before) / self.seconds
+
+    def _waited(self) -> float:
+        return sum(stream.waited for stream in self.inputs)
 
 
 def _check_finite(row: Row, remedy: str) -> None:

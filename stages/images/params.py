@@ -13,15 +13,23 @@ from stages import params as shared
 from stages.evaluation import Metric
 from stages.params import AnyPath, Count, Fraction, Natural, NotNegative, Positive, Share
 
-METRIC = Metric(name="accuracy", case="image", higher_is_better=True, outcomes="right or wrong")
+METRIC = Metric(name="accuracy", case="image", higher_is_better=True, outcomes="right or wrong", classes=True)
+BALANCED = METRIC.forms[-1]
 
 
 class DataParams(shared.DataParams, frozen=True):
-    name: Literal["digits", "cifar10", "cifar100", "svhn", "fashion_mnist", "npz", "imagefolder"]
+    name: Literal[
+        "digits", "cifar10", "cifar100", "svhn", "fashion_mnist", "npz", "imagefolder", "webdataset"
+    ]
     image_size: Count | None
+    max_megapixels: Positive
+    duplicates: Literal["warn", "drop", "refuse"]
     mirror: bool | Literal["auto"]
     valid_fraction: Fraction
     test_fraction: Fraction
+
+    def inactive(self) -> Collection[str]:
+        return () if self.name in ("imagefolder", "webdataset") else ("max_megapixels",)
 
 
 class SearchParams(shared.SearchParams, frozen=True):
@@ -61,6 +69,7 @@ class RetrainParams(shared.RetrainParams, frozen=True):
     drop_path: Share
     cutout: Natural
     label_smoothing: Share
+    class_weights: Literal["none", "balanced"]
     auxiliary_weight: NotNegative
 
 
@@ -74,7 +83,11 @@ class ExportParams(shared.ExportParams, frozen=True):
 
 
 class RegistryParams(shared.RegistryParams, frozen=True):
+    metric: Literal["accuracy", "balanced_accuracy"]
     min_gain: Share
+
+    def judged_by(self, metric: Metric) -> Metric:
+        return next(form for form in metric.forms if form.name == self.metric)
 
 
 class Params(shared.Params, frozen=True):

@@ -1,8 +1,9 @@
 """Several devices, one training: how a stage works when ``train.devices`` is more than one.
 
-``python -m stages.search`` stays the command. With one device, that process does the work. With more, it holds the lock and
-starts the ranks (stages/plumbing/launcher.py), ``python -m stages.plumbing.devices``: each does the stage's ``main`` within a process group, nccl
-on GPUs and gloo on CPUs. Rank 0 alone writes and speaks. GPUs of several machines are not covered.
+``python -m stages.search`` stays the command. With one device, its process does the work. With more, it
+holds the lock and starts the ranks (stages/plumbing/launcher.py), ``python -m stages.plumbing.devices``.
+Each rank runs the stage's ``main`` within a process group, nccl on GPUs and gloo on CPUs. Rank 0 alone
+writes files and prints. GPUs of several machines are not covered.
 """
 
 from __future__ import annotations
@@ -54,13 +55,14 @@ def on_devices(stage: str) -> Callable[[Callable[[Params], None]], Callable[[Par
 
 
 def main(stage: str, folder: Path, launcher: int) -> int:
-    """Runs one rank and returns its exit status. The first rank that fails writes down why, for the launcher."""
+    """Runs one rank and returns its exit status. The first rank that fails writes down why."""
     _end_with(launcher, folder)
     interruptible()
     rank = int(os.environ["RANK"])
     if rank > 0:
         sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (open until the process ends)
-    # The weights of depthwise convolutions are the same in both memory formats, but the exchange takes them for different.
+    # The weights of depthwise convolutions are the same in both memory formats, but
+    # DistributedDataParallel warns that the formats differ.
     warnings.filterwarnings("ignore", "Grad strides do not match", UserWarning)
     try:
         with _process_group(folder, rank, int(os.environ["WORLD_SIZE"])):
@@ -77,7 +79,10 @@ def main(stage: str, folder: Path, launcher: int) -> int:
 
 
 def _end_with(launcher: int, folder: Path) -> None:
-    """Ends this process when the launcher has been killed. A rank may be waiting for another one that never answers."""
+    """Ends this process when the launcher has been killed.
+
+    Without this, a rank could wait for ever for another rank that never answers.
+    """
 
     def watch() -> None:
         while os.getppid() == launcher:

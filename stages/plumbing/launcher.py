@@ -1,7 +1,8 @@
 """Starts one process for each of ``train.devices`` and watches them, with the agent that torchrun uses.
 
-When one rank fails or a signal comes, all ranks end, and the first error is raised as if this process had met it. Differs
-from torchrun in two ways: nothing listens beyond the loopback interface (the ranks meet at a file), and no pickle is exchanged.
+When one rank fails or a signal comes, all ranks end, and the first error is raised as if this process had
+met it. Differs from torchrun in two ways: nothing listens beyond the loopback interface (the ranks meet at
+a file), and no pickle is exchanged.
 """
 
 from __future__ import annotations

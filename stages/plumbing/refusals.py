@@ -22,7 +22,7 @@ _REFUSED = {  # codes with which MLflow says no, and would say no again
 # What SQLite says about a file that is no database of MLflow's, or that this user may not write.
 _NO_DATABASE = re.compile(
     r"not a database|unable to open database file|readonly database|malformed|no such (table|column)"
-    r"|can't locate revision|out-of-date database schema",
+    r"|can't locate revision|out-of-date database schema|can't load plugin",
     re.IGNORECASE,
 )
 

@@ -71,6 +71,7 @@ class Progress(_Status):
     step: int = 0  # of the epoch
     steps: int = 0
     saved: int = 0  # epochs in the checkpoint that the next attempt resumes from; 0: there is none
+    remaining: str = ""  # what the next attempt still has to do, in a stage that resumes without epochs
     seconds_left: float | None = None  # None when not known yet
     values: dict[str, float | None] = {}  # the last epoch's row of the history
     line: str = ""  # the line that is printed
@@ -86,6 +87,8 @@ def next_attempt(stage: str, progress: Progress | None) -> str:
     """What the next attempt does after an interruption, as the end of a sentence that begins with who makes it."""
     if progress is not None and progress.saved:
         return f"resumes {stage} after epoch {progress.saved}"
+    if progress is not None and progress.remaining:
+        return f"resumes {stage} with {progress.remaining}"
     return f"starts {stage} again"
 
 

@@ -20,7 +20,7 @@ import jinja2
 from stages.plumbing.files import CARD, GENOTYPE, SEARCH, read_json
 from stages.records import DataCard, ExportRecord, SearchSummary
 from stages.registry.gate import Judgement
-from stages.registry.markdown import table
+from stages.registry.markdown import plain, table
 from stages.registry.record import RegistryRecord
 
 _ROOM = 5000  # characters of a version's description in an SQL registry
@@ -39,6 +39,9 @@ class TaskCard:
     limits: Sequence[str]  # what it cannot do, and what was not tested
     groups: Sequence[str]  # of the genotype, such as normal and reduce
     throughput: Callable[[ExportRecord], str] | None = None  # the speed of many cases at once
+    notices: Sequence[
+        str
+    ] = ()  # plain text, not Markdown: what the score may hide, a sentence each, no full stop
 
 
 def document(
@@ -59,6 +62,7 @@ def document(
     return environment.get_template("card.md.j2").render(
         record=record,
         task=task,
+        notices=[plain(notice) for notice in task.notices],
         metric=evidence.metric,
         file=evidence.file,
         champion=evidence.champion,
@@ -68,6 +72,7 @@ def document(
         exported=exported,
         agreement=f"all {cases}" if not others else f"{cases - others} of {cases}",
         data=data,
+        data_notices=[line[:1].upper() + line[1:] for line in map(plain, data.notices())],
         counts=", ".join(f"{count:,} {split}" for split, count in data.counts.items()),
         origin=_origin(record, evidence.metric.case),
         gap=summary.discretization_gap,
@@ -105,12 +110,17 @@ def pictures(document: str) -> list[Path]:
 def _comparison(record: RegistryRecord, judgement: Judgement) -> str:
     """This version and the champion, side by side."""
     evidence, found, theirs = judgement.evidence, judgement.compared, record.compared
-    if found is None or theirs is None or evidence.champion is None or record.score is None:
+    champion = evidence.champion
+    if found is None or theirs is None or champion is None or champion.evaluation is None:
         return ""
     metric = evidence.metric
     best = "that only it got right" if metric.outcomes == "right or wrong" else "that it answers better"
+    scores = [
+        (form.words, form.text(form.score(evidence.challenger)), form.text(form.score(champion.evaluation)))
+        for form in metric.forms
+    ]
     rows = [
-        (f"test {metric.words}", metric.text(record.score), metric.text(theirs.score)),
+        *((f"test {words}", ours, other) for words, ours, other in scores),
         (f"{metric.case}s {best}", str(found.challenger_better), str(found.champion_better)),
     ]
     if record.latency_ms is not None and theirs.latency_ms is not None:
@@ -119,7 +129,7 @@ def _comparison(record: RegistryRecord, judgement: Judgement) -> str:
         )
     if record.size_bytes is not None and theirs.size_bytes is not None:
         rows.append(("megabytes", f"{record.size_bytes / 1e6:.2f}", f"{theirs.size_bytes / 1e6:.2f}"))
-    return table(("", "this version", f"version {evidence.champion.version}"), rows)
+    return table(("", "this version", f"version {champion.version}"), rows)
 
 
 def _origin(record: RegistryRecord, case: str) -> str:

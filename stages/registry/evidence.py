@@ -41,9 +41,12 @@ def challenger(task: Task, version: ModelVersion, exported: ExportRecord) -> Cha
 
 
 def judge_of(
-    mlflow: MlflowClient, task: Task, challenger: Challenger, limits: RegistryParams
+    mlflow: MlflowClient, task: Task, challenger: Challenger, limits: RegistryParams, barred: str | None
 ) -> Callable[[ModelVersion | None], Judgement]:
-    """A judge who compares the challenger with the champion that it is given."""
+    """A judge who compares the challenger with the champion that it is given.
+
+    ``barred`` is a reason to refuse the challenger whatever the comparison says: it was rolled back.
+    """
 
     def judge(version: ModelVersion | None) -> Judgement:
         champion = None if version is None else _champion(mlflow, task, version, challenger)
@@ -56,7 +59,8 @@ def judge_of(
             disagreements=challenger.exported.disagreements,
             identical=challenger.identical,
         )
-        return decide(evidence, limits)
+        judgement = decide(evidence, limits)
+        return judgement if barred is None else replace(judgement, refusals=(barred, *judgement.refusals))
 
     return judge
 
@@ -65,8 +69,9 @@ def int8(task: Task, challenger: Challenger, limit: float) -> Int8 | None:
     """Whether the version gets the quantized file, by how much worse its score is here and now; None without one."""
     if (exported := challenger.exported.int8) is None:
         return None
-    metric, score = task.metric, task.evaluate(challenger.file.with_name(exported.file)).score
-    drop = metric.gain(challenger.evaluation.score, score)
+    metric = task.metric
+    score = metric.score(task.evaluate(challenger.file.with_name(exported.file)))
+    drop = metric.gain(metric.score(challenger.evaluation), score)
     included = within(drop, limit)
     state = "within" if included else "more than"
     reason = (
@@ -96,7 +101,7 @@ def _champion(mlflow: MlflowClient, task: Task, version: ModelVersion, challenge
         return Champion(number, None, f"the champion, version {number}, cannot be run ({reason})")
     if evaluation.cases_sha256 != cases_sha256:
         raise UserError(f"the test {task.metric.case}s have changed since the export; run `dvc repro export`")
-    if not math.isfinite(evaluation.score):  # a person made it champion
+    if not math.isfinite(task.metric.score(evaluation)):  # a person made it champion
         trouble = f"the test {task.metric.words} of the champion, version {number}, is not a number"
         return Champion(number, None, trouble)
     return Champion(number, evaluation)

@@ -1,6 +1,7 @@
-"""What an exported file must show to become champion: pure conditions, each of which gives a reason to refuse it or none.
+"""What an exported file must show to become champion.
 
-The conditions read evaluations and the task's metric only, so they are the same for every task.
+Each condition is a pure function that returns a reason to refuse the file, or None. The conditions read
+evaluations and the task's metric only, so they are the same for every task.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Champion:
 class Evidence:
     """All that is known about a challenger when it is judged."""
 
-    metric: Metric
+    metric: Metric  # what is compared; one of the forms of the task's metric
     file: str  # the exported file's name
     challenger: Evaluation
     champion: Champion | None
@@ -83,10 +84,11 @@ def decide(evidence: Evidence, limits: RegistryParams) -> Judgement:
 
 def comparison(evidence: Evidence) -> Comparison | None:
     """Challenger against champion; None where one of the two has no score."""
-    champion, metric, ours = evidence.champion, evidence.metric, evidence.challenger
+    champion, metric = evidence.champion, evidence.metric
+    ours = metric.of(evidence.challenger)
     if champion is None or champion.evaluation is None or not math.isfinite(ours.score):
         return None
-    theirs = champion.evaluation
+    theirs = metric.of(champion.evaluation)
     gains_N = metric.gain(1.0, 0.0) * (ours.per_case - theirs.per_case)
     return Comparison(
         gain=metric.gain(ours.score, theirs.score),
@@ -100,7 +102,7 @@ def scores(evidence: Evidence) -> str:
     """Both scores, in words. The champion must have an evaluation."""
     champion, metric = evidence.champion, evidence.metric
     assert champion is not None and champion.evaluation is not None
-    ours, theirs = metric.digits(evidence.challenger.score), metric.digits(champion.evaluation.score)
+    ours, theirs = (metric.digits(metric.score(each)) for each in (evidence.challenger, champion.evaluation))
     return f"test {metric.words} {ours} against {theirs} of version {champion.version}"
 
 
@@ -154,10 +156,9 @@ def size(evidence: Evidence, _: Comparison | None, limits: RegistryParams) -> st
 
 
 def measured(evidence: Evidence, _: Comparison | None, __: RegistryParams) -> str | None:
-    """The score must be a number: a file that answers "not a number" must not become champion, not even the first."""
-    if math.isfinite(evidence.challenger.score):
-        return None
-    return f"its test {evidence.metric.words} is {evidence.challenger.score}, not a number"
+    """The score must be a number. Otherwise not even the first version may become champion."""
+    score = evidence.metric.score(evidence.challenger)
+    return None if math.isfinite(score) else f"its test {evidence.metric.words} is {score}, not a number"
 
 
 def comparable(evidence: Evidence, _: Comparison | None, __: RegistryParams) -> str | None:

@@ -23,13 +23,17 @@ def origin(mlflow: MlflowClient, model_sha256: str, data_sha256: str, run_id: st
         dvc_lock_sha256=_sha256sum(DVC_LOCK),
         git_commit=git_commit(),
         prefect_flow_run=os.environ.get("MSDARTS_FLOW_RUN"),
-        runs={
-            "search": run_that_made(mlflow, *SEARCH_RESULTS),
-            "retrain": run_that_made(mlflow, RETRAIN),
-            "export": run_that_made(mlflow, EXPORT),
-            "register": run_id,
-        },
+        runs={**runs_before(mlflow), "register": run_id},
     )
+
+
+def runs_before(mlflow: MlflowClient) -> dict[str, str | None]:
+    """Stage -> the run that made its artifacts; None where the tracking store has no such run."""
+    return {
+        "search": run_that_made(mlflow, *SEARCH_RESULTS),
+        "retrain": run_that_made(mlflow, RETRAIN),
+        "export": run_that_made(mlflow, EXPORT),
+    }
 
 
 def tags(origin: Origin) -> dict[str, str]:

@@ -1,20 +1,23 @@
-"""Aliases of the registered model: which version is champion, and how that changes without ever leaving none or two.
+"""Aliases of the registered model: which version is champion, and how another one becomes champion.
 
-``champion`` is one row in the registry's database, so it always names exactly one version. All other writes are ordered
-around the write to this row, so that a process that ends anywhere leaves the old champion or the new one, complete:
+A change never leaves two champions or none. ``champion`` is one row in the registry's database, so it always
+names exactly one version. All other writes are ordered around the write to this row, so that a process that
+ends anywhere leaves the old champion or the new one, complete:
 
     tag promoted_over    on the new version, which has passed the gate: the version that it has beaten
     previous_champion    alias, moved to the version that was beaten
     champion             alias, moved to the new version
 
-Two promotions at once: where the registry is a local SQLite file, a lock file beside it makes them take turns. On a
-server each looks again after its move. It sees the other's ``promoted_over``, which was written before the other's
-move, and both then leave the better of the two. The tag ``report`` says that a version's promotion has ended.
+Two promotions at once: where the registry is a local SQLite file, a lock file beside it makes them take
+turns. On a server each promotion looks again after its move. It sees the other's ``promoted_over``, which
+was written before the other's move, and both then leave the better of the two. The tag ``report`` says that
+a version's promotion has ended.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Collection, Iterator
 from typing import Protocol, TypeVar
 
@@ -81,10 +84,10 @@ def promote(
 ) -> tuple[Judgement, int | None]:
     """Makes the version champion if ``judge`` accepts it over the present champion.
 
-    Returns the judgement and the champion afterwards. The champion may be another version although this one was
-    accepted: a better one that was promoted at the same time. Before the call the version must have the tags of its
-    score (``score_tag``) and test_sha256, and must not have the tag report. May be called again after a crash at any
-    point.
+    Returns the judgement and the champion afterwards. The champion may be another version although this one
+    was accepted: a better one that was promoted at the same time. Before the call the version must have the
+    tags of its score (``score_tag``) and test_sha256, and must not have the tag report. May be called again
+    after a crash at any point.
     """
     while True:
         past = _past(mlflow, name)
@@ -107,14 +110,14 @@ def promote(
 
 def score_tag(metric: Metric) -> str:
     """The tag that holds a version's score on the test cases, such as test_accuracy."""
-    return f"test_{metric.name}"
+    return metric.test_name
 
 
 def _past(mlflow: MlflowClient, name: str) -> set[str]:
     """The versions whose promotion has ended and that no unfinished promotion can have overwritten.
 
-    An unfinished promotion may still overwrite what was promoted since it read the champion: versions promoted over the
-    same champion, and versions promoted over one of those.
+    An unfinished promotion may still overwrite what was promoted since it read the champion: versions
+    promoted over the same champion, and versions promoted over one of those.
     """
     versions = {
         str(version.version): version.tags for version in mlflow.search_model_versions(f"name = '{name}'")
@@ -131,8 +134,8 @@ def _settle(
 ) -> ModelVersion | None:
     """Makes the best of the versions that passed the gate on the same test cases champion, and returns it.
 
-    Looks again after its move, until the best is champion. Versions of the ``past`` take no part. Returns None when the champion is none of these versions, because a person has
-    moved the alias meanwhile.
+    Looks again after its move, until the best is champion. Versions of the ``past`` take no part. Returns
+    None when the champion is none of these versions, because a person has moved the alias meanwhile.
     """
     cases = mlflow.get_model_version(name, version).tags["test_sha256"]
     while True:
@@ -153,8 +156,12 @@ def _settle(
 
 
 def _rank(version: ModelVersion, metric: Metric) -> tuple[float, int]:
-    """The better score is higher; among equals, the version that was there first."""
-    return metric.gain(float(version.tags[score_tag(metric)]), 0.0), -int(version.version)
+    """The better score is higher; among equals, the version that was there first.
+
+    Versions from before a form of the metric existed have no such score, and are the lowest.
+    """
+    score = version.tags.get(score_tag(metric))
+    return -math.inf if score is None else metric.gain(float(score), 0.0), -int(version.version)
 
 
 def choose(mlflow: MlflowClient, name: str, version: str) -> str:
@@ -189,7 +196,10 @@ def roll_back(mlflow: MlflowClient, name: str) -> str:
     champion, previous = find_alias(mlflow, name, CHAMPION), find_alias(mlflow, name, PREVIOUS)
     if champion is None:
         raise UserError(f"{name} has no champion to roll back; `dvc repro` registers one")
-    if previous is None or previous.version == champion.version:
+    if previous is not None and previous.version == champion.version:
+        # A promotion ended between its two writes of aliases, so the alias has lost what this champion was promoted over.
+        previous = _beaten(mlflow, name, str(champion.version))
+    if previous is None:
         raise UserError(
             f"{name} has no version to roll back to: none was champion before version {champion.version};"
             " `python -m stages.champion VERSION` makes any version champion"

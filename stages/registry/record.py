@@ -1,7 +1,8 @@
 """registry.json: what became of a version, and why. The version's tag ``report`` holds the same.
 
-In the file, the names of scores contain the metric's name: ``test_accuracy`` is ``score`` here, and ``accuracy_drop`` of
-int8 is ``drop``. Files from before there were several metrics lack ``metric``, and are about accuracy.
+In the file, the names of scores contain the metric's name: ``test_accuracy`` is ``score`` here, and
+``accuracy_drop`` of int8 is ``drop``. Files from before there were several metrics lack ``metric``, and are
+about accuracy.
 """
 
 from __future__ import annotations
@@ -42,7 +43,12 @@ class Origin(_Record):
 
 
 class Compared(_Record):
-    """The champion that a version was compared with, and the comparison."""
+    """The champion that a version was compared with, and the comparison.
+
+    Also the champion's scores by the other forms of the metric, by their names in the file: test_balanced_accuracy.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     score: float
     latency_ms: float | None
@@ -57,7 +63,7 @@ class Compared(_Record):
 
 
 class Int8(_Record):
-    """Whether the version includes the quantized file, and why; also what export.json says about that file."""
+    """Whether the version includes the quantized file, and why; also what export.json says about it."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -93,7 +99,10 @@ class RegistryRecord(_Record):
 
     @model_serializer(mode="wrap")
     def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Flat, with the metric's name in the names of scores, and without the fields of the other kind of metric."""
+        """Flat, with the metric's name in the names of scores.
+
+        Leaves out the fields of the other kind of metric.
+        """
         content: dict[str, Any] = {}
         for name, value in handler(self).items():
             match name:

@@ -12,7 +12,7 @@ from stages.evaluation import Evaluation, Metric
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stages.params import Params
+    from stages.params import Params, RegistryParams
     from stages.registry.card import TaskCard
 
 
@@ -20,7 +20,9 @@ class Task(Protocol):
     """What registering asks of a task."""
 
     @property
-    def metric(self) -> Metric: ...
+    def metric(self) -> Metric:
+        """The metric that the gate compares, which is one of the forms of the task's metric."""
+        ...
 
     def evaluate(self, exported: Path) -> Evaluation:
         """Runs an exported file on the test cases."""
@@ -50,12 +52,12 @@ class Task(Protocol):
 class _Gathered:
     """A task by its name in params.yaml; its parts are imported when they are asked for."""
 
-    def __init__(self, name: str):
-        self.name = name
+    def __init__(self, name: str, limits: RegistryParams):
+        self.name, self.limits = name, limits
 
     @property
     def metric(self) -> Metric:
-        return tasks.metric(self.name)
+        return self.limits.judged_by(tasks.metric(self.name))
 
     def evaluate(self, exported: Path) -> Evaluation:
         return tasks.exported(self.name).evaluate(exported)
@@ -78,4 +80,4 @@ class _Gathered:
 
 def task_of(params: Params) -> Task:
     """The task that params.yaml names."""
-    return _Gathered(params.task)
+    return _Gathered(params.task, params.registry)

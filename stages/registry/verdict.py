@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from mlflow.entities.model_registry import ModelVersion
+
 from stages.evaluation import Evaluation
 from stages.params import RegistryParams
 from stages.registry.gate import Judgement, scores
-from stages.registry.promotion import CHALLENGER, CHAMPION
+from stages.registry.promotion import CHALLENGER, CHAMPION, WITHDRAWN
 from stages.registry.record import Compared, Int8, Origin, RegistryRecord
 
 
@@ -26,6 +28,8 @@ def record(
     """What registry.json will say. ``champion`` is the champion after the judgement."""
     ours, metric, promoted = judgement.evidence.challenger, judgement.evidence.metric, champion == version
     reasons, before = _reasons(judgement, version, champion), judgement.evidence.champion
+    score = metric.score(ours)
+    others = {form.test_name: form.score(ours) for form in metric.forms if form != metric}
     return RegistryRecord(
         model=model,
         version=version,
@@ -36,10 +40,10 @@ def record(
         champion_before=before.version if before else None,
         champion_after=champion,
         metric=metric.name,
-        score=ours.score if math.isfinite(ours.score) else None,
+        score=score if math.isfinite(score) else None,
         latency_ms=ours.costs.get("latency_ms"),
         size_bytes=_size(ours),
-        measures={name: value for name, value in measures.items() if math.isfinite(value)},
+        measures={name: value for name, value in {**measures, **others}.items() if math.isfinite(value)},
         compared=_compared(judgement),
         origin=origin,
         test_sha256=ours.cases_sha256,
@@ -48,9 +52,53 @@ def record(
     )
 
 
+def now(record: RegistryRecord, version: ModelVersion, champion: int | None) -> RegistryRecord:
+    """The record of a version that was judged before, as it is now, under the present champion.
+
+    Only a version that has lost its place since has another record: one that was rolled back or replaced.
+    """
+    if champion == record.version or not (record.promoted or WITHDRAWN in version.tags):
+        return record
+    if (reason := barred(version)) is None:
+        reason = f"version {record.version} was champion before; {_present(champion)}"
+    return record.model_copy(
+        update={
+            "promoted": False,
+            "reason": f"not promoted: {reason}",
+            "refusals": [reason],
+            "aliases": [alias for alias in record.aliases if alias != CHAMPION],
+            "champion_after": champion,
+        }
+    )
+
+
+def barred(version: ModelVersion) -> str | None:
+    """Why a version cannot become champion without a person's word: it was rolled back. None if it was not."""
+    if WITHDRAWN not in version.tags:
+        return None
+    return f"version {version.version} was rolled back; {_again(int(version.version))}"
+
+
+def standing(record: RegistryRecord, version: ModelVersion, champion: int | None) -> str:
+    """What a version that was judged before is now: the end of a sentence that names the version."""
+    if champion == record.version:
+        return " (the champion)"
+    if WITHDRAWN in version.tags:
+        return f", which was rolled back ({_present(champion)}); {_again(record.version)}"
+    return f"{'' if record.promoted else ', which was refused'} ({_present(champion)})"
+
+
+def _present(champion: int | None) -> str:
+    return f"the champion is version {champion}" if champion else "there is no champion"
+
+
+def _again(version: int) -> str:
+    return f"`python -m stages.champion {version}` makes it champion again"
+
+
 def settings(limits: RegistryParams) -> dict[str, float | None]:
-    """The settings that decide whether a version is promoted."""
-    return limits.model_dump(exclude={"name", "max_int8_drop"})
+    """The settings that decide whether a version is promoted, besides the metric, which the record names."""
+    return limits.model_dump(exclude={"name", "metric", "max_int8_drop"})
 
 
 def tags(record: RegistryRecord) -> dict[str, str]:
@@ -77,7 +125,10 @@ def _reasons(judgement: Judgement, version: int, champion: int | None) -> list[s
     """The gate's refusals, and what else kept the version from becoming champion or could help it."""
     reasons, before = list(judgement.refusals), judgement.evidence.champion
     if champion == version:
-        return reasons
+        if before is None:
+            return reasons
+        replaced = f"it cannot be compared with version {before.version}, which it replaced"
+        return [replaced if reason == before.trouble else reason for reason in reasons]
     if not reasons:
         return [f"version {champion}, promoted at the same time, is at least as good"]
     if before is not None and before.evaluation is None:
@@ -107,17 +158,22 @@ def _compared(judgement: Judgement) -> Compared | None:
     found, before, metric = judgement.compared, judgement.evidence.champion, judgement.evidence.metric
     if found is None or before is None or before.evaluation is None:
         return None
+    theirs = before.evaluation
     counts = ("only_challenger_right", "only_champion_right")
     if metric.outcomes == "numbers":
         counts = ("challenger_better", "champion_better")
-    return Compared(
-        score=before.evaluation.score,
-        latency_ms=before.evaluation.costs.get("latency_ms"),
-        size_bytes=_size(before.evaluation),
-        gain=found.gain,
-        **dict(zip(counts, (found.challenger_better, found.champion_better), strict=True)),
-        p_value=found.p_value,
-        exceeds_noise=found.exceeds_noise,
+    others = {form.test_name: form.score(theirs) for form in metric.forms if form != metric}
+    return Compared.model_validate(
+        {
+            "score": metric.score(theirs),
+            "latency_ms": theirs.costs.get("latency_ms"),
+            "size_bytes": _size(theirs),
+            "gain": found.gain,
+            **dict(zip(counts, (found.challenger_better, found.champion_better), strict=True)),
+            "p_value": found.p_value,
+            "exceeds_noise": found.exceeds_noise,
+            **others,
+        }
     )
 
 

@@ -1,5 +1,8 @@
 """Versions of the registered model: found, made, filled with files, downloaded.
 
+A version is found by its network (stages/registry/identity.py), not by the run or the commit that made its file. Its tag
+``network_sha256`` holds the network's hash; versions from before there was this tag get it when a file is looked for.
+
 What only making a version needs is imported where it is needed, because most calls of the stage register nothing.
 """
 
@@ -19,23 +22,58 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
-from stages.plumbing.files import ARTIFACTS, EXPORT
+from stages.plumbing.files import ARTIFACTS, EXPORT, sha256_of
 from stages.plumbing.tracking import StageRun, tracking_uri
-from stages.registry.promotion import REPORT
+from stages.registry.identity import network_sha256
+from stages.registry.promotion import CHAMPION, REPORT, WITHDRAWN, find_alias
 from stages.registry.record import Origin
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
     from onnx import ModelProto, ValueInfoProto
 
-_SHA256 = "model_sha256"  # the tag by which a version is found
+_SHA256, _NETWORK = "model_sha256", "network_sha256"  # the tags by which a version is found: file, network
 _ONNX_PACKAGES = ("onnx", "onnxruntime", "numpy")
 
 
-def find(mlflow: MlflowClient, name: str, sha256: str) -> ModelVersion | None:
-    """The version of this very file, if there is one; one whose registration was completed comes first."""
-    found = mlflow.search_model_versions(f"name = '{name}' AND tags.{_SHA256} = '{sha256}'")
-    return max(found, key=lambda version: (REPORT in version.tags, int(version.version)), default=None)
+def find(mlflow: MlflowClient, name: str, file: Path) -> ModelVersion | None:
+    """The version of the network in this file, if there is one.
+
+    Older registries may have several. The champion comes first, then one that was rolled back, so that no copy of it
+    takes its place, then one whose registration was completed.
+    """
+    versions, sha256 = list(mlflow.search_model_versions(f"name = '{name}'")), sha256_of(file)
+    if not versions:
+        return None
+    exact = [version for version in versions if version.tags.get(_SHA256) == sha256]
+    network = next((version.tags[_NETWORK] for version in exact if _NETWORK in version.tags), None)
+    if network is not None:  # when this version was made, all older ones got the tag
+        same = [version for version in versions if version.tags.get(_NETWORK) == network]
+    else:
+        network = network_sha256(file)
+        same = [version for version in versions if _network(mlflow, version, file.name) == network]
+    champion = find_alias(mlflow, name, CHAMPION)
+
+    def precedence(version: ModelVersion) -> tuple[bool, bool, bool, int]:
+        is_champion = champion is not None and champion.version == version.version
+        return is_champion, WITHDRAWN in version.tags, REPORT in version.tags, int(version.version)
+
+    return max(
+        {version.version: version for version in (*exact, *same)}.values(), key=precedence, default=None
+    )
+
+
+def _network(mlflow: MlflowClient, version: ModelVersion, file: str) -> str | None:
+    """The network of a version. One without the tag gets it; None where the version's file cannot be downloaded."""
+    if (known := version.tags.get(_NETWORK)) is not None:
+        return known
+    with tempfile.TemporaryDirectory(prefix="msdarts-") as folder:
+        try:
+            network = network_sha256(download(version, file, Path(folder)))
+        except Exception:  # of the artifact store: its clients' exceptions share no base class
+            return None
+    mlflow.set_model_version_tag(version.name, str(version.version), _NETWORK, network)
+    return network
 
 
 def make(
@@ -85,8 +123,8 @@ def _make_from_onnx(
             pip_requirements=[f"{p}=={importlib.metadata.version(p)}" for p in _ONNX_PACKAGES],
             registered_model_name=name,
             metadata={"data_sha256": origin.data_sha256, _SHA256: origin.model_sha256},
-            # Set with the version itself: after a crash the next run finds the version by this tag.
-            tags={_SHA256: origin.model_sha256},
+            # Set with the version itself: after a crash the next run finds the version by these tags.
+            tags=_identity(file, origin),
         )
     assert logged is not None and logged.registered_model_version is not None
     return mlflow.get_model_version(name, str(logged.registered_model_version))
@@ -104,7 +142,7 @@ def _make_from_file(
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     experiment = mlflow.get_run(tracked.id).info.experiment_id
-    identity = {_SHA256: origin.model_sha256}
+    identity = _identity(file, origin)
     logged = mlflow.create_logged_model(experiment, name="model", source_run_id=tracked.id, tags=identity)
     metadata = {"data_sha256": origin.data_sha256, _SHA256: origin.model_sha256}
     with tempfile.TemporaryDirectory(prefix="msdarts-") as folder:
@@ -116,6 +154,11 @@ def _make_from_file(
     return mlflow.create_model_version(
         name, f"models:/{logged.model_id}", tracked.id, tags=identity, model_id=logged.model_id
     )
+
+
+def _identity(file: Path, origin: Origin) -> dict[str, str]:
+    """The tags by which the version of a file is found."""
+    return {_SHA256: origin.model_sha256, _NETWORK: network_sha256(file)}
 
 
 def _signature(model: ModelProto) -> ModelSignature:

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import bench
+from benchmarks._correspondence import copy_weights
+from benchmarks._steps import CLASSES, PlainSearch, build_step, search_of
+from benchmarks.plain import PlainSupernet
+from models.images.supernet import Supernet
+from models.search.program import Search, Stream
+from models.search.strategies import Alternating
+from models.training.ahead import Ahead
+from models.training.evaluation import Batch
 
 TINY = {"batch": 2, "channels": 2, "cells": 3, "side": 8, "channels_in": 1}
 CPU = torch.device("cpu")
@@ -14,9 +23,55 @@ CPU = torch.device("cpu")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", bench.VARIANTS)
 def test_every_variant_makes_steps(name: str) -> None:
-    step = bench.build_step(name, TINY, CPU)
-    first, seconds = bench.time_all({name: step}, 3, CPU)
+    first, seconds = bench.time_all({name: build_step(name, TINY, CPU)}, 3, CPU)
     assert len(seconds[name]) == 3 and first[name] > 0
+
+
+class Doubled:
+    """A stream whose images are float64."""
+
+    def __init__(self, stream: Stream):
+        self.stream = stream
+        self.state_dict, self.load_state_dict = stream.state_dict, stream.load_state_dict
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def __next__(self) -> Batch:
+        x, labels = next(self.stream)
+        return x.double(), labels
+
+
+def doubled(name: str) -> Search:
+    """The search in float64."""
+    search = search_of(name, TINY, CPU)
+    search.supernet.double()
+    assert isinstance(search.strategy, Alternating) and search.loaders.architecture is not None
+    for alpha in search.strategy.alpha.values():
+        alpha.data = alpha.data.double()
+    streams = Doubled(search.loaders.train), Doubled(search.loaders.architecture)
+    search.loaders = replace(search.loaders, train=streams[0], architecture=streams[1])
+    search.streams = {"train": Ahead(streams[0]), "architecture": Ahead(streams[1])}
+    return search
+
+
+def test_a_step_of_the_plain_search_is_the_step_of_the_pipeline() -> None:
+    """Otherwise the factor between them would compare different work."""
+    fast, plain = doubled("fast/darts"), PlainSearch(doubled("plain/darts"), TINY)
+    before = plain.network.state_dict()["classifier.weight"].clone()
+    fast.start_epoch(0)
+    for _ in range(3):
+        fast.step()
+        plain.step()
+    assert isinstance(fast.supernet, Supernet)
+    for group, rows in fast.strategy.alphas().items():
+        torch.testing.assert_close(plain.alphas[group].detach(), rows, rtol=0, atol=1e-9)
+    moved = PlainSupernet(fast.domain.space, channels=2, cells=3, classes=CLASSES, channels_in=1).double()
+    copy_weights(fast.supernet, moved)
+    for name, weight in moved.state_dict().items():
+        if not name.endswith("num_batches_tracked"):  # which copy_weights leaves out
+            torch.testing.assert_close(plain.network.state_dict()[name], weight, rtol=0, atol=1e-9)
+    assert not torch.allclose(before, moved.state_dict()["classifier.weight"])
 
 
 def test_repeats_are_interleaved_and_the_first_rounds_are_not_counted() -> None:
@@ -45,6 +100,8 @@ VARIANTS = {
     "plain/ms-darts": variant(8.0),
     "fast/darts": variant(1.0),
     "fast/ms-darts": variant(2.0),
+    "two-pass/single-level": variant(0.75),
+    "fast/single-level": variant(0.5),
     "compiled/ms-darts": variant(1.6, first=61.6),
 }
 
@@ -54,6 +111,8 @@ def test_factors_are_of_the_same_method_and_of_the_same_implementation() -> None
     assert rows["| fast/ms-darts"] == ["4.00", "2.00"]
     assert rows["| plain/ms-darts"] == ["1.00", "2.00"]
     assert rows["| compiled/ms-darts"] == ["5.00", "1.60"]
+    assert rows["| two-pass/single-level"] == ["1.00", "0.75"]
+    assert rows["| fast/single-level"] == ["1.50", "0.50"]
     assert "Compilation takes 60 s in the first step" in bench.table({}, VARIANTS)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,16 @@ import torch
 import torch.distributed as dist
 
 from models.errors import InvalidInput
+from models.images.balance import WithBalancedAccuracy, balanced_weights
 from models.images.batches import Preprocess, Split, batches
 from models.images.genotype import from_json
-from models.images.retrain import RetrainConfig, Retraining
+from models.images.retrain import Classification, RetrainConfig, Retraining
 from models.images.spaces import search_space
 from models.images.task import ImageTask
 from models.search.early_stopping import EigenvalueRise
 from models.search.genotype import Genotype
-from models.training.events import EpochEnd, Event, State
-from models.training.loop import run
+from models.training.events import EpochEnd, Event, Row, State
+from models.training.loop import DATA_WAIT, run
 from models.training.seeds import generator
 from tests.models.tiny import (
     CLASSES,
@@ -63,20 +64,32 @@ def searched(space: str, name: str, **arguments: Any) -> Found:
     """Two epochs of a search."""
     found = search(name, space, config(curvature_cases=4), **arguments)
     return {
-        "history": found.history,
+        "history": repeatable(found.history),
         "summary": found.summary,
         "weights": {name: weight.tolist() for name, weight in found.weights.items()},
         "alphas": {name: alphas.tolist() for name, alphas in stacked(found).items()},
     }
 
 
-def trained(genotype: Genotype, side: int, *, auxiliary: bool, **arguments: Any) -> Found:
-    """Two epochs of training a found network, with everything that draws random numbers."""
+def trained(
+    genotype: Genotype,
+    side: int,
+    *,
+    auxiliary: bool,
+    weighted: bool = False,
+    precision: torch.dtype = torch.float32,
+    **arguments: Any,
+) -> Found:
+    """Two epochs of training a found network, with everything that draws random numbers.
+
+    ``weighted``: with class weights, and with the balanced accuracy in the history.
+    """
     stages = 2 if genotype.space == "nasbench201" else 3
     space = search_space("nasbench201" if genotype.space == "nasbench201" else "s5")
     tiny = ImageTask(space, (side, side, 3), CLASSES, seed=0, stages=stages)
     network = tiny.network(genotype, channels=2, cells=3, auxiliary=auxiliary).to(torch.get_default_dtype())
     preprocess = Preprocess((0.5,) * 3, (0.25,) * 3, padding=1, mirror=True, cutout=3)
+    plain = Classification()
     data, held_out = enlarged(split(13, 1), side), enlarged(split(5, 2), side)
     program = Retraining(
         network,
@@ -84,10 +97,20 @@ def trained(genotype: Genotype, side: int, *, auxiliary: bool, **arguments: Any)
         lambda: map(in_default_type, batches(held_out, 2, preprocess)),
         RetrainConfig(epochs=2, learning_rate=0.1, drop_path=0.5, label_smoothing=0.1),
         generator(0, "drop path"),
+        class_weights=balanced_weights(data.labels, CLASSES) if weighted else None,
+        scoring=WithBalancedAccuracy(plain, balanced_weights(held_out.labels, CLASSES))
+        if weighted
+        else plain,
+        precision=precision,
     )
     found = run(program, **arguments)
     weights = {name: weight.tolist() for name, weight in found.weights.items()}
-    return {"history": found.history, "weights": weights, "best_epoch": found.best_epoch}
+    return {"history": repeatable(found.history), "weights": weights, "best_epoch": found.best_epoch}
+
+
+def repeatable(history: Sequence[Row]) -> list[Row]:
+    """The history without its column of time, in which two runs of one training differ."""
+    return [{name: value for name, value in row.items() if name != DATA_WAIT} for row in history]
 
 
 def enlarged(of: Split, side: int) -> Split:
@@ -125,6 +148,11 @@ CASES: Mapping[str, Callable[..., Found]] = {
     "single-level": partial(searched, "nasbench201", "single-level-sigmoid"),
     "retrain darts": partial(trained, DARTS, 32, auxiliary=True),
     "retrain nasbench201": partial(trained, BENCHMARK, 8, auxiliary=False),
+    "retrain weighted": partial(trained, BENCHMARK, 8, auxiliary=False, weighted=True),
+}
+IN_BFLOAT16: Mapping[str, Callable[..., Found]] = {
+    "ms-darts": partial(searched, "s4", "ms-darts", precision=torch.bfloat16),
+    "retrain darts": partial(trained, DARTS, 32, auxiliary=True, precision=torch.bfloat16),
 }
 RESUMED = ("ms-darts", "retrain nasbench201")
 
@@ -144,6 +172,8 @@ def main(rank: int, processes: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes)
     found = {name: run() for name, run in CASES.items()}
     found |= {f"{name}, resumed": resumed(CASES[name]) for name in RESUMED}
+    torch.set_default_dtype(torch.float32)
+    found |= {f"{name}, bfloat16": run() for name, run in IN_BFLOAT16.items()}
     (folder / f"{rank}.json").write_text(json.dumps({**found, "uneven": uneven()}))
     dist.destroy_process_group()
 

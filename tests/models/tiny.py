@@ -121,6 +121,7 @@ def search(
     data: Loaders | None = None,
     early_stopping: EarlyStopping | None = None,
     benchmark: Benchmark | None = None,
+    precision: torch.dtype = torch.float32,
     on_event: Listener = silent,
     resume: State | None = None,
 ) -> Found:
@@ -133,6 +134,7 @@ def search(
         size(space),
         early_stopping=early_stopping,
         benchmark=benchmark,
+        precision=precision,
     )
     return run(program, on_event=on_event, resume=resume)
 

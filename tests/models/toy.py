@@ -37,6 +37,9 @@ class ToyObjective:
         flat = torch.cat([mix["one"].flatten(), mix["two"].flatten()])
         return torch.sin(self.a @ params["w"] + self.b @ flat).sum() + (params["v"] @ self.c @ flat) ** 2
 
+    def in_full_precision(self) -> ToyObjective:
+        return self
+
     def evaluated(self, params: Params, mix: Mix) -> Tensor:
         return 2.0 * self(params, mix)  # so that the modes can be told apart
 

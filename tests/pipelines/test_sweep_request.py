@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from dataclasses import replace
@@ -15,11 +16,11 @@ from pipelines.graph import Stage, without_effect
 from pipelines.runners import RUNNERS, RunnerName, connected, cores_per_trial, task_runner
 from pipelines.sweep import _message, main
 from pipelines.sweep_request import checked
-from pipelines.trials import Result, plan, winner
+from pipelines.trials import RankBy, Result, plan, scores, winner
 from stages.errors import MachineError, UserError
 from stages.evaluation import Metric
 from stages.images.params import METRIC
-from tests.stages.conftest import ROOT
+from tests.stages.conftest import ROOT, write_params
 
 CHAIN = [
     Stage("prepare", False, (), ("data",)),
@@ -165,7 +166,10 @@ def test_trials_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_table_and_picture_show_every_trial_with_the_winner_and_the_failed(tmp_path: Path) -> None:
     trials = plan([0, 1], {}, {"search.channels": [4, 8]}, None)
-    found = [Result(trial, "ran", 0.5 + 0.1 * place) for place, trial in enumerate(trials[:3])]
+    found = [
+        Result(trial, "ran", 0.5 + 0.1 * place, others={"balanced_accuracy": 0.3})
+        for place, trial in enumerate(trials[:3])
+    ]
     found.append(Result(trials[3], "failed", None, "search: a | b"))
     best = winner(found, METRIC)
     picture = tmp_path / "trials.png"
@@ -174,11 +178,58 @@ def test_table_and_picture_show_every_trial_with_the_winner_and_the_failed(tmp_p
     text = sweep_report.markdown(found, best, "search", picture, "http://page", METRIC)
     lines = text.splitlines()
     assert "**seed 1 search.channels=4** has won" in lines[0]
-    assert "| 1 | 4 | 0.7000 | **winner** |" in lines
-    assert "| 1 | 8 | failed | search: a \\| b |" in lines
+    assert "| seed | search.channels | validation accuracy of the search | balanced accuracy |  |" in lines
+    assert "| 1 | 4 | 0.7000 | 0.3000 | **winner** |" in lines
+    assert "| 1 | 8 | failed |  | search: a \\| b |" in lines
     rows = sweep_report.rows(found, best, METRIC)
     assert [row["winner"] for row in rows] == [False, False, True, False]
     assert [row["search.channels"] for row in rows] == [4, 8, 4, 8]
+    assert [row["valid_balanced_accuracy"] for row in rows] == [0.3, 0.3, 0.3, None]
+
+
+def test_trials_are_ranked_by_the_metric_of_the_settings(tmp_path: Path) -> None:
+    """Two trials, of which the second has the better recalls and the lower accuracy."""
+    accuracies, recalls = (0.95, 0.9), (0.5, 0.8)
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder, accuracy, recall in zip(folders, accuracies, recalls, strict=True):
+        write_params(folder_of(folder) / "params.yaml", {"discretize.epoch": "best"})
+        summary = {
+            **{f"{name}_accuracy": 0.1 for name in ("supernet", "discretized", "valid")},
+            "valid_balanced_accuracy": 0.1,
+            "discretization_gap": 0.0,
+            "epoch": 2,
+            "best_epoch": 1,
+            "best_valid_accuracy": accuracy,
+            "best_valid_balanced_accuracy": recall,
+        }
+        (folder_of(folder / "artifacts/search") / "summary.json").write_text(json.dumps(summary))
+        metrics = {
+            "test_accuracy": 0.1,
+            "test_balanced_accuracy": 0.1,
+            "best_epoch": 1,
+            "params": 1,
+            "valid_accuracy": accuracy + 0.01,
+            "valid_balanced_accuracy": recall + 0.01,
+        }
+        (folder_of(folder / "artifacts/retrain") / "metrics.json").write_text(json.dumps(metrics))
+    trials = plan([0, 1], {}, {}, None)
+    for metric, best in (("accuracy", 0), ("balanced_accuracy", 1)):
+        request = checked(2, {"registry.metric": metric}, {}, "search", None)
+        assert request.metric.name == metric
+        ways: list[tuple[RankBy, float]] = [("search", 0.0), ("short-retrain", 0.01)]
+        for rank_by, more in ways:
+            measured = [scores(folder, rank_by) for folder in folders]
+            assert measured[0] == {"accuracy": 0.95 + more, "balanced_accuracy": 0.5 + more}
+            found = [
+                Result(trial, "ran", by_metric[metric])
+                for trial, by_metric in zip(trials, measured, strict=True)
+            ]
+            assert winner(found, request.metric) is found[best]
+
+
+def folder_of(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 @pytest.mark.parametrize(

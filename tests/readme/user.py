@@ -31,8 +31,11 @@ def chain_of(command: str) -> str:
 
 
 def commands(chain: str) -> list[str]:
-    """The lines of the README's shell blocks that belong to that chain, in order."""
-    lines = [line.strip() for block in blocks("sh") for line in block.splitlines()]
+    """The commands of the README's shell blocks that belong to that chain, in order.
+
+    A command may be continued on further lines, each after a backslash.
+    """
+    lines = [line.strip() for block in blocks("sh") for line in block.replace("\\\n", "").splitlines()]
     return [line for line in lines if line and not line.startswith("#") and chain_of(line) == chain]
 
 

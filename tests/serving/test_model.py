@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from serving.errors import ModelError
-from serving.model import Model, load
+from serving.model import Model, Origin, load
 from tests.serving.tiny import network
 
 
@@ -81,6 +81,21 @@ def test_a_model_without_names_numbers_its_classes() -> None:
     assert loaded.class_names == ("0", "1", "2")
     assert loaded.genotype == {}
     assert loaded.shape == (8, 8, 3)
+
+
+def test_the_origin_is_what_the_registry_knows_or_an_older_file_says() -> None:
+    older = {"git_commit": "a" * 40, "run_id": "b" * 32, "data_sha256": "c" * 64}
+    tags, nothing = Origin({"run_export": "d" * 32}, "the tags"), Origin({}, "unknown: no tags")
+    for metadata, registered, expected in (
+        (older, None, Origin(older, "the metadata of the file")),
+        (older, nothing, Origin(older, "the metadata of the file")),
+        (older, tags, tags),
+        ({}, tags, tags),
+        ({}, nothing, nothing),
+    ):
+        assert load(changed(metadata=metadata), "net", "7", 1, registered).origin == expected
+    alone = load(changed(), "net", "7", 1).origin
+    assert (alone.known, alone.source[:8]) == ({}, "unknown:")
 
 
 def test_a_grey_model_answers_grey_images() -> None:

@@ -201,6 +201,25 @@ def test_int8_is_served_on_request_and_never_replaced_by_float(
     assert "Traceback" not in error
 
 
+def test_the_tags_of_the_served_version_say_where_it_comes_from(store: Store, watching: Server) -> None:
+    origin = {
+        "git_commit": "a" * 40,
+        "data_sha256": "b" * 64,
+        "run_export": "c" * 32,
+        "run_retrain": "d" * 32,
+    }
+    for tag, value in {**origin, "run_report": "e" * 32, "settings": "{}"}.items():
+        store.client.set_model_version_tag(NAME, "4", tag, value)
+    for version, known, source in (
+        ("2", {}, f"unknown: models:/{NAME}/2 has no tags that say it"),
+        ("4", origin, f"the tags of models:/{NAME}/4"),
+    ):
+        serve_version(store, watching, version)
+        model = httpx.get(f"{watching.url}/v1/model").json()
+        assert (model["origin"], model["origin_source"]) == (known, source)
+    store.client.delete_model_version_tag(NAME, "4", "run_report")
+
+
 def test_float_is_served_by_default(store: Store, watching: Server) -> None:
     serve_version(store, watching, "4")
     with httpx.Client(base_url=watching.url) as client:

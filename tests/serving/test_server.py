@@ -40,7 +40,10 @@ def test_model_and_metrics(server: Server) -> None:
     assert model["image_shape"] == [8, 8, 3]
     assert model["genotype"] == GENOTYPE
     assert set(model["cells"]) == {"normal", "reduce"}
-    assert model["metadata"]["git_commit"] == "0" * 40
+    assert set(model["metadata"]) == {"class_names", "genotype", "image_shape"}
+    unknown = "unknown: the model is a file outside a registry and does not say it"
+    assert (model["origin"], model["origin_source"]) == ({}, unknown)
+    assert f"origin of tiny version {model['version']}: {unknown}\n" in server.log.read_text()
     httpx.get(f"{server.url}/made/up/path")
     metrics = httpx.get(f"{server.url}/metrics").text
     assert f'msdarts_model_info{{name="tiny",version="{model["version"]}"}} 1.0' in metrics

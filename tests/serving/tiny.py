@@ -82,9 +82,6 @@ def network(
         "class_names": json.dumps(list(class_names)),
         "genotype": json.dumps(GENOTYPE),
         "image_shape": json.dumps(list(shape)),
-        "git_commit": "0" * 40,
-        "data_sha256": "0" * 64,
-        "run_id": "0" * 32,
     }
     helper.set_model_props(model, {**properties, **(metadata or {})})
     onnx.checker.check_model(model)

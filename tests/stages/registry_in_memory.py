@@ -27,6 +27,7 @@ class Registry:
     tags: dict[int, dict[str, str]] = field(default_factory=dict)
     aliases: dict[str, int] = field(default_factory=dict)
     before_call: Callable[[str], None] = lambda _: None
+    number: type = int  # of a version: MLflow gives int from its own database, str from a server
 
     def add(self, version: int, goodness: float, **tags: str) -> None:
         """Adds a tested version. More goodness is better, whatever the metric's direction."""
@@ -42,18 +43,18 @@ class Registry:
         self.before_call("get_model_version")
         if int(version) not in self.tags:
             raise MlflowException("no such version", RESOURCE_DOES_NOT_EXIST)
-        return SimpleNamespace(version=int(version), tags=dict(self.tags[int(version)]))
+        return SimpleNamespace(version=self.number(version), tags=dict(self.tags[int(version)]))
 
     def get_model_version_by_alias(self, _: str, alias: str) -> Any:
         self.before_call("get_model_version_by_alias")
         if alias not in self.aliases:
             raise MlflowException("no such alias", RESOURCE_DOES_NOT_EXIST)
         version = self.aliases[alias]
-        return SimpleNamespace(version=version, tags=dict(self.tags[version]))
+        return SimpleNamespace(version=self.number(version), tags=dict(self.tags[version]))
 
     def search_model_versions(self, _: str) -> list[Any]:
         self.before_call("search_model_versions")
-        return [SimpleNamespace(version=v, tags=dict(tags)) for v, tags in self.tags.items()]
+        return [SimpleNamespace(version=self.number(v), tags=dict(tags)) for v, tags in self.tags.items()]
 
     def set_model_version_tag(self, _: str, version: str, key: str, value: str) -> None:
         self.before_call("set_model_version_tag")

@@ -67,7 +67,7 @@ def test_an_unreadable_image(
             Image.new("L", (8, 8), number).save(finished_copy / "own" / name / f"{number}.png")
     (finished_copy / "own" / "b" / "2.png").write_bytes(b"no image at all")
     write_params(finished_copy / "params.yaml", {**TINY, "data.name": "imagefolder", "data.root": "own"})
-    fails(run_stage, capsys, "prepare", 2, "own/b/2.png cannot be read (not an image); repair or remove it")
+    fails(run_stage, capsys, "prepare", 2, "own/b/2.png (not a picture) cannot be read; repair or remove it")
     assert fingerprint(finished_copy) == before
 
 

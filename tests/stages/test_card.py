@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stages.evaluation import Evaluation, Metric
-from stages.images.data import ImageCard
+from stages.images.data import Duplicates, ImageCard, read_card
 from stages.images.params import METRIC as ACCURACY
 from stages.images.params import Params as ImageParams
 from stages.images.views.model_card import task_card
@@ -85,7 +85,12 @@ def write_card(classes: list[str], shape: tuple[int, int, int]) -> None:
 
 
 def rendered(
-    evaluation: Evaluation, metric: Metric, champion: Champion | None, task: TaskCard, cases: int
+    evaluation: Evaluation,
+    metric: Metric,
+    champion: Champion | None,
+    task: TaskCard,
+    cases: int,
+    data: DataCard = DATA,
 ) -> str:
     evidence = Evidence(metric, "model.onnx", evaluation, champion, 1e-6, 0, True)
     judgement = decide(evidence, PARAMS.registry)
@@ -104,7 +109,7 @@ def rendered(
         macs=2000,
         latency_ms={"onnxruntime_batch_64": 1.0},
     )
-    return cards.document(record, judgement, task, exported, DATA)
+    return cards.document(record, judgement, task, exported, data)
 
 
 def card(classes: list[str], champion: Champion | None = None) -> dict[str, str]:
@@ -234,3 +239,23 @@ def test_a_task_of_numbers_has_a_card_in_its_own_words(project: Path) -> None:
     assert "milliseconds" not in sections["Against the champion"], "nothing measured the latency"
     assert (sections["Errors"], sections["Limits"]) == ("By hour.", "- Weekends.")
     assert not re.search("image|class|accura", "".join(sections.values()))
+
+
+def test_what_prepare_noticed_is_in_the_section_on_data(project: Path) -> None:
+    write_card(["cat", "dog"], (32, 32, 3))
+    data = read_card().model_copy(
+        update={
+            "left_out": {".heic": 12, "in hidden or tool-made folders": 5},
+            "duplicates": Duplicates(copies=4, test_in_train=3, copied_classes=[("a_b", "c*")]),
+            "pixel_scale": (0.0, 4095.0),
+            "pixel_scale_from": "12 bits",
+        }
+    )
+    evaluation = answered(2, 1.0)
+    params = PARAMS.model_copy(update={"data": PARAMS.data.model_copy(update={"name": "imagefolder"})})
+    text = rendered(evaluation, ACCURACY, None, task_card(evaluation, params), 6, data)
+    section = cards.sections(text)["Data"]
+    assert "- 9003 of 9020 files used; left out: 12 .heic, 5 in hidden or tool-made folders." in section
+    assert "- 3 test pictures are also training pictures, 4 are copies of another" in section
+    assert "the classes 'a\\_b' and 'c\\*' are the same" in section
+    assert "- Pixels from 0 to 4095 become 0 to 255 (12 bits)." in section

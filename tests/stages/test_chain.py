@@ -112,10 +112,7 @@ def test_the_onnx_file_keeps_the_contract(finished_copy: Path) -> None:
     assert json.loads(about["genotype"]) == json.loads(
         (finished_copy / "artifacts/genotype/genotype.json").read_text()
     )
-    data = json.loads((finished_copy / "artifacts/data/data.json").read_text())
-    assert about["data_sha256"] == data["sha256"]
-    assert about["run_id"]
-    assert about["git_commit"]
+    assert set(about) == {"class_names", "image_shape", "genotype"}
     assert str(Path(__file__).parents[2]).encode() not in model.SerializeToString()  # no path of this machine
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from stages.errors import UserError
 from stages.plumbing.checkpoint import Checkpoint, key
+from tests.stages.conftest import TINY, write_params
 
 
 @pytest.fixture
@@ -84,3 +88,22 @@ def test_removed_when_done(checkpoint: Checkpoint) -> None:
     assert checkpoint.noted() == {"run_id": "x"}
     checkpoint.remove()
     assert checkpoint.load() is None
+
+
+@pytest.mark.parametrize("stage", ["search", "retrain"])
+def test_the_key_has_the_precision_that_is_computed_in(
+    stage: str, finished_copy: Path, run_stage: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU, auto and float32 are one and the same; another precision starts anew."""
+    keys: dict[str, str] = {}
+
+    def noted(name: str, task: str, params: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+        keys[precision] = key(name, task, params, inputs)
+        raise UserError("that is enough")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(importlib.import_module(f"stages.{stage}"), "key", noted)
+    for precision in ("auto", "float32", "bfloat16"):
+        write_params(finished_copy / "params.yaml", {**TINY, "train.precision": precision})
+        assert run_stage(stage) == 2
+    assert keys["auto"] == keys["float32"] != keys["bfloat16"]

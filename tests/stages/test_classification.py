@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stages.errors import UserError
 from stages.evaluation import Evaluation
 from stages.images.exported import evaluate, example, one_call
-from stages.images.testing.classification import calibration, confusion
+from stages.images.testing.classification import calibration, confusion, never_recognized
 from stages.plumbing.files import DATA
 from tests.stages.networks import EXPORT, linear, right
 
@@ -65,6 +65,27 @@ def test_confusion_counts_actual_by_predicted(pairs: list[tuple[int, int]]) -> N
     for actual in range(5):
         for answer in range(5):
             assert found[actual, answer] == pairs.count((actual, answer))
+
+
+def test_classes_that_are_never_recognized_are_named_with_their_images() -> None:
+    sure = np.eye(4, dtype=np.float32)[[0, 0, 0, 0, 1]]
+    found = evaluation(sure, np.array([0, 0, 1, 1, 2]))
+    assert never_recognized(found, ["a", "b", "c", "without images"]) == (
+        "2 of 4 classes are never recognized: b (2 test images), c (1 test image)"
+    )
+    assert never_recognized(evaluation(sure, np.array([0, 0, 1, 0, 1])), list("abcd")) is None
+    one = evaluation(sure[:4], np.array([0, 0, 1, 0]))
+    assert never_recognized(one, ["a", "b"]) == "1 of 2 classes is never recognized: b (1 test image)"
+
+
+def test_the_notice_is_one_line_of_bounded_length() -> None:
+    classes = [f"a very\nlong {'name ' * 200}{number}" for number in range(1000)]
+    notice = never_recognized(
+        evaluation(np.eye(1000, dtype=np.float32)[:1].repeat(1000, 0), np.arange(1000)), classes
+    )
+    assert notice is not None and len(notice) < 400 and "\n" not in notice
+    assert notice.startswith("999 of 1000 classes are never recognized: a very long name name")
+    assert notice.endswith("(1 test image) and 994 more")
 
 
 def test_a_file_is_evaluated_on_all_test_images(finished_copy: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import ErrorCode
 
 from stages.errors import MachineError, UserError
 from stages.plumbing.runtime import outcome
@@ -59,7 +60,7 @@ def test_what_mlflow_would_refuse_again_is_not_tried_again(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@host/runs")
     with pytest.raises(kind) as caught, reported():
-        raise MlflowException("said no\nin two lines", error_code=code)  # pyright: ignore[reportArgumentType]
+        raise MlflowException("said no\nin two lines", error_code=ErrorCode.Value(code))
     assert "\n" not in str(caught.value) and "me:***@host" in str(caught.value)
 
 

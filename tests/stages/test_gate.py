@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.evaluation import Evaluation, Metric
+from stages.images.params import BALANCED
 from stages.images.params import METRIC as ACCURACY
 from stages.params import RegistryParams
 from stages.plumbing.settings import load
@@ -93,6 +95,11 @@ def evidence(
         ({}, {"max_size_mb": 0.0009}, ["model.onnx has 0.00 MB, more than registry.max_size_mb (0.0009)"]),
         ({}, {"max_size_mb": 0.001}, []),
         (
+            {"size_bytes": 2_345_678},
+            {"max_size_mb": 2},
+            ["model.onnx has 2.35 MB, more than registry.max_size_mb (2)"],
+        ),
+        (
             {"champion": None, "identical": False, "disagreements": 1},
             {"max_latency_ms": 0.5, "max_size_mb": 1e-6},
             ["the registered file", "model.onnx and torch", "one image takes", "model.onnx has"],
@@ -103,7 +110,8 @@ def test_each_condition_refuses_with_its_reason(
     facts: dict[str, Any], settings: dict[str, Any], reasons: list[str]
 ) -> None:
     known = {"challenger": 160, "champion": 150, **facts}
-    champion, challenger = known.pop("champion"), right(known.pop("challenger"))
+    costs = {"size_bytes": known.pop("size_bytes")} if "size_bytes" in known else {}
+    champion, challenger = known.pop("champion"), right(known.pop("challenger"), **costs)
     judgement = decide(
         evidence(challenger, None if champion is None else right(champion), **known), limits(**settings)
     )
@@ -151,11 +159,43 @@ def test_the_direction_of_the_metric_is_nothing_but_a_sign(
 
 def test_a_comparison_counts_the_cases_that_each_does_better() -> None:
     for metric, sign in ((ERROR, 1), (Metric("return", "episode", True, "numbers"), -1)):
-        ours, theirs = errors(sign * 1, sign * 2, sign * 3, 0), errors(sign * 2, sign * 3, sign * 1, 0)
+        # Three are better, one is worse, four are equal.
+        ours = errors(sign * 1, sign * 2.5, sign * 2, sign * 1, 0, 0, 7, 7)
+        theirs = errors(sign * 2, sign * 3, sign * 2.5, sign * 0.5, 0, 0, 7, 7)
         found = comparison(evidence(ours, theirs, metric))
         assert found is not None
-        assert (found.challenger_better, found.champion_better, found.gain) == (2, 1, 0)
+        assert (found.challenger_better, found.champion_better) == (3, 1)
+        assert found.gain == pytest.approx(1.5 / 8)
     assert comparison(evidence(right(5), None)) is None
+
+
+def test_the_gate_decides_by_the_metric_that_it_is_given() -> None:
+    """195 images of one class and 5 of the other: three more of the few against four of the many."""
+    labels = np.repeat([0, 1], [195, 5])
+
+    def answered(many: int, few: int) -> Evaluation:
+        hits = np.concatenate([np.arange(195) < many, np.arange(5) < few]).astype(float)
+        return Evaluation(float(hits.mean()), hits, "same", {"latency_ms": 1.0}, {"labels": labels})
+
+    challenger, champion = answered(191, 3), answered(195, 0)
+    by_accuracy = decide(evidence(challenger, champion), limits())
+    assert by_accuracy.refusals == ("test accuracy 0.9700 against 0.9750 of version 1",)
+    by_recall = decide(evidence(challenger, champion, BALANCED), limits(min_gain=0.28))
+    assert by_recall.accepted and by_recall.compared is not None
+    assert by_recall.compared.gain == pytest.approx((191 / 195 + 3 / 5) / 2 - 1 / 2)
+    assert (by_recall.compared.challenger_better, by_recall.compared.champion_better) == (3, 4)
+    assert by_recall.compared.p_value == pytest.approx(sum_of_extremes(3 * [1 / 5], 4 * [1 / 195]))
+    swapped = decide(evidence(champion, challenger, BALANCED), limits())
+    assert swapped.refusals == ("test balanced accuracy 0.5000 against 0.7897 of version 1",)
+
+
+def sum_of_extremes(large: list[float], small: list[float]) -> float:
+    """The share of all signs for which the sum is as far from 0 as with large gains and small losses."""
+    sizes = [*large, *small]
+    seen = sum(large) - sum(small)
+    signs = list(itertools.product((1, -1), repeat=len(sizes)))
+    sums = [abs(sum(sign * size for sign, size in zip(row, sizes, strict=True))) for row in signs]
+    return sum(value >= seen - 1e-12 for value in sums) / len(signs)
 
 
 @pytest.mark.parametrize(("p_value", "exceeds"), [(NOISE, False), (math.nextafter(NOISE, 0), True)])

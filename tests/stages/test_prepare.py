@@ -67,7 +67,7 @@ def test_splits_that_are_there_are_kept(project: Path, run_stage: RunStage) -> N
 @pytest.mark.parametrize(
     ("labels", "side", "message"),
     [
-        ([0, 2] * 10, 8, "class '1' has no images; add some or remove the class"),
+        ([0, 2] * 10, 8, "train_labels go up to 2, but no image has label 1; number the classes from 0"),
         ([0] * 10 + [1], 8, "class '1' has 1 training images; each class needs 3 or more"),
         ([0, 1] * 20, 4, "images of 4x4 pixels are smaller than the network needs"),
     ],

@@ -111,6 +111,15 @@ def test_no_class_is_taken_for_markup_and_no_example_is_shown_where_none_is_want
     assert "<img" not in page()
 
 
+def test_what_prepare_noticed_is_on_the_page(registered: Path, run_stage: RunStage) -> None:
+    path = Path("artifacts/data/data.json")
+    noticed = {"left_out": {".<b>": 3}, "duplicates": {"test_in_train": 2, "copies": 2}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **noticed}))
+    assert run_stage("report") == 0
+    assert "of 1800 files used; left out: 3 .&lt;b&gt;." in page()
+    assert "<p>Data: 2 test pictures are also training pictures, 2 are copies of another" in page()
+
+
 def test_what_is_missing_is_one_line(
     finished_copy: Path, run_stage: RunStage, capsys: pytest.CaptureFixture[str]
 ) -> None:

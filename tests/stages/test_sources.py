@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,39 @@ import pytest
 from PIL import Image
 
 from stages.errors import MachineError, UserError
-from stages.images.prepare.sources import read_source
+from stages.images.params import DataParams
+from stages.images.prepare import sources
+from stages.images.prepare.rows import Rows, block_size
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A source with all of its pictures in memory."""
+
+    splits: dict[str, tuple[np.ndarray, np.ndarray]]
+    classes: list[str]
+
+
+def data_params(name: str, root: Path, image_size: int | None, **changes: Any) -> DataParams:
+    settings = {
+        "name": name, "root": str(root), "image_size": image_size, "max_megapixels": 100, "duplicates": "warn",
+        "mirror": "auto", "valid_fraction": 0.2, "test_fraction": 0.2, "seed": 0,
+    }  # fmt: skip
+    return DataParams.model_validate({**settings, **changes})
+
+
+def images_of(rows: Rows) -> np.ndarray:
+    size = block_size(rows.shape)
+    blocks = list(rows.blocks(range(0, len(rows.labels), size), size))
+    assert not [line for block in blocks for line in block.unreadable]
+    return np.concatenate([block.images for block in blocks])
+
+
+def read_source(name: str, root: Path, image_size: int | None) -> Loaded:
+    source = sources.read_source(data_params(name, root, image_size))
+    return Loaded(
+        {split: (images_of(rows), rows.labels) for split, rows in source.splits.items()}, list(source.classes)
+    )
 
 
 def save_images(
@@ -142,7 +175,7 @@ class TestImageFolder:
         save_images(tmp_path / "b", 2)
         broken = tmp_path / "b" / "broken.png"
         broken.write_bytes((tmp_path / "b" / "0.png").read_bytes()[:40])
-        with pytest.raises(UserError, match=r"b/broken.png cannot be read"):
+        with pytest.raises(UserError, match=r"b/broken.png \(.*\) cannot be read"):
             read_source("imagefolder", tmp_path, None)
 
     def test_what_is_wrong_is_said(self, tmp_path: Path) -> None:

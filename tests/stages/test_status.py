@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,10 +15,10 @@ import pytest
 
 from models.training.events import EpochEnd, Measuring, StepEnd
 from stages.errors import MachineError, UserError
-from stages.plumbing import runtime, status
+from stages.plumbing import counting, runtime, status
 from stages.plumbing.progress import EpochProgress
 from stages.plumbing.runtime import Interrupted
-from stages.plumbing.status import ATTEMPT, EXECUTION, STATE, Outcome, Progress
+from stages.plumbing.status import ATTEMPT, EXECUTION, STATE, Outcome, Progress, next_attempt, own_progress
 from tests.stages.conftest import ROOT, TINY, write_params
 
 Main = Callable[..., None]
@@ -235,3 +236,20 @@ def test_progress_is_written_once_a_second_and_at_every_epochs_end(
         progress.measuring(Measuring("Hessian eigenvalue, product", 2, 50))
         assert told().line == "search: Hessian eigenvalue, product 2 of at most 50"
         assert told().fraction == 0.5
+
+
+def test_a_count_is_progress_and_says_what_the_next_attempt_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    clock = iter(range(0, 1000, 25))
+    monkeypatch.setattr(counting.time, "monotonic", lambda: float(next(clock)))
+    with counting.counting("prepare", resumed="pictures") as count:
+        count("headers", 10, 40)
+        assert next_attempt("prepare", own_progress("prepare")) == "starts prepare again"
+        count("pictures", 10, 40)
+        count("pictures", 20, 40)
+        progress = own_progress("prepare")
+    assert progress is not None and progress.fraction == 0.5
+    assert next_attempt("prepare", progress) == "resumes prepare with the pictures that remain"
+    assert re.search(r"^prepare: 20 of 40 pictures, \d+:\d\d left$", capsys.readouterr().out, re.MULTILINE)

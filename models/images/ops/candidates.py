@@ -186,8 +186,10 @@ class Noise(nn.Module):
         if self.training:
             device = x.device if self.generator is None else self.generator.device
             shape = (full_batch_size(batch), height, width, self.width)
-            noise = torch.randn(shape, generator=self.generator, dtype=x.dtype, device=device)
-            y = own_part(noise).to(x.device).permute(0, 3, 1, 2)
+            # Not drawn in bfloat16, which would give other numbers.
+            dtype = torch.promote_types(x.dtype, torch.float32)
+            noise = torch.randn(shape, generator=self.generator, dtype=dtype, device=device)
+            y = own_part(noise).to(x).permute(0, 3, 1, 2)
         else:
             rows, columns = -(-height // _NOISE_TILE), -(-width // _NOISE_TILE)
             y = self.pattern.repeat(1, 1, rows, columns)[:, :, :height, :width].expand(batch, -1, -1, -1)

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.training.precision import converted
+
 _SMALL_SIDE = 8  # pixels: on smaller sides, convolutions spend their time on padding
 _QUICK_COLUMNS = 3  # of a kernel whose weight gradient oneDNN computes quickly
 
@@ -35,6 +37,7 @@ class Depthwise(nn.Conv2d):
         if x.device.type != "cpu" or not (self.training and torch.is_grad_enabled()):
             padding = [dilation * (side // 2) for side in weight.shape[2:]]
             return F.conv2d(x, weight, None, stride, padding, dilation, self.groups)
+        x, weight = converted(x, weight)
         if dilation == 1:
             return _QuickGradient.apply(x, weight, stride)
         if stride == dilation:  # every tap falls on a pixel that is kept

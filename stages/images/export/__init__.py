@@ -17,7 +17,7 @@ from stages.images.data import read_card
 from stages.images.export.latency import BATCH_SIZES, latencies
 from stages.images.export.onnx_file import write_onnx
 from stages.images.exported import with_onnx
-from stages.images.params import ExportParams, Params
+from stages.images.params import BALANCED, ExportParams, Params
 from stages.images.testing.cases import Answer, TestSet, evaluation_of, in_batches, read_test_set
 from stages.images.testing.with_torch import load_deployed, torch_threads, with_torch
 from stages.plumbing.files import RETRAIN, sha256_of
@@ -28,11 +28,11 @@ _PARITY_BATCHES = (1, 7, 64)  # because an export can be right at one batch size
 _TIE = 1e-4  # two probabilities this close count as equal
 
 
-def export(params: Params, folder: Path, origin: Mapping[str, str]) -> ExportResult:
+def export(params: Params, folder: Path) -> ExportResult:
     config, card, test = params.export, read_card(), read_test_set()
     path = folder / MODEL
     deployed = load_deployed(params.retrain, RETRAIN / "weights.safetensors")
-    write_onnx(deployed, card, config.opset, path, origin)
+    write_onnx(deployed, card, config.opset, path)
     answers = {"torch": with_torch(deployed), "onnxruntime": with_onnx(path, torch_threads())}
     parity, probabilities = compare(answers["torch"], answers["onnxruntime"], test)
     if config.int8_images:
@@ -49,6 +49,7 @@ def export(params: Params, folder: Path, origin: Mapping[str, str]) -> ExportRes
         file=MODEL,
         test_cases=len(test),
         test_score=evaluation.score,
+        test_balanced_score=BALANCED.score(evaluation),
         largest_difference=parity.largest_difference,
         agreement=parity.agreement,
         disagreements=parity.disagreements,
@@ -63,10 +64,10 @@ def export(params: Params, folder: Path, origin: Mapping[str, str]) -> ExportRes
         macs=int(costs["macs"]),
         opset=config.opset,
         model_sha256=sha256_of(path),
-        **(
-            {"int8": weigh(folder, answers["int8"], probabilities, test, taken)} if config.int8_images else {}
-        ),
     )
+    if config.int8_images:
+        int8 = weigh(folder, answers["int8"], probabilities, test, taken)
+        record = record.model_copy(update={"int8": int8})
     return ExportResult(record, evaluation, lines(record))
 
 
@@ -119,12 +120,13 @@ def weigh(
 ) -> Int8:
     """Compares the int8 file with the float one, whose probabilities are ``expected``."""
     found, path = in_batches(int8, test.images), folder / INT8
-    float32 = evaluation_of(expected, test).score
-    accuracy = evaluation_of(found, test).score
+    float32, evaluation = evaluation_of(expected, test).score, evaluation_of(found, test)
+    accuracy = evaluation.score
     return Int8(
         file=INT8,
         sha256=sha256_of(path),
         test_accuracy=accuracy,
+        test_balanced_accuracy=BALANCED.score(evaluation),
         accuracy_drop=float32 - accuracy,
         agreement=float((expected.argmax(1) == found.argmax(1)).mean()),
         bytes=path.stat().st_size,

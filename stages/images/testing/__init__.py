@@ -6,14 +6,14 @@ too and should start quickly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stages.evaluation import Evaluation
 from stages.images.data import read_card
 from stages.images.params import Params
 from stages.images.testing.cases import evaluation_of, in_batches, read_test_set
-from stages.images.testing.classification import accuracy_by_class, confusion
+from stages.images.testing.classification import accuracy_by_class, confusion, never_recognized
 from stages.plumbing.files import write_rows
 
 
@@ -28,6 +28,11 @@ def evaluate_weights(params: Params, weights: Path) -> Evaluation:
 
 def class_scores(evaluation: Evaluation) -> Mapping[str, float | None]:
     return accuracy_by_class(evaluation, read_card().classes)
+
+
+def notices(evaluation: Evaluation) -> Sequence[str]:
+    notice = never_recognized(evaluation, read_card().classes)
+    return [notice] if notice else []
 
 
 def write_results(folder: Path, evaluation: Evaluation) -> None:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from stages.evaluation import Evaluation
 
+_NAMED = 5  # classes that the notice about unrecognized classes names
+_LETTERS = 40  # of a class name in it
 _BINS = 15  # bins of confidence, the usual number for the expected calibration error
 
 
@@ -51,3 +53,30 @@ def accuracy_by_class(evaluation: Evaluation, classes: Sequence[str]) -> dict[st
         name: hit / count if count else None
         for name, hit, count in zip(classes, right.tolist(), images.tolist(), strict=True)
     }
+
+
+def never_recognized(evaluation: Evaluation, classes: Sequence[str]) -> str | None:
+    """A sentence about the classes that have test images of which none is recognized; None without such classes.
+
+    It names the first of them with their numbers of test images.
+    """
+    shares = accuracy_by_class(evaluation, classes)
+    images = np.bincount(evaluation.details["labels"], minlength=len(classes)).tolist()
+    missed = [number for number, name in enumerate(classes) if shares[name] == 0]
+    if not missed:
+        return None
+
+    def described(number: int) -> str:
+        count = images[number]
+        return f"{_short(classes[number])} ({count} test image{'s' if count != 1 else ''})"
+
+    named = ", ".join(map(described, missed[:_NAMED]))
+    more = f" and {len(missed) - _NAMED} more" if len(missed) > _NAMED else ""
+    verb = "is" if len(missed) == 1 else "are"
+    return f"{len(missed)} of {len(classes)} classes {verb} never recognized: {named}{more}"
+
+
+def _short(name: str) -> str:
+    """A class name on one line and of bounded length."""
+    line = " ".join(name.split())
+    return line if len(line) <= _LETTERS else f"{line[: _LETTERS - 1]}\u2026"

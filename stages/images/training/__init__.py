@@ -6,15 +6,18 @@ from collections.abc import Mapping
 
 import torch
 
-from models.images.batches import BatchStream, batches
-from models.images.retrain import RetrainConfig, Retraining
+from models.images.balance import WithBalancedAccuracy, balanced_weights
+from models.images.batches import BatchStream, Split, batches
+from models.images.retrain import Classification, RetrainConfig, Retraining
 from models.images.search import SupernetConfig, image_search
 from models.images.spaces import search_space
 from models.images.task import ImageTask, found_network
 from models.search.genotype import Genotype
 from models.search.program import Search, SearchConfig
+from models.training.precision import type_of
 from models.training.seeds import generator
-from stages.images.params import Params, RetrainParams
+from stages.images.data import ImageCard
+from stages.images.params import Params
 from stages.images.training.inputs import EVALUATION_BATCH, Images, device, loaders, read_images
 from stages.images.training.table import read_benchmark
 from stages.strategies import early_stopping_of, strategy_of
@@ -29,7 +32,7 @@ def search(params: Params) -> Search:
 
 
 def retrain(params: Params, genotype: Genotype) -> Retraining:
-    return retrain_on(read_images(), params.retrain, genotype)
+    return retrain_on(read_images(), params, genotype)
 
 
 def search_on(data: Images, params: Params) -> Search:
@@ -37,8 +40,9 @@ def search_on(data: Images, params: Params) -> Search:
     config = params.search
     space = search_space(config.space, exclude_none=config.exclude_none)
     card = data.card
+    task = ImageTask(space, card.image_shape, len(card.classes), config.seed, stages=config.stages)
     return image_search(
-        ImageTask(space, card.image_shape, len(card.classes), config.seed, stages=config.stages),
+        task,
         strategy_of(config, space, device()),
         loaders(data, config),
         SearchConfig(
@@ -47,13 +51,15 @@ def search_on(data: Images, params: Params) -> Search:
         SupernetConfig(config.channels, config.cells, config.compile),
         early_stopping=early_stopping_of(config, config.family().watched_group),
         benchmark=read_benchmark(config)[0],
+        scoring=WithBalancedAccuracy(task, class_weights(data.val, card)),
+        precision=type_of(params.train.precision),
         device=device(),
     )
 
 
-def retrain_on(data: Images, config: RetrainParams, genotype: Genotype) -> Retraining:
+def retrain_on(data: Images, params: Params, genotype: Genotype) -> Retraining:
     """The training of a found network on these images."""
-    card = data.card
+    config, card = params.retrain, data.card
     network = found_network(
         genotype,
         card.image_shape,
@@ -72,4 +78,12 @@ def retrain_on(data: Images, config: RetrainParams, genotype: Genotype) -> Retra
         lambda: batches(data.val, EVALUATION_BATCH, preprocess),
         RetrainConfig(**config.model_dump(include=set(RetrainConfig.__dataclass_fields__))),
         generator(config.seed, "drop path"),
+        class_weights=None if config.class_weights == "none" else class_weights(data.train, card).float(),
+        scoring=WithBalancedAccuracy(Classification(), class_weights(data.val, card)),
+        precision=type_of(params.train.precision),
     )
+
+
+def class_weights(split: Split, card: ImageCard) -> torch.Tensor:
+    """Weights (classes,) with which every class counts the same among the images of a split."""
+    return balanced_weights(split.labels, len(card.classes)).to(device())

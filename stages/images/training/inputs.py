@@ -49,8 +49,13 @@ def split_of(name: str) -> Split:
 
 
 def device() -> torch.device:
-    """The CUDA device if there is one (CUDA_VISIBLE_DEVICES selects it), otherwise the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The CUDA device if there is one (CUDA_VISIBLE_DEVICES selects it), otherwise the CPU.
+
+    Of several, the one of this process, by its number, because another thread of the process has another default.
+    """
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
 
 
 def loaders(data: Images, config: SearchParams) -> Loaders:

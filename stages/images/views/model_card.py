@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from models.images.genotype import from_json
 from stages.evaluation import Evaluation
 from stages.images.data import read_card
-from stages.images.params import METRIC, Params
-from stages.images.testing.classification import calibration, confusion
+from stages.images.params import BALANCED, METRIC, Params
+from stages.images.testing.classification import calibration, confusion, never_recognized
 from stages.plumbing.files import GENOTYPE, RETRAIN, read_json
 from stages.records import ExportRecord
 from stages.registry.card import TaskCard
@@ -38,7 +38,7 @@ def task_card(evaluation: Evaluation, params: Params) -> TaskCard:
     """The parts of the card that are about images."""
     about = read_card()
     classes = about.classes
-    counts = confusion(evaluation, len(classes))
+    counts, notice = confusion(evaluation, len(classes)), never_recognized(evaluation, classes)
     return TaskCard(
         headline=_headline(evaluation, about.image_shape, len(classes)),
         description=_description(params),
@@ -48,6 +48,7 @@ def task_card(evaluation: Evaluation, params: Params) -> TaskCard:
         limits=_limits(evaluation, counts, about.image_shape, classes),
         groups=list(from_json(read_json(GENOTYPE / "genotype.json")).groups),
         throughput=_throughput,
+        notices=[notice] if notice else [],
     )
 
 
@@ -55,7 +56,8 @@ def _headline(evaluation: Evaluation, shape: Sequence[int], classes: int) -> str
     height, width, channels = shape
     return (
         f"Distinguishes {classes} classes of {'colour' if channels == 3 else 'grey'} images of {height} x {width}"
-        f" pixels; correct for {METRIC.text(evaluation.score)} of {len(evaluation.per_case)} test images."
+        f" pixels; correct for {METRIC.text(evaluation.score)} of {len(evaluation.per_case)} test images, with a"
+        f" {BALANCED.words} of {BALANCED.text(BALANCED.score(evaluation))}."
     )
 
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from stages.evaluation import Evaluation
 from stages.images.data import read_card, read_split
-from stages.images.testing.classification import accuracy_by_class, confusion
+from stages.images.params import BALANCED
+from stages.images.testing.classification import accuracy_by_class, confusion, never_recognized
 from stages.page import environment
 from stages.plumbing.files import RETRAIN
 
@@ -52,6 +53,8 @@ def test_section(evaluation: Evaluation, count: int) -> Markup:
         "right": [example(index) for index in right[:count].tolist()],
         "small": max(card.image_shape[:2]) < _THUMBNAIL,
         "by_class": accuracy_by_class(evaluation, classes),
+        "notice": never_recognized(evaluation, classes),
+        "balanced": f"{BALANCED.words} {BALANCED.text(BALANCED.score(evaluation))}",
     }
     return Markup(environment(__file__).get_template("test.html").render(content))
 

@@ -11,9 +11,11 @@ import torch
 from models.curves.cells import SPACE, Curve
 from torch import Tensor, nn
 
+from models.training.ahead import Ahead
 from models.training.batches import ShuffledIndices
 from models.training.evaluation import Batch, Tally, evaluate
 from models.training.events import Listener, Row, State
+from models.training.precision import computing_in, in_float32
 from models.training.trained import Trained
 
 Points = tuple[Tensor, Tensor]  # x (N,), y (N,)
@@ -68,8 +70,19 @@ class Fitting:
 
     remedy = "lower retrain.learning_rate"
 
-    def __init__(self, network: Curve, stream: Stream, valid: Points, epochs: int, learning_rate: float):
-        self.network, self.stream, self.valid, self.epochs = network, stream, valid, epochs
+    def __init__(
+        self,
+        network: Curve,
+        stream: Stream,
+        valid: Points,
+        epochs: int,
+        learning_rate: float,
+        precision: torch.dtype,
+    ):
+        self.network, self.valid, self.epochs = network, valid, epochs
+        self.stream = Ahead(stream)
+        self.inputs = [self.stream]
+        self.precision = precision
         self.optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
         self.criterion, self.tally = Curves(), Tally()
 
@@ -79,7 +92,8 @@ class Fitting:
 
     def step(self) -> None:
         x, y = next(self.stream)
-        output = self.network(x)
+        with computing_in(self.precision, x.device):
+            output = in_float32(self.network(x))
         loss = self.criterion.loss(output, y)
         self.optimizer.zero_grad()
         loss.backward()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from stages.records import ExportRecord
 MODEL = "model.onnx"
 
 
-def export(params: Params, folder: Path, origin: Mapping[str, str]) -> ExportResult:
+def export(params: Params, folder: Path) -> ExportResult:
     network, path = load_curve(RETRAIN / "weights.safetensors"), folder / MODEL
     x = torch.from_numpy(read_split("test")[:, 0].copy())
     with warnings.catch_warnings():

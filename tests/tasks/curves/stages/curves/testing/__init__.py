@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,10 @@ def evaluate_weights(params: Params, weights: Path) -> Evaluation:
 
 def class_scores(evaluation: Evaluation) -> Mapping[str, float | None] | None:
     return None
+
+
+def notices(evaluation: Evaluation) -> Sequence[str]:
+    return ()
 
 
 def write_results(folder: Path, evaluation: Evaluation) -> None:

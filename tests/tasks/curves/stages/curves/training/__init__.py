@@ -12,6 +12,7 @@ from stages.curves.params import Params
 
 from models.search.genotype import Genotype
 from models.search.program import Loaders, Search, SearchConfig
+from models.training.precision import type_of
 from models.training.seeds import generator
 from stages.strategies import early_stopping_of, needs_architecture_batches, strategy_of
 
@@ -46,6 +47,7 @@ def search(params: Params) -> Search:
         loaders,
         SearchConfig(epochs=config.epochs, **config.weights.model_dump()),
         early_stopping=early_stopping_of(config, "cell"),
+        precision=type_of(params.train.precision),
     )
 
 
@@ -53,4 +55,5 @@ def retrain(params: Params, genotype: Genotype) -> Fitting:
     config, train = params.retrain, points("train")
     everything = torch.arange(len(train[0]))
     stream = Stream(train, everything, config.batch_size, generator(config.seed, "train"))
-    return Fitting(Curve(genotype), stream, points("val"), config.epochs, config.learning_rate)
+    precision = type_of(params.train.precision)
+    return Fitting(Curve(genotype), stream, points("val"), config.epochs, config.learning_rate, precision)
