@@ -25,11 +25,12 @@ Image.MAX_IMAGE_PIXELS = (
     None  # `data.max_megapixels` takes its place, and is checked before anything is decoded
 )
 
-SUFFIXES = frozenset(
-    suffix
+_FORMATS = {
+    suffix: name
     for suffix, name in Image.registered_extensions().items()
     if name in Image.OPEN and name not in _NOT_DECODED
-)
+}
+SUFFIXES = frozenset(_FORMATS)
 GREY_MODES = {"1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}  # more than 8 bits per channel
 _ORIENTATION = 0x0112  # EXIF's tag
@@ -155,7 +156,13 @@ def _in_8_bits(image: Image.Image, mode: str, scale: Scale | None) -> Image.Imag
 
 
 def _opened(place: Place) -> Image.Image:
-    return Image.open(BytesIO(place.read()) if isinstance(place, Member) else place)
+    """The picture, not decoded. The format that the suffix names is tried first, because trying them all takes longer."""
+    file = BytesIO(place.read()) if isinstance(place, Member) else place
+    named = _FORMATS.get(Path(place.name).suffix.lower())
+    try:
+        return Image.open(file, formats=[named] if named else None)
+    except UnidentifiedImageError:
+        return Image.open(file)
 
 
 class _readable:

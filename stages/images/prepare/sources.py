@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -81,7 +81,10 @@ def _pictures(
     paths = [path for files in found.files.values() for path, _ in files]
 
     def each(
-        work: Callable[[Place], _Result], items: Sequence[Place], title: str = "ranges"
+        work: Callable[[Place], _Result],
+        items: Sequence[Place],
+        title: str = "ranges",
+        run: Callable[..., Iterator[Any]] = on_all_cores,
     ) -> Iterator[tuple[Place, _Result | Unreadable]]:
         def safe(path: Place) -> tuple[Place, _Result | Unreadable]:
             try:
@@ -89,13 +92,14 @@ def _pictures(
             except Unreadable as error:
                 return path, error
 
-        for done, result in enumerate(on_all_cores(safe, items), 1):
+        for done, result in enumerate(run(safe, items), 1):
             count(title, done, len(items))
             yield result
 
     headers: dict[Place, Header] = {}
     problems: list[str] = []
-    for path, header in each(read_header, paths, "headers"):
+    # One after the other, because reading headers is Python's work, at which threads only wait for each other.
+    for path, header in each(read_header, paths, "headers", map):
         if isinstance(header, Unreadable):
             problems.append(f"{path} ({header})")
         else:
