@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from mlflow.exceptions import MlflowException
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import CompileError, SQLAlchemyError
 
 from stages.errors import MachineError, UserError
@@ -19,12 +21,34 @@ _REFUSED = {  # codes with which MLflow says no, and would say no again
     "PERMISSION_DENIED",
     "UNAUTHENTICATED",
 }
+_SQLITE = b"SQLite format 3\0"  # the first bytes of a file that is not empty
 # What SQLite says about a file that is no database of MLflow's, or that this user may not write.
 _NO_DATABASE = re.compile(
     r"not a database|unable to open database file|readonly database|malformed|no such (table|column)"
     r"|can't locate revision|out-of-date database schema|can't load plugin",
     re.IGNORECASE,
 )
+
+
+def check_sqlite(uri: str) -> None:
+    """Raises UserError where the address is a SQLite file that is no database: MLflow tries to open it for 100 seconds."""
+    database = make_url(uri).database if uri.startswith("sqlite:") else None
+    if not database or not (path := Path(database)).exists():  # MLflow makes it
+        return
+    trouble = "it is a folder" if path.is_dir() else None
+    if trouble is None:
+        try:
+            with path.open("rb") as file:
+                head = file.read(len(_SQLITE))
+        except PermissionError:
+            trouble = "this user may not read it"
+        else:
+            trouble = "it is not a SQLite file" if head and head != _SQLITE else None
+    if trouble:
+        raise UserError(
+            f"MLflow cannot use the database {uri} ({trouble}); correct MLFLOW_TRACKING_URI or the rights to the file,"
+            " or move the file away"
+        )
 
 
 def of_mlflow(error: MlflowException | SQLAlchemyError | ImportError, uri: str) -> UserError | MachineError:

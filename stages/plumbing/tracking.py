@@ -30,7 +30,7 @@ from stages.errors import MachineError, UserError
 from stages.plumbing import limits
 from stages.plumbing.files import sha256_of
 from stages.plumbing.pipeline import PipelineRun
-from stages.plumbing.refusals import of_mlflow
+from stages.plumbing.refusals import check_sqlite, of_mlflow
 from stages.plumbing.runtime import TEMPORARY, pipeline_process
 from stages.records import DataCard
 
@@ -75,6 +75,7 @@ def client() -> MlflowClient:
             f"MLFLOW_TRACKING_URI is {uri!r}, a plain folder, which MLflow no longer supports; use sqlite:///FILE.db"
             " or the address of a server"
         )
+    check_sqlite(uri)
     with reported():
         try:
             return MlflowClient(tracking_uri=uri)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,7 @@ def test_a_file_that_is_no_database_of_mlflows(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     broken_database(tmp_path, kind)
+    started = time.monotonic()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'own.db'}")
     with (
         pytest.raises(UserError, match="MLflow cannot use the database sqlite:.*own.db") as caught,
@@ -90,6 +92,9 @@ def test_a_file_that_is_no_database_of_mlflows(
     ):
         pass
     assert "\n" not in str(caught.value)
+    assert (
+        time.monotonic() - started < 30
+    )  # MLflow by itself tries for 100 s to open a file that is no database
 
 
 @pytest.mark.parametrize(
