@@ -27,8 +27,11 @@ LONGEST = (
 # fixture that does so, or by their file; `make quick` fails a test of more than 30 seconds that is not among these.
 SLOW_FIXTURES = {"clone", "finished", "prepared", "run_stage", "server", "store", "tab"}
 SLOW_FILES = (
+    "tests/benchmarks/test_bench.py",
     "tests/models/test_distributed.py",
     "tests/models/test_golden.py",
+    "tests/models/test_precision.py",
+    "tests/models/test_resume.py",
     "tests/pipelines/",
     "tests/readme/test_default_run.py",
     "tests/readme/test_other_runs.py",
