@@ -6,8 +6,10 @@ The arrays of images are read block by block, so that a file larger than the mem
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +33,7 @@ _NAMES = {  # the names that an array may have, in lower case: train_images, and
     **{f"y_{prefix}": (split, "labels") for split, names in _PREFIXES.items() for prefix in names},
 }
 _CLASSES = "class_names"
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError)
 _SMALL = 2**28  # bytes of an array of labels or names
 _EXPECTED = "train_images, train_labels, the same for val and test, and class_names"
 
@@ -79,11 +82,11 @@ class NpzRows:
         rows, *rest = self.header.shape
         pixels = int(np.prod(rest))
         shape = (*rest, 1) if len(rest) == 2 else tuple(rest)
-        with _opened(self.path) as file, file.open(self.header.member) as member:
+        with _opened(self.path) as file, _reading(self.path), file.open(self.header.member) as member:
             _header_of(self.header.member, member)
             for start in range(0, rows, size):
                 count = min(size, rows - start)
-                content = _exactly(member, count * pixels, self.path)
+                content = _exactly(member, count * pixels)
                 if start in wanted:
                     images = np.frombuffer(content, np.uint8).reshape(count, *shape)
                     yield block_of(start, images, self.side)
@@ -122,7 +125,7 @@ def read_npz(path: Path, side: int | None) -> Npz:
 def _headers(path: Path) -> dict[str, _Header]:
     """The arrays in the file by their names, none of them read."""
     headers: dict[str, _Header] = {}
-    with _opened(path) as file:
+    with _opened(path) as file, _reading(path):
         for member in file.namelist():
             with file.open(member) as opened:
                 headers[member.removesuffix(".npy")] = _header_of(member, opened)
@@ -220,26 +223,21 @@ def _count_of_classes(path: Path, labels: Labels) -> int:
 
 
 def _opened(path: Path) -> zipfile.ZipFile:
-    with path.open("rb") as file:
-        if file.read(6) == b"\x93NUMPY":
+    with _reading(path):
+        with path.open("rb") as file:
+            magic = file.read(len(npy.MAGIC_PREFIX))
+        if magic == npy.MAGIC_PREFIX:
             raise UserError(
                 f"{path} is a single array (.npy), whatever its name says; save images and labels with numpy.savez"
             )
-    try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise _broken(path, error) from None
 
 
 def _header_of(member: str, opened: IO[bytes]) -> _Header:
     """The header of an array; the file is left at the first byte of its data."""
-    where = Path(str(getattr(opened, "name", member)))
-    try:
-        version = npy.read_magic(opened)
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read(opened)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise _broken(where, error) from None
+    version = npy.read_magic(opened)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = read(opened)
     if dtype.hasobject:
         raise UserError(
             f"the array {member} holds Python objects, which are not read; save it without objects"
@@ -253,29 +251,30 @@ def _array(path: Path, header: _Header) -> NDArray[Any]:
         raise UserError(
             f"{path}: {header.member} has {header.bytes >> 20} MiB, which is too much for labels or names"
         )
-    with _opened(path) as file, file.open(header.member) as member:
+    with _opened(path) as file, _reading(path), file.open(header.member) as member:
         _header_of(header.member, member)
-        content = _exactly(member, header.bytes, path)
+        content = _exactly(member, header.bytes)
     array = np.frombuffer(content, header.dtype)
     return array.reshape(header.shape, order="F" if header.fortran else "C")
 
 
-def _exactly(member: IO[bytes], count: int, path: Path) -> bytes:
-    try:
-        content = member.read(count)
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as error:
-        raise _broken(path, error) from None
-    except Exception as error:  # zlib's own
-        raise _broken(path, error) from None
+def _exactly(member: IO[bytes], count: int) -> bytes:
+    content = member.read(count)
     if len(content) != count:
-        raise _broken(path, EOFError("it ends early"))
+        raise EOFError("it ends early")
     return content
 
 
-def _broken(path: Path, error: Exception) -> UserError:
-    return UserError(
-        f"{path} cannot be read as .npz ({' '.join(str(error).split())}); write it with numpy.savez, without objects"
-    )
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turns what zipfile, zlib and numpy raise at a broken file into a UserError."""
+    try:
+        yield
+    except _BROKEN as error:
+        raise UserError(
+            f"{path} cannot be read as .npz ({' '.join(str(error).split())}); write it with numpy.savez, without"
+            " objects"
+        ) from None
 
 
 def _shown(headers: Mapping[str, _Header]) -> str:
