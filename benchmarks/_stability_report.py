@@ -107,7 +107,7 @@ def report(about: Mapping[str, Any], runs: Sequence[Run], title: str, judged: st
 
 
 def _smoothing(runs: Sequence[Run], cases: Sequence[str]) -> list[str]:
-    """What smoothing did in the last epoch, for the cases that have smoothing."""
+    """A table of what smoothing did in the last epoch. Cases without smoothing are left out."""
     names = ("radius", "movement", "bandwidth", "effective_sample_size", "kernel_spread")
     lines = []
     for case in cases:

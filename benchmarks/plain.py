@@ -285,7 +285,7 @@ def mean_shift_mix(
 
 @dataclass(frozen=True)
 class TwoPasses:
-    """Single-level search with one pass for alpha and another, which the search makes, for the weights."""
+    """Single-level search with two passes: this estimator makes one for alpha, and the search makes one for the weights."""
 
     moves_together = True
 

@@ -73,7 +73,7 @@ class DataCard(Record):
         return {}
 
     def in_words(self) -> str:
-        """What the cases are, for the line that prepare prints."""
+        """Describes the cases; prepare prints this description."""
         return "cases"
 
     def notices(self) -> list[str]:

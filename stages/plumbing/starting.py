@@ -40,7 +40,7 @@ def end_at_once(package: str) -> None:
 
 
 def ready() -> None:
-    """Gives the signals back to Python, for a command that handles KeyboardInterrupt from here on."""
+    """Restores Python's signal handlers. A command calls this when it can handle KeyboardInterrupt itself."""
     for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, default)

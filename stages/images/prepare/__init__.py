@@ -28,7 +28,7 @@ from stages.plumbing.status import STATE
 
 _NOT_MIRRORED = ("digits", "svhn")  # a mirrored digit is not the same digit
 _FEWEST = 3  # images per class: one for each split
-NOTHING: Counter[str] = Counter()
+_NOTHING: Counter[str] = Counter()
 _FEWEST_TO_SEARCH = 2  # of the training images that remain: one for the weights, one for the architecture
 
 # The rows of each split: from which split of the source, and which of its rows.
@@ -62,7 +62,7 @@ def prepare_in(state: Path, params: DataParams, folder: Path, count: Count = lam
     return card
 
 
-def check_classes(labels: Labels, classes: Sequence[str], left_out: Counter[str] = NOTHING) -> None:
+def check_classes(labels: Labels, classes: Sequence[str], left_out: Counter[str] = _NOTHING) -> None:
     """Raises UserError when a class has too few images to train and test with."""
     counts = np.bincount(labels, minlength=len(classes))
     for name, count in zip(classes, counts, strict=True):
