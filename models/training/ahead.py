@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from queue import SimpleQueue
 from typing import Any, Protocol
 
@@ -34,7 +35,8 @@ class Stream(Protocol):
 
 
 class Ahead:
-    """A stream whose next batches a thread prepares. It starts with the first batch and ends with ``close``.
+    """A stream whose next batches a thread prepares. It starts with the first batch and ends with ``close``,
+    or when nobody holds this object any more.
 
     ``waited`` is how many seconds its user has waited for batches. An error of the stream is raised where its
     batch would have been handed out. ``stream`` must not be used between the first batch and ``close``.
@@ -52,6 +54,7 @@ class Ahead:
         start = time.perf_counter()
         if self._thread is None:
             self._thread = _Thread(self.stream)
+            self._forgotten = weakref.finalize(self, self._thread.stop)
         try:
             return self._thread.take()
         finally:
@@ -68,7 +71,9 @@ class Ahead:
         """Ends the thread, after the batch that it is preparing. The stream is where its user thinks it is."""
         if self._thread is not None:
             thread, self._thread = self._thread, None
-            thread.end()
+            self._forgotten.detach()
+            thread.stop()
+            thread.thread.join()
             self.stream.load_state_dict(thread.state)
 
 
@@ -93,10 +98,10 @@ class _Thread:
         self.room.release()
         return batch
 
-    def end(self) -> None:
+    def stop(self) -> None:
+        """Tells the thread to end after the batch that it is preparing."""
         self.ending = True
         self.room.release()
-        self.thread.join()
 
     def _prepare(self) -> None:
         try:

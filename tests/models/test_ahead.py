@@ -25,8 +25,14 @@ from tests.models.tiny import BATCH, PREPROCESS, STRATEGIES, config, loaders, sp
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
+    """Whatever tests before this one, in the same process, have left behind."""
+    before = threads()
     yield
-    assert [thread.name for thread in threading.enumerate() if thread.name == "batches ahead"] == []
+    assert threads() <= before
+
+
+def threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "batches ahead"}
 
 
 class Watched(BatchStream):
@@ -138,8 +144,19 @@ def test_whoever_asks_again_gets_the_error_again() -> None:
     ahead.close()
 
 
+def test_a_stream_that_was_never_closed_ends_its_thread_when_it_is_dropped() -> None:
+    before = threads()
+    ahead = Ahead(stream())
+    next(ahead)
+    (thread,) = threads() - before
+    del ahead
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+
+
 def test_an_interrupted_training_leaves_no_thread_and_continues_where_it_was() -> None:
     kept: list[Any] = []
+    before = threads()
 
     def interrupt(event: Event) -> None:
         if isinstance(event, EpochEnd):
@@ -149,7 +166,7 @@ def test_an_interrupted_training_leaves_no_thread_and_continues_where_it_was() -
 
     with pytest.raises(Interrupted):
         run(searching(), on_event=interrupt)
-    assert "batches ahead" not in [thread.name for thread in threading.enumerate()]
+    assert threads() <= before
     resumed, whole = run(searching(), resume=kept[0]), run(searching())
     assert repeatable(resumed.history) == repeatable(whole.history)
 
