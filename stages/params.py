@@ -89,6 +89,7 @@ class AlphaParams(Section, frozen=True):
     learning_rate: Positive
     weight_decay: NotNegative
     warmup_epochs: Natural
+    temperature_end: Positive
 
 
 class MeanShiftParams(Section, frozen=True):
@@ -132,6 +133,8 @@ class SearchParams(Section, frozen=True):
     batch_size: Annotated[int, Field(ge=2)]
     weights: WeightsParams
     alpha: AlphaParams
+    penalty: Literal["none", "beta", "entropy", "discretization"]
+    penalty_weight: NotNegative | Literal["auto"]
     mean_shift: MeanShiftParams
     perturbation: PerturbationParams
     single_level: SingleLevelParams
@@ -152,6 +155,8 @@ class SearchParams(Section, frozen=True):
         ]
         if self.strategy == "sdarts-rs":
             keys.append("perturbation.steps")
+        if self.penalty == "none":
+            keys.append("penalty_weight")
         return [*keys, *(f"early_stopping.{key}" for key in self.early_stopping.inactive())]
 
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 
 from models.search.early_stopping import EarlyStopping, EigenvalueRise, SkipConnections
 from models.search.gradients import Joint, Pathwise, Relaxation, unrolled
+from models.search.penalties import Discretization, Measure, Penalty, Rising, beta, entropy
 from models.search.smoothing import MeanShift, MeanShiftConfig, Perturbation, PerturbationConfig
 from models.search.spaces import SearchSpace
 from models.search.strategies import AlphaConfig, Alternating, sigmoid, softmax
+from models.training.schedules import geometric
 from models.training.seeds import generator
 from stages.params import SearchParams
 
 RELAXATIONS: Mapping[str, Relaxation] = {"softmax": softmax, "sigmoid": sigmoid}
+
+# Name -> the measure on a space, and its weight if penalty_weight is auto. The weight of beta is the published one.
+PENALTIES: Mapping[str, Callable[[SearchSpace], tuple[Measure, float]]] = {
+    "beta": lambda _: (beta, 50.0),
+    "entropy": lambda _: (entropy, 1.0),
+    "discretization": lambda space: (Discretization(space), 1.0),
+}
 
 
 def relaxation_name(config: SearchParams) -> str:
@@ -45,8 +55,25 @@ def early_stopping_of(config: SearchParams, watched_group: str) -> EarlyStopping
 
 
 def _alternating(config: SearchParams, space: SearchSpace, device: torch.device, **arguments) -> Alternating:
-    alpha = AlphaConfig(**config.alpha.model_dump())
-    return Alternating(space, alpha, generator(config.seed, "alpha"), device=device, **arguments)
+    alpha = AlphaConfig(**config.alpha.model_dump(exclude={"temperature_end"}))
+    return Alternating(
+        space,
+        alpha,
+        generator(config.seed, "alpha"),
+        device=device,
+        penalties=_penalties(config, space),
+        temperature=partial(geometric, 1.0, config.alpha.temperature_end, epochs=config.epochs),
+        **arguments,
+    )
+
+
+def _penalties(config: SearchParams, space: SearchSpace) -> Sequence[Penalty]:
+    if config.penalty == "none":
+        return ()
+    measure, weight = PENALTIES[config.penalty](space)
+    return [
+        Rising(measure, weight if config.penalty_weight == "auto" else config.penalty_weight, config.epochs)
+    ]
 
 
 def _perturbation(config: SearchParams, steps: int) -> Perturbation:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from models.images.benchmark import Benchmark
+from models.images.supernet import stacks
 from models.images.task import ImageTask
 from models.search.early_stopping import EarlyStopping
+from models.search.freezing import FreezingConfig, GradientAgreement
 from models.search.genotype import Genotype
 from models.search.program import Loaders, Search, SearchConfig
 from models.search.strategies import Strategy
@@ -37,6 +39,7 @@ def image_search(
     size: SupernetConfig,
     *,
     early_stopping: EarlyStopping | None = None,
+    freezing: FreezingConfig | None = None,
     benchmark: Benchmark | None = None,
     scoring: Criterion | None = None,
     precision: torch.dtype = torch.float32,
@@ -65,6 +68,7 @@ def image_search(
         loaders,
         config,
         early_stopping=early_stopping,
+        freezing=GradientAgreement(stacks(supernet), freezing) if freezing else None,
         precision=precision,
         columns=columns,
         scoring=scoring,

@@ -20,6 +20,7 @@ from models.images.ops.preprocess import ReluConvNorm, ReluReduce
 from models.images.sizes import reductions
 from models.images.skeleton import Stem
 from models.images.spaces import NODES
+from models.search.freezing import Stack
 from models.search.spaces import Edge, SearchSpace
 
 OpWeights = Mapping[str, Tensor]  # operation -> weights of the edges of one node that have it
@@ -70,6 +71,20 @@ class OutgoingEdges(nn.Module):
         for position, term in shared.items():
             terms[position].append(term)
         return terms
+
+
+def stacks(supernet: nn.Module) -> list[Stack]:
+    """The candidate operations with weights: one entry per operation, source node and cell."""
+    return [
+        Stack(
+            tuple(f"{name}.ops.{op}.{weight}" for weight, _ in module.ops[op].named_parameters()),
+            len(positions),
+        )
+        for name, module in supernet.named_modules()
+        if isinstance(module, OutgoingEdges)
+        for op, positions in module.carriers.items()
+        if any(True for _ in module.ops[op].parameters())
+    ]
 
 
 def carriers(edges: Sequence[Edge]) -> dict[str, tuple[int, ...]]:

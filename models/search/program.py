@@ -7,6 +7,7 @@ apart are measured; ``Found`` lists them.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,11 @@ from models.errors import InvalidInput
 from models.search.curvature import Eigenvalue, dominant_eigenvalue
 from models.search.discretize import discretize, one_hot
 from models.search.early_stopping import EarlyStopping
+from models.search.freezing import GradientAgreement
 from models.search.genotype import Genotype
 from models.search.gradients import Step, descent_of
 from models.search.objective import BatchObjective, Domain, Mix, Pass
-from models.search.strategies import Strategy, detached, row_entropy
+from models.search.strategies import Strategy, detached, indecision, largest_weight, row_entropy
 from models.training.ahead import Ahead, Stream
 from models.training.distributed import agreed, alone
 from models.training.evaluation import Batch, Criterion, Tally, evaluate
@@ -64,14 +66,16 @@ class Found:
     """What a search found.
 
     history   one row per epoch: losses and measures; the mean entropy of the mix's rows and the skip
-              connections of the genotype, over all groups and per group; how many edges of the genotype the
-              epoch before did not have; and what the strategy reports
+              connections of the genotype, over all groups and per group; the mean over the rows of their
+              largest weight; how many edges of the genotype the epoch before did not have; and what the
+              strategy and the freezing report
     alphas    the architecture parameters after each epoch, group -> (edges, operations); their shapes may
               differ from epoch to epoch
     weights   those of the supernet after the last epoch
     summary   at these weights, on the validation cases: the metric of the supernet at its mix and at the
-              discretized mix, the difference of the two (the discretization gap), and the dominant eigenvalue
-              of the Hessian of the loss with respect to alpha, with its residual
+              discretized mix, the difference of the two (the discretization gap), the dominant eigenvalue of
+              the Hessian of the loss with respect to alpha, with its residual; and of the mix, the mean of the
+              rows' largest weight, and ``indecision``
     epoch     counted from 1, the epoch whose architecture parameters are the result: the last one, or the one
               that early stopping returned to
     genotype  that of ``epoch``
@@ -89,6 +93,7 @@ class Search:
     """The search of a domain with a strategy. The supernet is already on its device.
 
     The passes of a step compute in ``precision``; everything that is measured between epochs is float32.
+    ``freezing`` keeps weights of the supernet that begin to overfit. It takes one more pass per step.
     ``columns`` adds to each row of the history what is known about the genotype of that epoch, such as its
     rank in a table. ``scoring`` is what is measured on the validation cases after each epoch, if more than
     what the domain measures.
@@ -105,6 +110,7 @@ class Search:
         config: SearchConfig,
         *,
         early_stopping: EarlyStopping | None = None,
+        freezing: GradientAgreement | None = None,
         precision: torch.dtype = torch.float32,
         columns: Callable[[Genotype], Mapping[str, float]] = lambda _: {},
         scoring: Criterion | None = None,
@@ -112,13 +118,18 @@ class Search:
         self.measures_eigenvalue = early_stopping is not None and early_stopping.needs_eigenvalue
         if self.measures_eigenvalue and config.curvature_cases == 0:
             raise InvalidInput("early stopping on the eigenvalue needs search.curvature_images of 1 or more")
+        if freezing is not None and loaders.architecture is None:
+            raise InvalidInput(
+                "freezing operations needs validation batches, which a single-level search has not"
+            )
         self.domain, self.supernet, self.strategy = domain, supernet, strategy
         streams = {"train": loaders.train, "architecture": loaders.architecture}
         self.streams: Mapping[str, Ahead] = {
             name: Ahead(stream) for name, stream in streams.items() if stream is not None
         }
         self.loaders, self.config = loaders, config
-        self.early_stopping, self.precision, self.columns = early_stopping, precision, columns
+        self.early_stopping, self.freezing = early_stopping, freezing
+        self.precision, self.columns = precision, columns
         self.scoring = scoring or domain
         self.optimizer = SGD(
             supernet.parameters(),
@@ -157,8 +168,12 @@ class Search:
         weights = update.weights or self._weights_pass(train, params, update.mix)
         for name, parameter in params.items():
             parameter.grad = weights.gradients.get(name, parameter.grad)
+        if self.freezing is not None and valid is not train:
+            gradients = {name: weight.grad for name, weight in params.items() if weight.grad is not None}
+            self.freezing.observe(gradients, valid.joint_pass(params, update.mix)[0].gradients)
         nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.gradient_clip)
-        self.optimizer.step()
+        with self.freezing.holding(params) if self.freezing else contextlib.nullcontext():
+            self.optimizer.step()
         self.tally.add(weights.loss, self.domain.measures(weights.output, target), len(target))
 
     def _objective(self, x: Any, target: Tensor) -> BatchObjective:
@@ -181,6 +196,7 @@ class Search:
             **{f"valid_{name}": value for name, value in valid.items()},
             "learning_rate": self.rate,
             **self.strategy.report(),
+            **(self.freezing.report() if self.freezing else {}),
             **stability(mix, genotype, before),
         }
         if self.measures_eigenvalue:
@@ -201,6 +217,7 @@ class Search:
             "supernet": self.supernet.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "strategy": self.strategy.state_dict(),
+            "freezing": self.freezing.state_dict() if self.freezing else {},
             "streams": {name: stream.state_dict() for name, stream in self.streams.items()},
             "generators": {name: source.get_state() for name, source in self.domain.generators.items()},
             "alphas": self.alphas,
@@ -210,6 +227,8 @@ class Search:
         self.supernet.load_state_dict(state["supernet"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.strategy.load_state_dict(state["strategy"])
+        if self.freezing is not None:
+            self.freezing.load_state_dict(state["freezing"])
         for name, stream in self.streams.items():
             stream.load_state_dict(state["streams"][name])
         for name, source in self.domain.generators.items():
@@ -221,6 +240,7 @@ class Search:
         epoch = len(history) if chosen is None else chosen
         mix = self._mix_after(epoch)
         summary = discretization_gap(self.domain, self.supernet, mix, self.loaders)
+        summary |= {"largest_weight": largest_weight(mix), "indecision": indecision(mix)}
         if self.config.curvature_cases > 0:
             found = self._hessian_eigenvalue(self.alphas[epoch - 1], on_event)
             summary |= {"hessian_eigenvalue": found.value, "hessian_residual": found.residual}
@@ -251,7 +271,7 @@ class Search:
 
 
 def stability(mix: Mix, genotype: Genotype, before: Genotype | None) -> dict[str, int | float | None]:
-    """Signs of a search that falls apart: low entropy, many skip connections, edges that keep changing.
+    """Signs of a search that falls apart or does not decide: entropy, skip connections, edges that keep changing.
 
     Entropy and skip connections are given over all groups and per group. Changes are counted from the
     genotype ``before``.
@@ -262,6 +282,7 @@ def stability(mix: Mix, genotype: Genotype, before: Genotype | None) -> dict[str
     return {
         "entropy": sum(entropy[group] * len(rows_EO) for group, rows_EO in mix.items()) / rows,
         **{f"entropy_{group}": value for group, value in entropy.items()},
+        "largest_weight": largest_weight(mix),
         "skip_connects": sum(skip_connects.values()),
         **{f"skip_connects_{group}": count for group, count in skip_connects.items()},
         "genotype_changes": None if before is None else genotype.changes(before),

@@ -1,4 +1,4 @@
-"""How the mix moves: a strategy is a composition of an estimator, a relaxation and a smoothing of the mix.
+"""How the mix moves: a strategy is a composition of estimator, relaxation, smoothing of the mix and penalties.
 
 A strategy sees losses through objectives, never data or networks. Every member of the family is
 ``Alternating`` with other arguments:
@@ -8,12 +8,15 @@ A strategy sees losses through objectives, never data or networks. Every member 
     MS-DARTS (arXiv 2108.09996)        smoothing=MeanShift
     Single-DARTS (arXiv 2108.08128)    estimator=Joint, relaxation=sigmoid
 
+Any of them may have penalties on alpha (models/search/penalties.py) and a falling temperature of the relaxation.
+
 Axes: E edges, O operations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +26,7 @@ from torch import Tensor
 from models.errors import InvalidInput
 from models.search.gradients import Estimator, Pathwise, Relaxation, Step, first_order
 from models.search.objective import Mix, Pass
+from models.search.penalties import Penalty, shares
 from models.search.smoothing import Smoothing
 from models.search.spaces import SearchSpace
 from models.training.averages import Averages
@@ -48,7 +52,7 @@ class Strategy(Protocol):
         ...
 
     def alphas(self) -> dict[str, Tensor]:
-        """A copy of the architecture parameters, group -> (edges, operations)."""
+        """A copy of the architecture parameters as ``mix`` takes them, group -> (edges, operations)."""
         ...
 
     def step(self, step: Step) -> Update:
@@ -99,8 +103,10 @@ FIRST_ORDER = Pathwise(first_order)
 class Alternating:
     """Adam moves alpha, then the weights train at the new mix, or at what ``smoothing`` makes of the new mix.
 
-    ``estimator`` gives the gradient of alpha, ``relaxation`` makes a mix of alpha. Raises InvalidInput for
-    parts that do not fit together.
+    ``estimator`` gives the gradient of alpha, to which those of the ``penalties`` are added. ``relaxation`` makes
+    a mix of alpha divided by the temperature of the epoch, ``temperature(epoch)``. What ``alphas`` returns is
+    divided already, so that the mix of an earlier epoch needs no temperature. Raises InvalidInput for parts that
+    do not fit together.
     """
 
     def __init__(
@@ -113,6 +119,8 @@ class Alternating:
         *,
         estimator: Estimator = FIRST_ORDER,
         relaxation: Relaxation = softmax,
+        penalties: Sequence[Penalty] = (),
+        temperature: Callable[[int], float] | None = None,
     ):
         if smoothing is not None and relaxation is not softmax:
             raise InvalidInput("smoothing projects the mix onto the simplex, so it needs softmax weights")
@@ -121,7 +129,8 @@ class Alternating:
                 "smoothing moves the weights at another mix than alpha, so it needs a pass of its own"
             )
         self.config, self.smoothing = config, smoothing
-        self.estimator, self.relaxation = estimator, relaxation
+        self.estimator, self.relaxation, self.penalties = estimator, relaxation, penalties
+        self.temperature_in, self.temperature = temperature, 1.0
         self.alpha = {
             group: (1e-3 * torch.randn(shape, generator=generator)).to(device).requires_grad_()
             for group, shape in space.shapes().items()
@@ -136,10 +145,15 @@ class Alternating:
         self.averages = Averages()
 
     def mix(self, alphas: Mapping[str, Tensor] | None = None) -> Mix:
-        return {group: self.relaxation(alpha) for group, alpha in (alphas or self.alpha).items()}
+        if alphas is not None:
+            return {group: self.relaxation(alpha) for group, alpha in alphas.items()}
+        return {group: self._relaxed(alpha) for group, alpha in self.alpha.items()}
 
     def alphas(self) -> dict[str, Tensor]:
-        return {group: alpha.detach().clone() for group, alpha in self.alpha.items()}
+        return {group: alpha.detach() / self.temperature for group, alpha in self.alpha.items()}
+
+    def _relaxed(self, alpha_EO: Tensor) -> Tensor:
+        return self.relaxation(alpha_EO / self.temperature)
 
     def needs_valid(self) -> bool:
         return not (self.frozen or self.estimator.moves_together)
@@ -157,14 +171,28 @@ class Alternating:
         return Update(smoothed)
 
     def _move(self, step: Step) -> Pass | None:
-        estimate = self.estimator(self.alpha, self.relaxation, step)
+        estimate = self.estimator(self.alpha, self._relaxed, step)
         for group, alpha in self.alpha.items():
             alpha.grad = estimate.alphas[group]
+        self._penalize()
         self.optimizer.step()
         self.averages.add({"architecture_loss": estimate.loss})
         return estimate.weights
 
+    def _penalize(self) -> None:
+        """Adds the gradients of the penalties to those of alpha."""
+        if not self.penalties:
+            return
+        logits = {group: alpha / self.temperature for group, alpha in self.alpha.items()}
+        mix = {group: self.relaxation(rows) for group, rows in logits.items()}
+        terms = torch.stack([penalty.weight * penalty(logits, mix) for penalty in self.penalties])
+        terms.sum().backward(inputs=list(self.alpha.values()))
+        self.averages.add({"penalty": terms.detach().sum()})
+
     def start_epoch(self, epoch: int) -> None:
+        self.temperature = self.temperature_in(epoch) if self.temperature_in else 1.0
+        for penalty in self.penalties:
+            penalty.start_epoch(epoch)
         self.frozen = epoch < self.config.warmup_epochs
         self.averages = Averages()
         if self.smoothing is not None:
@@ -176,6 +204,8 @@ class Alternating:
             "architecture_learning_rate": 0.0 if self.frozen else self.config.learning_rate,
             "radius": 0.0,
             "movement": 0.0,
+            "penalty": 0.0,
+            "temperature": self.temperature,
             **self.averages.means(),
             **(self.smoothing.report() if self.smoothing else {}),
         }
@@ -214,5 +244,18 @@ def row_entropy(rows_EO: Tensor) -> float:
 
     Rows are divided by their sums first, which matters only for sigmoid weights.
     """
-    shares_EO = rows_EO.detach() / rows_EO.detach().sum(dim=-1, keepdim=True)
-    return float(torch.special.entr(shares_EO).sum(dim=-1).mean())
+    return float(torch.special.entr(shares(rows_EO.detach())).sum(dim=-1).mean())
+
+
+def indecision(mix: Mix) -> float:
+    """The mean over all rows of their entropy as a share of the most that it can be, log(O).
+
+    1 when nothing is decided, 0 when everything is.
+    """
+    rows = [torch.special.entr(shares(rows)).sum(dim=-1) / math.log(rows.shape[-1]) for rows in mix.values()]
+    return float(torch.cat(rows).mean())
+
+
+def largest_weight(mix: Mix) -> float:
+    """The mean over all rows of their largest weight: 1 / O when nothing is decided, 1 when everything is."""
+    return float(torch.cat([shares(rows).amax(dim=-1) for rows in mix.values()]).mean())

@@ -1,4 +1,4 @@
-"""Learning rates and radii as functions of the epoch: no state to save, no order of calls to get wrong."""
+"""Learning rates, radii and temperatures as functions of the epoch: no state to save, no order of calls to get wrong."""
 
 from __future__ import annotations
 
@@ -13,3 +13,8 @@ def cosine(start: float, end: float, epoch: int, epochs: int) -> float:
 def linear(start: float, end: float, epoch: int, epochs: int) -> float:
     """A straight line from ``start`` in the first epoch to ``end`` in the last of ``epochs``."""
     return start + (end - start) * epoch / max(epochs - 1, 1)
+
+
+def geometric(start: float, end: float, epoch: int, epochs: int) -> float:
+    """From ``start`` in the first epoch to ``end`` in the last of ``epochs``, by the same factor in every epoch."""
+    return start * (end / start) ** (epoch / max(epochs - 1, 1))

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from models.images.families import Family, family_of
 from models.images.spaces import SPACES
+from models.search.freezing import FreezingConfig
 from stages import params as shared
 from stages.evaluation import Metric
 from stages.params import AnyPath, Count, Fraction, Natural, NotNegative, Positive, Share
@@ -32,6 +33,18 @@ class DataParams(shared.DataParams, frozen=True):
         return () if self.name in ("imagefolder", "webdataset") else ("max_megapixels",)
 
 
+class EarlyStoppingParams(shared.EarlyStoppingParams, frozen=True):
+    agreement: Annotated[float, Field(gt=-1, lt=1)] | None
+    agreement_steps: Count
+
+    def inactive(self) -> Collection[str]:
+        return [*super().inactive(), *(["agreement_steps"] if self.agreement is None else [])]
+
+    def freezing(self) -> FreezingConfig | None:
+        """When candidate operations are frozen; None if none is."""
+        return None if self.agreement is None else FreezingConfig(self.agreement, self.agreement_steps)
+
+
 class SearchParams(shared.SearchParams, frozen=True):
     space: Literal["s1", "s2", "s3", "s4", "s5", "nasbench201"]
     images: Annotated[int, Field(ge=4)] | None
@@ -42,6 +55,7 @@ class SearchParams(shared.SearchParams, frozen=True):
     cutout: Natural | Literal["auto"]
     curvature_images: Natural
     compile: bool
+    early_stopping: EarlyStoppingParams
     benchmark_table: AnyPath | None
 
     def inactive(self) -> Collection[str]:
@@ -113,6 +127,11 @@ class Params(shared.Params, frozen=True):
                     f"{section}.stages is {size.stages}; it should be {family.stages} in all spaces except"
                     f" {_spaces_with(lambda other: other.stages is None)}"
                 )
+        if self.search.early_stopping.agreement is not None and self.search.strategy == "single-level":
+            raise ValueError(
+                "search.early_stopping.agreement is set, but search.strategy is single-level; it should be null, because"
+                " the agreement is between training and validation batches, and a single-level search has no latter"
+            )
         if self.search.benchmark_table is not None and family.table_key is None:
             raise ValueError(
                 f"search.benchmark_table is set, but search.space is {self.search.space}; it should be null, because"

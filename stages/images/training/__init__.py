@@ -50,6 +50,7 @@ def search_on(data: Images, params: Params) -> Search:
         ),
         SupernetConfig(config.channels, config.cells, config.compile),
         early_stopping=early_stopping_of(config, config.family().watched_group),
+        freezing=config.early_stopping.freezing(),
         benchmark=read_benchmark(config)[0],
         scoring=WithBalancedAccuracy(task, class_weights(data.val, card)),
         precision=type_of(params.train.precision),

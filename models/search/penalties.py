@@ -1,0 +1,109 @@
+"""What is added to the loss that alpha descends, so that the mix decides: a function of alpha alone, times a weight.
+
+A penalty rises over the epochs: at first the loss of the network moves alpha, in the end the penalty does. It
+fits every estimator, because its gradient is added to the estimator's.
+
+Axes: E edges, O operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from models.errors import InvalidInput
+from models.search.discretize import discretize, one_hot
+from models.search.objective import Mix
+from models.search.spaces import SearchSpace
+from models.training.schedules import linear
+
+Measure = Callable[[Mapping[str, Tensor], Mix], Tensor]
+
+
+class Penalty(Protocol):
+    """A term of alpha's loss that depends on alpha alone."""
+
+    @property
+    def weight(self) -> float:
+        """The factor of the term in this epoch."""
+        ...
+
+    def start_epoch(self, epoch: int) -> None: ...
+
+    def __call__(self, logits: Mapping[str, Tensor], mix: Mix) -> Tensor:
+        """The term before it is weighted, a scalar, differentiable in both: group -> (E, O).
+
+        ``mix`` is the relaxation of ``logits``.
+        """
+        ...
+
+
+class Rising:
+    """A measure whose weight rises linearly from 0 in the first epoch to ``weight`` in the last.
+
+    Raises InvalidInput for a negative weight.
+    """
+
+    def __init__(self, measure: Measure, weight: float, epochs: int):
+        if not weight >= 0:
+            raise InvalidInput(f"the weight of a penalty is {weight}; set 0 or more")
+        self.measure, self.last, self.epochs = measure, weight, epochs
+        self.weight = 0.0
+
+    def start_epoch(self, epoch: int) -> None:
+        self.weight = linear(0.0, self.last, epoch, self.epochs)
+
+    def __call__(self, logits: Mapping[str, Tensor], mix: Mix) -> Tensor:
+        return self.measure(logits, mix)
+
+
+def beta(logits: Mapping[str, Tensor], mix: Mix) -> Tensor:
+    """The mean over all edges of logsumexp(alpha) (beta-DARTS, arXiv 2203.01665, equation 11).
+
+    Its gradient with respect to a row of alpha is the row's softmax divided by the number of edges: strong
+    operations are held back most. Published weight in the last epoch: 50, without weight decay on alpha.
+    """
+    return torch.cat([alpha.logsumexp(dim=-1) for alpha in logits.values()]).mean()
+
+
+def entropy(logits: Mapping[str, Tensor], mix: Mix) -> Tensor:
+    """The mean over all edges of the mix's entropy in nats (discretization-aware search, arXiv 2007.03154).
+
+    It falls as every edge settles on its strongest operation. Rows are divided by their sums first, which
+    matters for sigmoid weights only.
+    """
+    return torch.cat([torch.special.entr(shares(rows)).sum(dim=-1) for rows in mix.values()]).mean()
+
+
+@dataclass(frozen=True)
+class Discretization:
+    """The mean over the edges of the cross-entropy in nats between the mix and its own discretization.
+
+    An edge that the genotype keeps is pulled to its operation. An edge that the genotype drops is pulled to
+    ``none``, so that leaving it out changes nothing; without ``none`` among its operations, such an edge is
+    left alone. Unlike ``entropy``, this also decides which edges stay (arXiv 2007.03154 has parameters of
+    their own for that).
+    """
+
+    space: SearchSpace
+
+    def __call__(self, logits: Mapping[str, Tensor], mix: Mix) -> Tensor:
+        chosen = one_hot(self.space, discretize(self.space, mix))
+        terms = []
+        for group, edges in self.space.groups.items():
+            target = chosen[group].to(mix[group])
+            for row, edge in enumerate(edges):
+                if "none" in edge.ops and not target[row].any():
+                    target[row, edge.ops.index("none")] = 1.0
+            logshares = shares(mix[group]).clamp_min(torch.finfo(target.dtype).tiny).log()
+            terms.append(-(target * logshares).sum(dim=-1))
+        return torch.cat(terms).mean()
+
+
+def shares(rows_EO: Tensor) -> Tensor:
+    """The rows of a mix divided by their sums."""
+    return rows_EO / rows_EO.sum(dim=-1, keepdim=True)
