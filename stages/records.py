@@ -89,6 +89,9 @@ class SearchSummary(Record):
     discretization_gap: float
     hessian_eigenvalue: float | None = None  # dominant, of the validation loss with respect to alpha
     hessian_residual: float | None = None
+    largest_weight: float | None = None  # of a row of the mix, the mean over its rows
+    indecision: float | None = None  # the entropy of the mix as a share of that of a uniform mix
+    notice: str | None = None  # what the user should know, a sentence without a full stop
     epoch: int  # the epoch whose alpha is the result
     valid_score: float | None
     valid_balanced_score: float | None = None

@@ -25,7 +25,9 @@ from stages.strategies import relaxation_name
 if TYPE_CHECKING:
     from models.search.program import Found
     from stages.evaluation import Metric
-    from stages.params import Params
+    from stages.params import Params, SearchParams
+
+UNDECIDED = 0.9  # the share of a uniform mix's entropy from which on a search has decided next to nothing
 
 
 @on_devices("search")
@@ -46,13 +48,15 @@ def main(params: Params) -> None:
         tracked.dataset(card, params.data.root)
         with reporting("search", checkpoint, tracked, resume, metric) as on_event:
             found = train(program, on_event=on_event, resume=resume)
-        summary = summarize(found, metric)
+        summary = summarize(found, metric, params.search)
         with replacing(SEARCH) as folder:
             write(folder, found, summary, about(params), metric)
         tracked.metrics(found.summary)  # the scores of the epochs are there already
         tracked.artifacts(*SEARCH_RESULTS, pictures=sorted(SEARCH.glob("*.png")))
     checkpoint.remove()
     print(f"search: discretization gap {summary.discretization_gap:.4f}")
+    if summary.notice is not None:
+        print(f"search: notice: {summary.notice}")
 
 
 def about(params: Params) -> SearchAbout:
@@ -64,7 +68,7 @@ def about(params: Params) -> SearchAbout:
     )
 
 
-def summarize(found: Found, metric: Metric) -> SearchSummary:
+def summarize(found: Found, metric: Metric, settings: SearchParams) -> SearchSummary:
     """The content of summary.json."""
     column = f"valid_{metric.name}"
     best = found.history[0]
@@ -85,8 +89,26 @@ def summarize(found: Found, metric: Metric) -> SearchSummary:
             "best_epoch": best["epoch"],
             "best_valid_score": best[column],
             **(balanced if metric.balanced else {}),
+            **notice(found.summary["indecision"], found.summary["largest_weight"], settings),
         }
     )
+
+
+def notice(indecision: float, largest_weight: float, settings: SearchParams) -> dict[str, str]:
+    """The field ``notice`` of a search that has hardly decided anything; otherwise nothing."""
+    if indecision < UNDECIDED:
+        return {}
+    remedy = (
+        "set search.penalty to discretization"
+        if settings.penalty == "none"
+        else "raise search.penalty_weight"
+    )
+    words = (
+        f"the search has decided next to nothing: the mix has {indecision:.1%} of the entropy of a uniform mix, and the"
+        f" strongest operation of an edge weighs {largest_weight:.3f} on average, so the genotype is little better than"
+        f" a random one; {remedy}, or raise search.epochs or search.alpha.learning_rate"
+    )
+    return {"notice": words}
 
 
 def write(folder: Path, found: Found, summary: SearchSummary, about: SearchAbout, metric: Metric) -> None:

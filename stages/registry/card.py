@@ -62,7 +62,7 @@ def document(
     return environment.get_template("card.md.j2").render(
         record=record,
         task=task,
-        notices=[plain(notice) for notice in task.notices],
+        notices=[plain(notice) for notice in (*task.notices, summary.notice) if notice],
         metric=evidence.metric,
         file=evidence.file,
         champion=evidence.champion,

@@ -20,6 +20,7 @@ from stages.registry import card as cards
 from stages.registry import verdict
 from stages.registry.card import TaskCard
 from stages.registry.gate import Champion, Evidence, decide
+from stages.registry.markdown import plain
 from stages.registry.record import Origin
 from tests.stages.conftest import ROOT
 
@@ -48,6 +49,7 @@ SUMMARY = {
     "best_epoch": 1,
     "best_valid_accuracy": 0.9,
 }
+UNDECIDED = "the search has decided next to nothing: 99% of *all*"
 DATA = DataCard(name="mine", counts={"train": 9000, "test": 3}, sha256="d" * 64)
 PARAMS = ImageParams.model_validate(load(ROOT / "params.yaml").model_dump())
 ORIGIN = Origin(
@@ -133,6 +135,13 @@ def answered(classes: int, right: float, images: int = 3) -> Evaluation:
 def rows(text: str) -> list[list[str]]:
     """The tables' rows, split where Markdown splits them."""
     return [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("|")]
+
+
+def test_a_search_that_decided_nothing_is_told_at_the_top(project: Path) -> None:
+    assert "Notice:" not in document(["cat", "dog"])
+    Path("artifacts/search/summary.json").write_text(json.dumps({**SUMMARY, "notice": UNDECIDED}))
+    top = cards.sections(document(["cat", "dog"]))[""]
+    assert f"**Notice: {plain(UNDECIDED)}.**" in top
 
 
 def test_classes_may_be_called_anything(project: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import re
@@ -46,6 +47,8 @@ def test_the_page_tells_the_run_and_the_registry_knows_of_it(
         assert fact in text, fact
     summary = json.loads(Path("artifacts/search/summary.json").read_text())
     assert f"{100 * summary['discretization_gap']:.1f}%" in text
+    assert "has decided next to nothing" in summary["notice"], "three epochs at a small rate"
+    assert f"Search: {summary['notice']}." in html.unescape(text)
     for title in ("row entropy of the mix", "skip connections", "edges changed", "movement of the mix"):
         assert title in text, title
     # Two cells, eight panels of curves, and for both cells the mix over the epochs, with 14 edges each.
