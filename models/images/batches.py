@@ -5,7 +5,7 @@ Images stay uint8 and may be memory-mapped. A batch is gathered, augmented and n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +20,22 @@ Batch = tuple[Tensor, Tensor]  # x float32 (B, C, H, W) channels-last, labels in
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 (N, H, W, C) and labels int64 (N,)."""
+    """Images uint8 (N, H, W, C) and labels int64 (N,).
+
+    ``announce`` is told the indices of images before they are read, for images that may still be on disk.
+    """
 
     images: Tensor
     labels: Tensor
+    announce: Callable[[Iterable[int]], None] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def images_at(self, indices: Tensor | slice) -> Tensor:
+        if self.announce:
+            self.announce(range(len(self))[indices] if isinstance(indices, slice) else indices.tolist())
+        return self.images[indices]
 
 
 @dataclass(frozen=True)
@@ -42,11 +51,11 @@ class Preprocess:
 
     def plain(self, split: Split, indices: Tensor | slice) -> Batch:
         """The images and labels at these indices, without augmentation."""
-        return self._normalized(split.images[indices]), self._on_device(split.labels[indices])
+        return self._normalized(split.images_at(indices)), self._on_device(split.labels[indices])
 
     def augmented(self, split: Split, indices: Tensor, generator: torch.Generator) -> Batch:
         """The images and labels at these indices, augmented with draws from the generator."""
-        images = random_crop(split.images[indices], self.padding, generator)
+        images = random_crop(split.images_at(indices), self.padding, generator)
         if self.mirror:
             images = random_mirror(images, generator)
         x = cutout(self._normalized(images), self.cutout, generator)

@@ -12,6 +12,7 @@ from models.training.seeds import generator
 from stages.errors import UserError
 from stages.images.data import ImageCard, read_card, read_split
 from stages.images.params import SearchParams
+from stages.plumbing.mapped import announcer
 from stages.strategies import needs_architecture_batches
 
 EVALUATION_BATCH = 256  # images at once where there are no gradients
@@ -43,9 +44,9 @@ def read_images() -> Images:
 
 
 def split_of(name: str) -> Split:
-    """A split as tensors that share memory with its files."""
-    images, labels = map(torch.from_numpy, read_split(name))
-    return Split(images, labels)
+    """A split as tensors that share memory with its files, of which the images are read at random."""
+    images, labels = read_split(name)
+    return Split(torch.from_numpy(images), torch.from_numpy(labels), announcer(images))
 
 
 def device() -> torch.device:
