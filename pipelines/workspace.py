@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
 from pipelines.dvc_internals import LOCK_FILE, check_out, experiment_ref, experiment_title, share_cache
-from stages.errors import UserError
+from stages.errors import of_words
 from stages.plumbing.runtime import STATE, TEMPORARY
 from stages.plumbing.settings import PARAMS_FILE, load
 from stages.plumbing.settings import changed as changed_params
@@ -132,7 +132,7 @@ def _share_data(project: Path, folder: Path, root: Path) -> None:
 
 
 def _git(folder: Path, *arguments: str, input: str = "", env: Mapping[str, str] | None = None) -> str:
-    """Runs git and returns what it prints. Raises UserError when it fails."""
+    """Runs git and returns what it prints. Raises UserError when it fails, or MachineError where the disk does."""
     done = subprocess.run(
         ["git", *arguments],
         cwd=folder,
@@ -145,7 +145,7 @@ def _git(folder: Path, *arguments: str, input: str = "", env: Mapping[str, str] 
     )
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(
+        raise of_words(said)(
             f"a run with parameters of its own needs a git worktree, and `git {arguments[0]}` in {folder} failed:"
             f" {said}"
         )

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stages.errors import UserError
+from stages.errors import UserError, passing
 from stages.images.prepare import lists
 from stages.images.prepare.pictures import SUFFIXES, Place
 
@@ -240,7 +240,7 @@ class _Walk:
                 with os.scandir(folder) as entries:
                     self._listed[folder] = sorted(entries, key=lambda entry: entry.name)
             except OSError as error:
-                raise UserError(
+                raise passing(error, folder) or UserError(
                     f"{folder} cannot be read ({error.strerror}); make the folder readable or remove it"
                 ) from None
         return self._listed[folder]
