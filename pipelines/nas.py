@@ -34,6 +34,7 @@ from pipelines.process import run_stage
 from pipelines.summary import publish
 from pipelines.workspace import save_experiment, workspace
 from stages.errors import MachineError, UserError
+from stages.plumbing import watched
 from stages.plumbing.settings import PARAMS_FILE, load
 from stages.plumbing.status import EXECUTION, Progress
 
@@ -205,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         changes = on_profile(options.profile, dict(change(text) for text in options.set_param))
-        load(PARAMS_FILE, changes)  # a typing error does not wait for a server
+        watched.check(load(PARAMS_FILE, changes).data)  # a mistake does not wait for a server
         stages(Path.cwd(), options.target)
     except UserError as error:
         print(f"error: nas: {error}", file=sys.stderr)

@@ -31,6 +31,9 @@ class DataParams(shared.DataParams, frozen=True):
     def inactive(self) -> Collection[str]:
         return () if self.name in ("imagefolder", "webdataset") else ("max_megapixels",)
 
+    def reads_folders(self) -> bool:
+        return self.name == "imagefolder"
+
 
 class SearchParams(shared.SearchParams, frozen=True):
     space: Literal["s1", "s2", "s3", "s4", "s5", "nasbench201"]
