@@ -15,10 +15,11 @@ from prefect.settings import (
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     temporary_settings,
 )
+from prefect.states import Failed
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from stages.errors import UserError
+from stages.errors import MachineError, UserError, whose
 from stages.plumbing.starting import ready
 
 SERVER = "http://127.0.0.1:4200/api"  # what `make server` starts
@@ -40,6 +41,12 @@ def run_flow(flow: Callable[[], State]) -> int:
         return 0
     print(f"error: {state.message}", file=sys.stderr)
     return 2 if state.name == BAD_INPUT else 1
+
+
+def failed(error: UserError | MachineError | OSError, where: str = "") -> State:
+    """The state of a flow or a task that an error ends. Only the user's mistakes are BAD_INPUT, which nobody tries again."""
+    known = whose(error) if isinstance(error, OSError) else error
+    return Failed(name=BAD_INPUT if isinstance(known, UserError) else None, message=f"{where}{known}")
 
 
 def change(text: str) -> tuple[str, Any]:

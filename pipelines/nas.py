@@ -27,13 +27,14 @@ from prefect.concurrency.sync import concurrency
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from pipelines.command import BAD_INPUT, change, on_profile, run_flow
+from pipelines.command import BAD_INPUT, change, failed, on_profile, run_flow
 from pipelines.dvc_internals import up_to_date
 from pipelines.graph import Stage, stages
 from pipelines.process import run_stage
 from pipelines.summary import publish
 from pipelines.workspace import save_experiment, workspace
-from stages.errors import UserError
+from stages.errors import MachineError, UserError
+from stages.plumbing import watched
 from stages.plumbing.settings import PARAMS_FILE, load
 from stages.plumbing.status import EXECUTION, Progress
 
@@ -72,8 +73,8 @@ def nas(
             if changes:
                 save_experiment(folder)
             publish(folder, changes)
-    except UserError as error:
-        return Failed(name=BAD_INPUT, message=str(error))
+    except (UserError, MachineError, OSError) as error:
+        return failed(error)
     return Completed(message=f"{target or 'every stage'} is done")
 
 
@@ -137,8 +138,8 @@ def execute(
         limit = f"timeout_hours ({timeout_hours:g})"
         message = f"{stage.name}: took longer than {limit}; {error}"
         return Failed(name=TIMED_OUT, message=message)
-    except UserError as error:
-        return Failed(name=BAD_INPUT, message=f"{stage.name}: {error}")
+    except (UserError, OSError) as error:
+        return failed(error, f"{stage.name}: ")
     match result.status:
         case 0 if result.ran:
             return Completed(message="ran")
@@ -205,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         changes = on_profile(options.profile, dict(change(text) for text in options.set_param))
-        load(PARAMS_FILE, changes)  # a typing error does not wait for a server
+        watched.check(load(PARAMS_FILE, changes).data)  # a mistake does not wait for a server
         stages(Path.cwd(), options.target)
     except UserError as error:
         print(f"error: nas: {error}", file=sys.stderr)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from prefect.task_runners import TaskRunner
 
-from stages.errors import MachineError, UserError
+from stages.errors import MachineError, UserError, lasting
 
 WORKERS = 2  # trials at once, unless a number is given
 
@@ -103,7 +103,7 @@ def connected(pool: TaskRunner[Any]) -> Iterator[None]:
             stack.enter_context(pool)
             getattr(pool, "client", None)  # that of Dask connects when it is first used
         except OSError as error:
-            raise MachineError(
+            raise lasting(error) or MachineError(
                 f"the cluster does not answer ({' '.join(str(error).split())}); start it or correct address, and set"
                 " RAY_AUTH_MODE=token where a Ray cluster asks for its token"
             ) from None

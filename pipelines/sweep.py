@@ -20,11 +20,11 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 from prefect.task_runners import TaskRunner
 
 from pipelines import sweep_report as report
-from pipelines.command import BAD_INPUT, change, on_profile, run_flow
+from pipelines.command import BAD_INPUT, change, failed, on_profile, run_flow
 from pipelines.graph import without_effect
 from pipelines.nas import execute_all, nas
 from pipelines.process import COLOUR, ended_together
@@ -76,10 +76,8 @@ def sweep(
                 raise _all_failed(results)
             said = report.publish_winner(run, *_finish(best, timeout_hours), request.metric)
             return Completed(message=f"{best.trial} is the best of {len(results)} trials: {said}")
-    except UserError as error:
-        return Failed(name=BAD_INPUT, message=str(error))
-    except MachineError as error:
-        return Failed(message=str(error))
+    except (UserError, MachineError, OSError) as error:
+        return failed(error)
 
 
 def _prepare(request: Request, timeout_hours: float) -> None:

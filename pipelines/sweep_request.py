@@ -13,6 +13,7 @@ from pipelines.trials import EPOCHS, SEED, TARGETS, RankBy, Trial, plan
 from stages import tasks
 from stages.errors import UserError
 from stages.evaluation import Metric
+from stages.plumbing import watched
 from stages.plumbing.settings import PARAMS_FILE, load
 
 SHORT = 10  # a short retraining has this fraction of the epochs of a full one: 1/10
@@ -50,7 +51,10 @@ def checked(
             )
         ranking_epochs = max(1, base.retrain.epochs // SHORT) if ranking_epochs is None else ranking_epochs
     trials = plan(numbers, params, grid, ranking_epochs)
-    active = set().union(*(load(PARAMS_FILE, trial.changes).active_keys() for trial in trials))
+    settings = [load(PARAMS_FILE, trial.changes) for trial in trials]
+    for data in {each.data for each in settings}:
+        watched.check(data)
+    active = set().union(*(each.active_keys() for each in settings))
     chain = stages(Path.cwd(), TARGETS[rank_by])
     for key in grid:
         if not any(stage.reads(key) for stage in chain):

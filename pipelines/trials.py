@@ -15,15 +15,15 @@ from typing import Any, Literal
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 
-from pipelines.command import BAD_INPUT
+from pipelines.command import failed
 from pipelines.dvc_internals import up_to_date
 from pipelines.graph import Stage
 from pipelines.nas import execute_all
 from pipelines.workspace import experiment_name, workspace
 from stages import tasks
-from stages.errors import UserError
+from stages.errors import MachineError, UserError
 from stages.evaluation import Metric
 from stages.plumbing.files import RETRAIN, SEARCH
 from stages.plumbing.settings import PARAMS_FILE, load
@@ -132,6 +132,6 @@ def run_trial(
     try:
         with workspace(changes, get_run_logger().info) as folder:
             state = execute_all(chain, folder, timeout_hours, environment=environment)
-    except UserError as error:
-        return Failed(name=BAD_INPUT, message=str(error))
+    except (UserError, MachineError, OSError) as error:
+        return failed(error)
     return state if state.is_failed() else Completed(message=f"{name} is done")

@@ -22,7 +22,8 @@ from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
 from pipelines.dvc_internals import LOCK_FILE, check_out, experiment_ref, experiment_title, share_cache
-from stages.errors import UserError
+from stages.errors import of_words
+from stages.plumbing import watched
 from stages.plumbing.runtime import STATE, TEMPORARY
 from stages.plumbing.settings import PARAMS_FILE, load
 from stages.plumbing.settings import changed as changed_params
@@ -47,9 +48,9 @@ def workspace(
     """A folder with these parameters in params.yaml, for this process alone; ``on_wait`` is called before it waits.
 
     The current folder is the project. A workspace without results starts with those of ``base``, another workspace, or with
-    those of the project. Raises UserError when params.yaml or a change is wrong, before anything is created.
+    those of the project. Raises UserError when params.yaml, a change or data.root is wrong, before anything is created.
     """
-    load(PARAMS_FILE, changes)
+    watched.check(load(PARAMS_FILE, changes).data)  # before anybody asks DVC what is up to date
     project = Path.cwd()
     folder = project / WORKSPACES / experiment_name(changes) if changes else project
     lock = project / STATE / f"{folder.name if changes else 'project'}.flow.lock"
@@ -132,7 +133,7 @@ def _share_data(project: Path, folder: Path, root: Path) -> None:
 
 
 def _git(folder: Path, *arguments: str, input: str = "", env: Mapping[str, str] | None = None) -> str:
-    """Runs git and returns what it prints. Raises UserError when it fails."""
+    """Runs git and returns what it prints. Raises UserError when it fails, or MachineError where the disk does."""
     done = subprocess.run(
         ["git", *arguments],
         cwd=folder,
@@ -145,7 +146,7 @@ def _git(folder: Path, *arguments: str, input: str = "", env: Mapping[str, str] 
     )
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UserError(
+        raise of_words(said)(
             f"a run with parameters of its own needs a git worktree, and `git {arguments[0]}` in {folder} failed:"
             f" {said}"
         )

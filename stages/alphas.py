@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models.search.gradients import Relaxation
 from models.search.objective import Mix
-from stages.errors import UserError
+from stages.errors import UserError, of_system
 from stages.records import SearchAbout
 from stages.strategies import RELAXATIONS
 
@@ -60,8 +60,11 @@ def read_alphas(path: Path) -> Alphas:
     except FileNotFoundError:
         raise UserError(f"{path} is missing; `dvc repro search` makes it") from None
     except (safetensors.SafetensorError, OSError, KeyError, ValidationError) as error:
+        known = of_system(error, path) if isinstance(error, OSError) else None
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is damaged ({reason}); delete {path.parent} and run `dvc repro`") from None
+        raise known or UserError(
+            f"{path} is damaged ({reason}); delete {path.parent} and run `dvc repro`"
+        ) from None
     epochs: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         group, grown, number = name.partition(f"/{_GROWN}/")

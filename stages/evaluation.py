@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from stages.errors import UserError
+from stages.errors import UserError, of_system
 
 _RESAMPLES, _SEED = 4999, 0
 _SIGNS_AT_ONCE = 2**20  # sign assignments of the permutation test per block: bounds its memory
@@ -166,8 +166,9 @@ class Evaluation:
         except KeyError as error:
             raise UserError(f"{path} is damaged (it lacks {error}); run `dvc repro -f export`") from None
         except (SafetensorError, ValidationError, OSError) as error:
+            known = of_system(error, path) if isinstance(error, OSError) else None
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{path} is damaged ({reason}); run `dvc repro -f export`") from None
+            raise known or UserError(f"{path} is damaged ({reason}); run `dvc repro -f export`") from None
         details = {name.removeprefix(_DETAIL): array for name, array in arrays.items()}
         return Evaluation(header.score, per_case, header.cases_sha256, header.costs, details)
 

@@ -71,6 +71,10 @@ class DataParams(Section, frozen=True):
     root: PathForDvc
     seed: Seed
 
+    def reads_folders(self) -> bool:
+        """Whether prepare reads folders below ``root``, so that DVC has to notice changes in all of them."""
+        return True
+
 
 class TrainParams(Section, frozen=True):
     devices: Count

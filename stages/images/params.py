@@ -32,6 +32,9 @@ class DataParams(shared.DataParams, frozen=True):
     def inactive(self) -> Collection[str]:
         return () if self.name in ("imagefolder", "webdataset") else ("max_megapixels",)
 
+    def reads_folders(self) -> bool:
+        return self.name == "imagefolder"
+
 
 class EarlyStoppingParams(shared.EarlyStoppingParams, frozen=True):
     agreement: Annotated[float, Field(gt=-1, lt=1)] | None

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from models.training.events import State
-from stages.errors import UserError
+from stages.errors import UserError, of_system
 from stages.plumbing.code import code_of, packages_of
 from stages.plumbing.files import sha256_of
 from stages.plumbing.runtime import STATE
@@ -65,7 +65,8 @@ class Checkpoint:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (safetensors.SafetensorError, OSError) as error:
-            raise UserError(f"checkpoint {self.path} is damaged ({error}); {mend}") from None
+            known = of_system(error, self.path) if isinstance(error, OSError) else None
+            raise known or UserError(f"checkpoint {self.path} is damaged ({error}); {mend}") from None
         if metadata.get("key") != self.key:
             raise UserError(f"checkpoint {self.path} belongs to other parameters, data or code; {mend}")
         if metadata.get("sha256") != _digest(metadata["tree"], tensors):

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.errors import UserError
+from stages.errors import UserError, passing
 from stages.plumbing.runtime import STATE
 
 ARTIFACTS = Path("artifacts")
@@ -95,7 +95,8 @@ def read_table(path: Path, setting: str) -> list[dict[str, str]]:
         with opener(path, "rt", newline="") as file:
             return list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
+        machines = passing(error, path) if isinstance(error, OSError) else None
+        raise machines or UserError(
             f"{setting} is {path}, which cannot be read ({error}); correct or remove the setting"
         ) from None
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import gc
 import os
 import signal
@@ -22,26 +21,13 @@ from filelock import FileLock, Timeout
 
 from models.errors import Diverged, InvalidInput
 from stages import GARBAGE_THRESHOLD
-from stages.errors import MachineError, UserError
+from stages.errors import MachineError, UserError, whose
 from stages.plumbing.settings import PARAMS_FILE, load
 from stages.plumbing.status import STATE, begin, end, next_attempt, now, own_progress
 
 TEMPORARY = Path(".dvc/tmp/exps")  # in the project: where DVC and our flows run experiments
 OWNER = "MSDARTS_OWNER"  # id of the flow's process; stages end after it has ended
 LOCK_PATIENCE = 60.0  # seconds: an orphan of a killed pipeline notices that and ends by then
-
-# Errors of the file system that another attempt meets again, and how to mend them.
-_LASTING = {
-    errno.EACCES: "; give this user the right to it",
-    errno.EPERM: "; give this user the right to it",
-    errno.EROFS: "; make the file system writable",
-    errno.ENOENT: "; create it, or run `dvc repro`",
-    errno.ENOTDIR: "; remove the file that is in the place of a folder",
-    errno.EISDIR: "; remove the folder that is in the place of a file",
-    errno.EEXIST: "; remove it",
-    errno.ENAMETOOLONG: "; choose a shorter name",
-    errno.ELOOP: "; repair the link",
-}
 
 
 class Interrupted(BaseException):
@@ -124,9 +110,7 @@ def outcome(error: Exception | Interrupted) -> tuple[int, str]:
         case MachineError():
             return 1, str(error)
         case OSError():
-            where = f" ({error.filename})" if error.filename else ""
-            status, mend = (2, _LASTING[error.errno]) if error.errno in _LASTING else (1, "")
-            return status, f"{error.strerror or error}{where}{mend}"
+            return outcome(whose(error))
         case _ if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
             text = " ".join(str(error).split())[:200]
             return (

@@ -3,7 +3,7 @@
 The task's schema (stages/NAME/params.py) says which sections and keys there are. It extends the sections that all
 tasks share (stages/params.py). No value is converted, and no key has a default.
 
-``python -m stages.plumbing.settings`` does the same for `make repro`, because DVC says less about a wrong data.root.
+``python -m stages.plumbing.settings`` does the same for `make repro`, and looks through data.root for what DVC cannot watch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from stages.errors import UserError
 from stages.params import Params, Section
-from stages.plumbing import place
+from stages.plumbing import place, watched
 from stages.tasks import TASKS
 
 PARAMS_FILE = Path("params.yaml")
@@ -196,9 +196,9 @@ def _keys(section: Any, prefix: str = "") -> list[str]:
 
 
 def main() -> int:
-    """Checks params.yaml, and returns the exit status."""
+    """Checks params.yaml and what is in data.root, and returns the exit status."""
     try:
-        load()
+        watched.check(load().data)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

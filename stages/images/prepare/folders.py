@@ -14,9 +14,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stages.errors import UserError
+from stages.errors import UserError, passing
 from stages.images.prepare import lists
 from stages.images.prepare.pictures import SUFFIXES, Place
+from stages.plumbing import watched
 
 LAYOUT = "CLASS/picture.png, or train/CLASS/picture.png with test/CLASS/ and val/CLASS/ beside train"
 
@@ -226,13 +227,7 @@ class _Walk:
                         self.left_out[reason or "outside the class folders"] += 1
 
     def refuse_unwatched(self) -> None:
-        if self.unwatched:
-            shown = ", ".join(map(str, self.unwatched[:_SHOWN]))
-            more = f" and {len(self.unwatched) - _SHOWN} more" if len(self.unwatched) > _SHOWN else ""
-            raise UserError(
-                f"data.root contains links to folders ({shown}{more}), and DVC does not notice changes behind such"
-                " links; put the folders themselves there"
-            )
+        watched.refuse({watched.FOLDERS: self.unwatched})
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
         if folder not in self._listed:
@@ -240,7 +235,7 @@ class _Walk:
                 with os.scandir(folder) as entries:
                     self._listed[folder] = sorted(entries, key=lambda entry: entry.name)
             except OSError as error:
-                raise UserError(
+                raise passing(error, folder) or UserError(
                     f"{folder} cannot be read ({error.strerror}); make the folder readable or remove it"
                 ) from None
         return self._listed[folder]
@@ -257,9 +252,9 @@ class _Walk:
         if _ignored(entry.name):
             return "hidden or made by tools"
         if entry.is_symlink() and not Path(entry.path).exists():
-            return "broken links"
+            return watched.BROKEN
         if not entry.is_file():
-            return "links to folders" if entry.is_symlink() else "pipes, sockets or devices"
+            return watched.FOLDERS if entry.is_dir() else watched.SPECIAL
         suffix = Path(entry.name).suffix.lower()
         if suffix in SUFFIXES:
             return None

@@ -82,7 +82,7 @@ def _rows(path: Path) -> list[tuple[str, str]]:
         )
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise UserError(f"{path} cannot be read ({error}); save it as UTF-8 text") from None
     rows: list[tuple[str, str]] = []
     for line, fields in enumerate(_fields(text), 1):

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from stages.errors import MachineError, UserError
+from stages.errors import MachineError, UserError, lasting
 from stages.images.prepare.pictures import Images
 from stages.images.prepare.rows import Labels
 
@@ -88,10 +88,15 @@ class _Cifar:
 
 
 def _downloaded(root: Path, read: Callable[[], _Read]) -> _Read:
+    """What ``read`` returns, which may first download it. Raises UserError where only the user can mend what is wrong."""
+    if root.exists() and not root.is_dir():
+        raise UserError(f"data.root is {root}, which is a file; name the folder that holds the data set")
     try:
         root.mkdir(parents=True, exist_ok=True)
         return read()
     except (OSError, RuntimeError, tarfile.TarError, zipfile.BadZipFile) as error:
+        if isinstance(error, OSError) and (users := lasting(error, root)):
+            raise users from None
         reason = " ".join(str(error).split())[:200]
         raise MachineError(
             f"the data set is not in data.root ({root}) and could not be downloaded ({reason}); connect to the"

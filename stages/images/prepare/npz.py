@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from stages.errors import UserError
+from stages.errors import UserError, of_system
 from stages.images.prepare.rows import Block, Labels, block_of
 
 _PREFIXES = {
@@ -271,7 +271,8 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except _BROKEN as error:
-        raise UserError(
+        known = of_system(error, path) if isinstance(error, OSError) else None
+        raise known or UserError(
             f"{path} cannot be read as .npz ({' '.join(str(error).split())}); write it with numpy.savez, without"
             " objects"
         ) from None

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from stages.errors import passing
+
 Images = NDArray[np.uint8]  # (N, height, width, channels)
 
 # Formats that Pillow names but cannot decode by itself: they need another program, or are not pictures.
@@ -166,7 +168,7 @@ def _opened(place: Place) -> Image.Image:
 
 
 class _readable:
-    """Turns everything that a decoder raises into Unreadable, in one line."""
+    """Turns everything that a decoder raises into Unreadable, in one line; an error of the disk is a MachineError."""
 
     def __enter__(self) -> Any:
         return None
@@ -174,6 +176,8 @@ class _readable:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if isinstance(error, Unreadable) or not isinstance(error, Exception):
             return
+        if isinstance(error, OSError) and (machines := passing(error)):  # the picture may be whole
+            raise machines from None
         if isinstance(error, UnidentifiedImageError):
             raise Unreadable("not a picture") from None
         raise Unreadable(" ".join(str(error).split())[:120] or type(error).__name__) from None

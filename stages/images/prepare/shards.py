@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from stages.errors import UserError
+from stages.errors import UserError, of_system
 from stages.images.prepare.folders import Listing, split_of
 from stages.images.prepare.pictures import SUFFIXES, Member, Place
 
@@ -35,8 +35,7 @@ def listing(root: Path) -> Listing:
     names: list[str] | None = None
     for path in sorted(root.iterdir()):
         if path.name == _CLASSES:
-            names = path.read_text(encoding="utf-8").split("\n")
-            names = [name.strip() for name in names if name.strip()]
+            names = _lines(path)
         elif path.suffix == ".tar" and path.is_file():
             samples = _labelled(path, left_out)
             splits.setdefault(split_of(path.stem) or "", []).extend(samples)
@@ -65,6 +64,14 @@ def listing(root: Path) -> Listing:
         if samples
     }
     return Listing(classes, files, left_out)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} cannot be read ({error}); save it as UTF-8 text") from None
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def _labelled(path: Path, left_out: Counter[str]) -> list[tuple[Place, str]]:
@@ -113,7 +120,8 @@ def _samples(path: Path, left_out: Counter[str]) -> dict[str, Sample]:
                 if sample.setdefault(f".{suffix.lower()}", place) is not place:
                     raise UserError(f"{path}: the member {member.name} occurs twice; keep one")
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise UserError(f"{path} cannot be read as a tar file ({error}); write it again") from None
+        known = of_system(error, path) if isinstance(error, OSError) else None
+        raise known or UserError(f"{path} cannot be read as a tar file ({error}); write it again") from None
     return samples
 
 
