@@ -1,4 +1,4 @@
-"""Augmentation of whole batches: random crop, mirroring, cutout.
+"""Augmentation of whole batches: random crop, mirroring, cutout, random erasing.
 
 All random numbers come from the caller's generator.
 
@@ -10,6 +10,8 @@ memory.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -59,3 +61,37 @@ def cutout(x_BCHW: Tensor, size: int, generator: torch.Generator) -> Tensor:
 
     square = hidden(height)[:, :, None] & hidden(width)[:, None, :]
     return x_BCHW.masked_fill(square[:, None], 0.0)
+
+
+# Random erasing: the share of the image's area, and the ratio of height to width, of what is erased.
+ERASED_AREA, ERASED_RATIO = (0.02, 0.4), (0.3, 1 / 0.3)
+
+
+def random_erasing(x_BCHW: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Zeroes a rectangle of random area, shape and place in each image, with that probability (arXiv 1708.04896).
+
+    The area is uniform in [0.02, 0.4] of the image, as published; the logarithm of the ratio of the sides is uniform.
+    Differs from algorithm 1 in that a rectangle that is longer than the image is cut to its side, instead of being drawn
+    again, so that every image takes the same number of draws. The erased pixels get the mean color, which is zero
+    after normalization.
+    """
+    if probability == 0:
+        return x_BCHW
+    batch, _, height, width = x_BCHW.shape
+    draws = own_part(torch.rand(5, full_batch_size(batch), generator=generator), dim=1)
+    chance, area, ratio, top, left = draws.to(x_BCHW.device)
+    area = (ERASED_AREA[0] + area * (ERASED_AREA[1] - ERASED_AREA[0])) * height * width
+    ratio = torch.exp(math.log(ERASED_RATIO[0]) + ratio * math.log(ERASED_RATIO[1] / ERASED_RATIO[0]))
+
+    def erased(side: Tensor, place: Tensor, length: int) -> Tensor:
+        side = side.round().clamp(1, length)[:, None]
+        first = (place[:, None] * (length - side + 1)).floor()
+        pixels = torch.arange(length, device=x_BCHW.device)
+        return (pixels >= first) & (pixels < first + side)
+
+    rows, columns = (
+        erased((area * ratio).sqrt(), top, height),
+        erased((area / ratio).sqrt(), left, width),
+    )
+    rectangle = rows[:, :, None] & columns[:, None, :] & (chance < probability)[:, None, None]
+    return x_BCHW.masked_fill(rectangle[:, None], 0.0)

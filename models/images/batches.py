@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.images.augment import cutout, normalize, random_crop, random_mirror
+from models.images.augment import cutout, normalize, random_crop, random_erasing, random_mirror
+from models.images.rand_augment import rand_augment
 from models.training.batches import ShuffledIndices
 
 Batch = tuple[Tensor, Tensor]  # x float32 (B, C, H, W) channels-last, labels int64 (B,)
@@ -40,13 +41,16 @@ class Split:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How images become input. Crops, mirroring and cutout are for training only."""
+    """How images become input. Everything between ``std`` and ``device`` is for training only."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     padding: int = 0  # pixels of the random crop
     mirror: bool = False
     cutout: int = 0  # side in pixels
+    random_erasing: float = 0.0  # probability
+    randaugment: int = 0  # operations per image
+    randaugment_magnitude: float = 0.0  # 0 to 10
     device: torch.device = torch.device("cpu")
 
     def plain(self, split: Split, indices: Tensor | slice) -> Batch:
@@ -58,11 +62,15 @@ class Preprocess:
         images = random_crop(split.images_at(indices), self.padding, generator)
         if self.mirror:
             images = random_mirror(images, generator)
+        if self.randaugment:
+            images = self._on_device(images)
+            images = rand_augment(images, self.randaugment, self.randaugment_magnitude, generator)
         x = cutout(self._normalized(images), self.cutout, generator)
+        x = random_erasing(x, self.random_erasing, generator)
         return x, self._on_device(split.labels[indices])
 
     def _on_device(self, tensor: Tensor) -> Tensor:
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and not tensor.is_cuda:
             tensor = tensor.pin_memory()  # so that the copy waits for nothing
         return tensor.to(self.device, non_blocking=True)
 

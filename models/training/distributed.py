@@ -74,6 +74,16 @@ def own_items(items: Iterable[Item]) -> Iterable[Item]:
     return items if processes() == 1 else islice(items, rank(), None, processes())
 
 
+def gathered(part: Tensor) -> Tensor:
+    """The full batch of which every process has an equal part; no gradient leads back through it."""
+    if processes() == 1:
+        return part
+    part = part.contiguous()
+    parts = [torch.empty_like(part) for _ in range(processes())]
+    dist.all_gather(parts, part)
+    return torch.cat(parts)
+
+
 def sums(*values: Tensor | float) -> tuple[float, ...]:
     """The sum of each number over the processes."""
     numbers = [float(value) for value in values]

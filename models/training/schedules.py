@@ -18,3 +18,14 @@ def linear(start: float, end: float, epoch: int, epochs: int) -> float:
 def geometric(start: float, end: float, epoch: int, epochs: int) -> float:
     """From ``start`` in the first epoch to ``end`` in the last of ``epochs``, by the same factor in every epoch."""
     return start * (end / start) ** (epoch / max(epochs - 1, 1))
+
+
+def warmed_up(rate: float, epoch: int, epochs: int, warmup: int) -> float:
+    """``rate`` rises in equal parts over ``warmup`` epochs, then falls to 0 along half a cosine over the others.
+
+    In epoch e < warmup it is (e + 1) / (warmup + 1) of ``rate``. Source: the gradual warm-up of arXiv 1706.02677, section
+    2.2, which differs in that its rate rises with every step.
+    """
+    if epoch < warmup:
+        return rate * (epoch + 1) / (warmup + 1)
+    return cosine(rate, 0.0, epoch - warmup, epochs - warmup)

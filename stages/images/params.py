@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Annotated, Literal
+from dataclasses import asdict, fields, replace
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from models.images.families import Family, family_of
+from models.images.recipes import RECIPES, Recipe
 from models.images.spaces import SPACES
 from models.search.freezing import FreezingConfig
 from stages import params as shared
@@ -16,6 +18,11 @@ from stages.params import AnyPath, Count, Fraction, Natural, NotNegative, Positi
 
 METRIC = Metric(name="accuracy", case="image", higher_is_better=True, outcomes="right or wrong", classes=True)
 BALANCED = METRIC.forms[-1]
+
+
+Auto = Literal["auto"]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Magnitude = Annotated[float, Field(ge=0, le=10)]
 
 
 class DataParams(shared.DataParams, frozen=True):
@@ -79,15 +86,47 @@ class RetrainParams(shared.RetrainParams, frozen=True):
     channels: Count
     cells: Count
     stages: Annotated[int, Field(ge=1, le=4)]
+    recipe: Literal["darts", "modern"]
     learning_rate: Positive
+    warmup_epochs: Natural | Auto
     momentum: Share
+    nesterov: bool | Auto
     weight_decay: NotNegative
     gradient_clip: Positive
+    ema_decay: Share | Auto
     drop_path: Share
     cutout: Natural
+    random_erasing: Probability | Auto
+    randaugment: Natural | Auto
+    randaugment_magnitude: Magnitude | Auto
+    mixup: NotNegative | Auto
+    cutmix: NotNegative | Auto
+    mix_probability: Annotated[Probability, Field(gt=0)] | Auto
     label_smoothing: Share
     class_weights: Literal["none", "balanced"]
     auxiliary_weight: NotNegative
+
+    def in_force(self) -> Recipe:
+        """The values of the recipe, and in their place those that are not ``auto``."""
+        recipe = RECIPES[self.recipe](self.epochs)
+        given = {field.name: getattr(self, field.name) for field in fields(Recipe)}
+        recipe = replace(recipe, **{name: value for name, value in given.items() if value != "auto"})
+        return replace(recipe, nesterov=recipe.nesterov and self.momentum > 0)
+
+    def inactive(self) -> Collection[str]:
+        recipe = self.in_force()
+        without_effect = {
+            "recipe": all(getattr(self, field.name) != "auto" for field in fields(Recipe)),
+            "nesterov": self.momentum == 0,
+            "randaugment_magnitude": recipe.randaugment == 0,
+            "mix_probability": recipe.mixup == recipe.cutmix == 0,
+        }
+        return [key for key, inactive in without_effect.items() if inactive]
+
+    def active(self) -> dict[str, Any]:
+        """With the recipe's values instead of ``auto``, so that checkpoints and runs show what is trained."""
+        values = asdict(self.in_force())
+        return {name: values.get(name, value) for name, value in super().active().items()}
 
 
 class ExportParams(shared.ExportParams, frozen=True):
@@ -139,6 +178,16 @@ class Params(shared.Params, frozen=True):
             raise ValueError(
                 f"search.benchmark_table is set, but search.space is {self.search.space}; it should be null, because"
                 f" the table is about cells of {_spaces_with(lambda other: other.table_key is not None)}"
+            )
+        if self.retrain.nesterov is True and self.retrain.momentum == 0:
+            raise ValueError(
+                "retrain.nesterov is True, but retrain.momentum is 0; it should be auto or false, because there is no"
+                " momentum to look ahead with"
+            )
+        if self.retrain.in_force().warmup_epochs >= self.retrain.epochs:
+            raise ValueError(
+                f"retrain.warmup_epochs is {self.retrain.warmup_epochs}; it must be less than retrain.epochs"
+                f" ({self.retrain.epochs}), or the learning rate never gets to retrain.learning_rate"
             )
         if self.data.valid_fraction + self.data.test_fraction >= 1:
             raise ValueError(

@@ -9,6 +9,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from models.errors import InvalidInput
 from models.images.balance import WithBalancedAccuracy, balanced_weights
 from models.images.batches import Preprocess, Split, batches
 from models.images.genotype import from_json
+from models.images.mixing import mixing
 from models.images.retrain import Classification, RetrainConfig, Retraining
 from models.images.spaces import search_space
 from models.images.task import ImageTask
@@ -77,31 +79,39 @@ def trained(
     *,
     auxiliary: bool,
     weighted: bool = False,
+    modern: bool = False,
     precision: torch.dtype = torch.float32,
     **arguments: Any,
 ) -> Found:
     """Two epochs of training a found network, with everything that draws random numbers.
 
-    ``weighted``: with class weights, and with the balanced accuracy in the history.
+    ``weighted``: with class weights, and with the balanced accuracy in the history. ``modern``: with everything that the
+    recipe of this name may ask for.
     """
     stages = 2 if genotype.space == "nasbench201" else 3
     space = search_space("nasbench201" if genotype.space == "nasbench201" else "s5")
     tiny = ImageTask(space, (side, side, 3), CLASSES, seed=0, stages=stages)
     network = tiny.network(genotype, channels=2, cells=3, auxiliary=auxiliary).to(torch.get_default_dtype())
     preprocess = Preprocess((0.5,) * 3, (0.25,) * 3, padding=1, mirror=True, cutout=3)
+    config = RetrainConfig(epochs=2, learning_rate=0.1, drop_path=0.5, label_smoothing=0.1)
+    if modern:
+        preprocess = replace(preprocess, random_erasing=0.5, randaugment=2, randaugment_magnitude=5.0)
+        config = replace(config, warmup_epochs=1, nesterov=True, ema_decay=0.6)
     plain = Classification()
     data, held_out = enlarged(split(13, 1), side), enlarged(split(5, 2), side)
     program = Retraining(
         network,
         DefaultTypeStream(data, 4, preprocess, generator(0, "train")),
         lambda: map(in_default_type, batches(held_out, 2, preprocess)),
-        RetrainConfig(epochs=2, learning_rate=0.1, drop_path=0.5, label_smoothing=0.1),
+        config,
         generator(0, "drop path"),
         class_weights=balanced_weights(data.labels, CLASSES) if weighted else None,
         scoring=WithBalancedAccuracy(plain, balanced_weights(held_out.labels, CLASSES))
         if weighted
         else plain,
         precision=precision,
+        mixing=mixing(0.5, 1.0, 0.8, generator(0, "mixing")) if modern else None,
+        calibration=lambda: map(in_default_type, batches(data, 4, preprocess, torch.arange(8))),
     )
     found = run(program, **arguments)
     weights = {name: weight.tolist() for name, weight in found.weights.items()}
@@ -149,12 +159,14 @@ CASES: Mapping[str, Callable[..., Found]] = {
     "retrain darts": partial(trained, DARTS, 32, auxiliary=True),
     "retrain nasbench201": partial(trained, BENCHMARK, 8, auxiliary=False),
     "retrain weighted": partial(trained, BENCHMARK, 8, auxiliary=False, weighted=True),
+    "retrain modern": partial(trained, BENCHMARK, 8, auxiliary=False, weighted=True, modern=True),
 }
 IN_BFLOAT16: Mapping[str, Callable[..., Found]] = {
     "ms-darts": partial(searched, "s4", "ms-darts", precision=torch.bfloat16),
     "retrain darts": partial(trained, DARTS, 32, auxiliary=True, precision=torch.bfloat16),
+    "retrain modern": partial(trained, DARTS, 32, auxiliary=True, modern=True, precision=torch.bfloat16),
 }
-RESUMED = ("ms-darts", "retrain nasbench201")
+RESUMED = ("ms-darts", "retrain nasbench201", "retrain modern")
 
 
 def uneven() -> str:

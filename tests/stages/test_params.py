@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from models.images.recipes import RECIPES, Recipe, modern
 from stages.errors import UserError
 from stages.images.params import Params as ImageParams
+from stages.images.params import RetrainParams
 from stages.params import Params
 from stages.plumbing.settings import load
 from tests.stages.conftest import ROOT, write_params
@@ -57,6 +60,22 @@ def test_the_projects_own_file_is_valid() -> None:
         ({"search.benchmark_table": ""}, "search.benchmark_table is ''; it should be a path"),
         ({"search.benchmark_table": "~no-such-user/x"}, "it should begin with / or with a user who exists"),
         ({"search.benchmark_table": 201}, "search.benchmark_table is 201; it should be a path"),
+        ({"retrain.recipe": "new"}, "retrain.recipe is 'new'; it should be 'darts' or 'modern'"),
+        (
+            {"retrain.mixup": -0.1},
+            "retrain.mixup is -0.1; it should be greater than or equal to 0 or be 'auto'",
+        ),
+        ({"retrain.mix_probability": 1.1}, "it should be less than or equal to 1 or be 'auto'"),
+        ({"retrain.mix_probability": 0}, "it should be greater than 0 or be 'auto'"),
+        ({"retrain.nesterov": "yes"}, "it should be a valid boolean or be 'auto'"),
+        (
+            {"retrain.nesterov": True, "retrain.momentum": 0.0},
+            "because there is no momentum to look ahead with",
+        ),
+        (
+            {"retrain.warmup_epochs": 30},
+            "retrain.warmup_epochs is 30; it must be less than retrain.epochs (30)",
+        ),
         ({"registry.name": "n" * 251}, "it should have at most 250 characters"),
         ({"registry.name": "a/b"}, "registry.name is 'a/b'; it should match pattern"),
     ],
@@ -92,3 +111,40 @@ def test_numbers_in_exponent_form_are_numbers_as_dvc_reads_them(tmp_path: Path) 
     params = load(tmp_path / "params.yaml")
     assert isinstance(params, ImageParams)
     assert params.retrain.weight_decay == 3e-4
+
+
+def retrain(tmp_path: Path, **changes: Any) -> RetrainParams:
+    write_params(tmp_path / "params.yaml", {f"retrain.{key}": value for key, value in changes.items()})
+    params = load(tmp_path / "params.yaml")
+    assert isinstance(params, ImageParams)
+    return params.retrain
+
+
+def test_auto_is_what_the_recipe_says_and_a_value_of_ones_own_goes_before_it(tmp_path: Path) -> None:
+    assert retrain(tmp_path).in_force() == Recipe()
+    assert retrain(tmp_path, recipe="modern").in_force() == modern(30)
+    own = retrain(tmp_path, recipe="modern", ema_decay=0.9, nesterov=False, warmup_epochs=0)
+    assert own.in_force() == replace(modern(30), ema_decay=0.9, nesterov=False, warmup_epochs=0)
+    assert retrain(tmp_path, mixup=0.2).in_force() == Recipe(mixup=0.2)
+    assert retrain(tmp_path, recipe="modern", momentum=0.0).in_force().nesterov is False
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 9, 10, 30, 600])
+def test_every_recipe_fits_every_number_of_epochs(tmp_path: Path, epochs: int) -> None:
+    """A sweep ranks by short retrainings under the same recipe."""
+    for recipe in RECIPES:
+        assert retrain(tmp_path, recipe=recipe, epochs=epochs).in_force().warmup_epochs <= min(5, epochs / 10)
+
+
+def test_what_is_tracked_are_the_values_that_count(tmp_path: Path) -> None:
+    """With the recipe's values instead of auto, and without what has no effect."""
+    default = retrain(tmp_path).active()
+    assert "auto" not in default.values() and default["recipe"] == "darts" and default["ema_decay"] == 0
+    assert {"mix_probability", "randaugment_magnitude"} & default.keys() == set()
+    assert retrain(tmp_path, mixup=0.2, mix_probability=0.7).active()["mix_probability"] == 0.7
+    assert retrain(tmp_path, randaugment=1).active()["randaugment_magnitude"] == 5
+    assert "nesterov" not in retrain(tmp_path, momentum=0.0).active()
+    mixed = retrain(tmp_path, cutmix=1.0).active()
+    assert mixed["mix_probability"] == 1, "one setting is enough to get what it says"
+    explicit = retrain(tmp_path, recipe="modern", **asdict(Recipe())).active()
+    assert "recipe" not in explicit and explicit == {key: default[key] for key in explicit}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 
 import torch
 
 from models.images.balance import WithBalancedAccuracy, balanced_weights
 from models.images.batches import BatchStream, Split, batches
+from models.images.mixing import mixing
 from models.images.retrain import Classification, RetrainConfig, Retraining
 from models.images.search import SupernetConfig, image_search
 from models.images.spaces import search_space
@@ -18,7 +20,14 @@ from models.training.precision import type_of
 from models.training.seeds import generator
 from stages.images.data import ImageCard
 from stages.images.params import Params
-from stages.images.training.inputs import EVALUATION_BATCH, Images, device, loaders, read_images
+from stages.images.training.inputs import (
+    EVALUATION_BATCH,
+    Images,
+    calibration_indices,
+    device,
+    loaders,
+    read_images,
+)
 from stages.images.training.table import read_benchmark
 from stages.strategies import early_stopping_of, strategy_of
 
@@ -60,7 +69,7 @@ def search_on(data: Images, params: Params) -> Search:
 
 def retrain_on(data: Images, params: Params, genotype: Genotype) -> Retraining:
     """The training of a found network on these images."""
-    config, card = params.retrain, data.card
+    config, recipe, card = params.retrain, params.retrain.in_force(), data.card
     network = found_network(
         genotype,
         card.image_shape,
@@ -72,16 +81,26 @@ def retrain_on(data: Images, params: Params, genotype: Genotype) -> Retraining:
         auxiliary=config.auxiliary_weight > 0,
     )
     network = network.to(device=device(), memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    preprocess = data.preprocess(cutout=config.cutout, device=device())
+    preprocess = replace(
+        data.preprocess(cutout=config.cutout, device=device()),
+        random_erasing=recipe.random_erasing,
+        randaugment=recipe.randaugment,
+        randaugment_magnitude=recipe.randaugment_magnitude,
+    )
+    stream = BatchStream(data.train, config.batch_size, preprocess, generator(config.seed, "train batches"))
+    settings = {**config.model_dump(), **asdict(recipe)}
+    measured = calibration_indices(len(data.train), config)
     return Retraining(
         network,
-        BatchStream(data.train, config.batch_size, preprocess, generator(config.seed, "train batches")),
+        stream,
         lambda: batches(data.val, EVALUATION_BATCH, preprocess),
-        RetrainConfig(**config.model_dump(include=set(RetrainConfig.__dataclass_fields__))),
+        RetrainConfig(**{field.name: settings[field.name] for field in fields(RetrainConfig)}),
         generator(config.seed, "drop path"),
         class_weights=None if config.class_weights == "none" else class_weights(data.train, card).float(),
         scoring=WithBalancedAccuracy(Classification(), class_weights(data.val, card)),
         precision=type_of(params.train.precision),
+        mixing=mixing(recipe.mixup, recipe.cutmix, recipe.mix_probability, generator(config.seed, "mixing")),
+        calibration=lambda: batches(data.train, config.batch_size, preprocess, measured),
     )
 
 

@@ -11,11 +11,14 @@ from models.search.program import Loaders
 from models.training.seeds import generator
 from stages.errors import UserError
 from stages.images.data import ImageCard, read_card, read_split
-from stages.images.params import SearchParams
+from stages.images.params import RetrainParams, SearchParams
 from stages.plumbing.mapped import announcer
 from stages.strategies import needs_architecture_batches
 
 EVALUATION_BATCH = 256  # images at once where there are no gradients
+CALIBRATION_IMAGES = (
+    2048  # at most, on which the batch statistics of averaged weights are measured after each epoch
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,16 @@ def loaders(data: Images, config: SearchParams) -> Loaders:
         valid=lambda: batches(data.val, EVALUATION_BATCH, preprocess, val),
         calibration=lambda: train.in_order(config.batch_size),
     )
+
+
+def calibration_indices(images: int, config: RetrainParams) -> torch.Tensor:
+    """The same training images in each epoch, drawn at random, in as many whole batches as there are.
+
+    Batches that are smaller would count as much as the others. Of fewer images than a batch, all are taken.
+    """
+    order = torch.randperm(images, generator=generator(config.seed, "batch statistics"))
+    size = min(config.batch_size, images)
+    return order[: max(min(CALIBRATION_IMAGES, images) // size, 1) * size]
 
 
 def cutout_size(card: ImageCard, config: SearchParams) -> int:
