@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ from models.errors import InvalidInput
 from models.images.families import DARTS, FAMILIES, NASBENCH201, Family, family_of
 from models.images.nasbench201 import BenchmarkNetwork, BenchmarkSupernet
 from models.images.network import Network
-from models.images.sizes import STAGES
+from models.images.sizes import STAGES, Channels
 from models.images.supernet import Supernet
 from models.search.genotype import Genotype
 from models.search.spaces import SearchSpace
@@ -22,16 +23,16 @@ FoundNetwork = Network | BenchmarkNetwork
 
 @dataclass(frozen=True)
 class Dimensions:
-    """The size of a network; ``cells`` as ``Family.cells_of`` says."""
+    """The size of a network; ``cells`` as ``Family.cells_of`` says. A supernet has one number of channels."""
 
-    channels: int
+    channels: Channels
     cells: int
     stages: int
     classes: int
     channels_in: int
     image_size: int
 
-    def common(self) -> dict[str, int]:
+    def common(self) -> dict[str, Any]:
         """What every family builds from."""
         return {
             "channels": self.channels,
@@ -91,7 +92,7 @@ def supernet_of(
 def network_of(
     genotype: Genotype,
     *,
-    channels: int,
+    channels: Channels,
     cells: int,
     classes: int,
     channels_in: int,

@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from models.images.builders import network_of
 from models.images.families import family_of
-from models.images.sizes import STAGES, check_image_size
+from models.images.sizes import STAGES, Channels, check_image_size
 from models.search.genotype import Genotype
 
 
@@ -37,7 +37,7 @@ def count_macs(module: nn.Module, *inputs: Tensor) -> int:
 def describe(
     genotype: Genotype,
     *,
-    channels: int,
+    channels: Channels,
     cells: int,
     classes: int,
     image_size: int,

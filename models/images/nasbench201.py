@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from models.images.ops.candidates import Identity, OpSpec, StandardConv, build
 from models.images.ops.norm import BatchNorm
+from models.images.sizes import Channels, widths
 from models.images.spaces import NASBENCH201_NODES
 from models.images.supernet import (
     NodeWeights,
@@ -36,15 +37,15 @@ from models.search.spaces import Edge, SearchSpace
 class ResidualReduction(nn.Module):
     """Two 3x3 convolutions, the first of stride 2, plus the input after pooling and a 1x1 convolution.
 
-    Doubles the channels and halves the side.
+    Halves the side. Doubles the channels, unless the stages have channels of their own.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels_in: int, channels: int):
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, 2 * channels, 3, 2, 1, bias=False)
-        self.norm1 = BatchNorm(2 * channels, affine=True)
-        self.conv2 = StandardConv(3, OpSpec(2 * channels))
-        self.shortcut = nn.Conv2d(channels, 2 * channels, 1, bias=False)
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, 2, 1, bias=False)
+        self.norm1 = BatchNorm(channels, affine=True)
+        self.conv2 = StandardConv(3, OpSpec(channels))
+        self.shortcut = nn.Conv2d(channels_in, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv2(F.relu(self.norm1(self.conv1(F.relu(x)))))
@@ -58,24 +59,24 @@ class Skeleton(nn.Module):
         self,
         cell: Callable[[int], nn.Module],
         *,
-        channels: int,
+        channels: Channels,
         cells: int,
         stages: int,
         classes: int,
         channels_in: int,
     ):
         super().__init__()
+        width, *others = widths(channels, stages)
         self.stem = nn.Sequential(
-            nn.Conv2d(channels_in, channels, 3, 1, 1, bias=False), BatchNorm(channels, affine=True)
+            nn.Conv2d(channels_in, width, 3, 1, 1, bias=False), BatchNorm(width, affine=True)
         )
-        self.body = nn.ModuleList()
-        for stage in range(stages):
-            if stage > 0:
-                self.body.append(ResidualReduction(channels))
-                channels *= 2
-            self.body.extend(cell(channels) for _ in range(cells))
-        self.norm = BatchNorm(channels, affine=True)
-        self.classifier = nn.Linear(channels, classes)
+        self.body = nn.ModuleList(cell(width) for _ in range(cells))
+        for wider in others:
+            self.body.append(ResidualReduction(width, wider))
+            width = wider
+            self.body.extend(cell(width) for _ in range(cells))
+        self.norm = BatchNorm(width, affine=True)
+        self.classifier = nn.Linear(width, classes)
 
     def cells(self) -> list[nn.Module]:
         return [layer for layer in self.body if not isinstance(layer, ResidualReduction)]
@@ -174,7 +175,7 @@ class BenchmarkNetwork(nn.Module):
         self,
         genotype: Genotype,
         *,
-        channels: int,
+        channels: Channels,
         cells: int,
         stages: int,
         classes: int,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from models.images.ops.candidates import Identity, OpSpec, build
 from models.images.ops.norm import BatchNorm
 from models.images.ops.preprocess import GlobalAveragePool, ReluConvNorm, ReluReduce
-from models.images.sizes import is_large, reductions, side_after_reductions
+from models.images.sizes import Channels, is_large, reductions, side_after_reductions, widths
 from models.images.skeleton import Stem
 from models.images.spaces import NODES
 from models.search.genotype import Genotype
@@ -89,7 +89,7 @@ class Network(nn.Module):
         self,
         genotype: Genotype,
         *,
-        channels: int,
+        channels: Channels,
         cells: int,
         classes: int,
         channels_in: int,
@@ -99,7 +99,9 @@ class Network(nn.Module):
     ):
         super().__init__()
         self.genotype = genotype
-        self.stem = Stem(channels_in, channels, image_size, affine=True)
+        stages = iter(widths(channels))
+        width = next(stages)
+        self.stem = Stem(channels_in, width, image_size, affine=True)
         before, reduced_before = (self.stem.channels, self.stem.channels), self.stem.reduced
         self.cells = nn.ModuleList()
         self.auxiliary_at = reductions(cells)[1]
@@ -107,11 +109,11 @@ class Network(nn.Module):
         for index in range(cells):
             reduces = index in reductions(cells)
             if reduces:
-                channels *= 2
+                width = next(stages)
             edges = genotype.groups["reduce" if reduces else "normal"]
-            spec = OpSpec(channels, generator=generator)
+            spec = OpSpec(width, generator=generator)
             self.cells.append(Cell(edges, before, spec, reduces=reduces, reduced_before=reduced_before))
-            before, reduced_before = (before[1], NODES * channels), reduces
+            before, reduced_before = (before[1], NODES * width), reduces
             if auxiliary and index == self.auxiliary_at and takes_auxiliary(image_size):
                 self.auxiliary = AuxiliaryHead(before[1], classes)
         self.classifier = nn.Linear(before[1], classes)

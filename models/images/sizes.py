@@ -6,7 +6,11 @@ the ImageNet ones, whose stems divide the side by 8 before the first cell.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from models.errors import InvalidInput
+
+Channels = int | Sequence[int]  # of the first cells, doubled from stage to stage; or those of every stage
 
 STAGES = 3  # between which the side is halved and the channels are doubled
 MINIMUM_CELLS = 3  # of a DARTS network, so that at least one of them is a normal cell
@@ -16,6 +20,14 @@ LARGE_IMAGE = 128  # pixels: from this side on, the ImageNet stems
 def reductions(cells: int) -> tuple[int, int]:
     """Which two of ``cells`` cells halve the side and double the channels: at one third and at two thirds."""
     return cells // 3, 2 * cells // 3
+
+
+def widths(channels: Channels, stages: int = STAGES) -> tuple[int, ...]:
+    """The channels of every stage."""
+    if isinstance(channels, int):
+        return tuple(channels * 2**stage for stage in range(stages))
+    assert len(channels) == stages, channels
+    return tuple(channels)
 
 
 def is_large(image_size: int) -> bool:

@@ -13,7 +13,7 @@ from models.images.batch_statistics import recalibrated
 from models.images.batches import Batch
 from models.images.builders import FoundNetwork, network_of, supernet_of
 from models.images.families import family_of
-from models.images.sizes import STAGES, check_image_size
+from models.images.sizes import STAGES, Channels, check_image_size
 from models.images.spaces import search_space
 from models.search.genotype import Genotype
 from models.search.spaces import SearchSpace
@@ -54,7 +54,7 @@ class ImageTask:
             )
 
     def network(
-        self, genotype: Genotype, *, channels: int, cells: int, auxiliary: bool = False
+        self, genotype: Genotype, *, channels: Channels, cells: int, auxiliary: bool = False
     ) -> FoundNetwork:
         """The network of a genotype with freshly initialized weights."""
         with seeded(self.seed, "network"):
@@ -91,7 +91,7 @@ def found_network(
     classes: int,
     *,
     seed: int,
-    channels: int,
+    channels: Channels,
     cells: int,
     stages: int,
     auxiliary: bool,
