@@ -5,6 +5,7 @@ A variant is "IMPLEMENTATION/METHOD":
     fast/*           the step of ``models.search.program.Search``, put together as the stage search does
     compiled/*       the same with ``search.compile``
     plain/*          the same search with the obvious code of benchmarks/plain.py
+    fair/*           plain/*, but channels last, and its architecture step computes no gradients of the weights
     */darts          an architecture step, then a weight step
     */ms-darts       the same with the mean shift between the two
     */single-level   both steps on one batch and in one pass; two-pass/single-level makes a pass for each
@@ -48,14 +49,14 @@ MEAN_SHIFT = MeanShiftConfig(samples=3, iterations=2, bandwidth=1.0, radius_star
 def build_step(name: str, size: Size, device: torch.device, precision: torch.dtype = torch.float32) -> Step:
     """A function that takes one step of the variant."""
     search = search_of(name, size, device, precision)
-    if name.startswith("plain/"):
-        return PlainSearch(search, size).step
+    if name.startswith(("plain/", "fair/")):
+        return PlainSearch(search, size, fair=name.startswith("fair/")).step
     search.start_epoch(0)
     return search.step
 
 
 def search_of(name: str, size: Size, device: torch.device, precision: torch.dtype = torch.float32) -> Search:
-    """The search of a variant. Of a plain variant: the one that ``PlainSearch`` repeats."""
+    """The search of a variant. Of a plain or fair variant: the one that ``PlainSearch`` repeats."""
     implementation, method = name.split("/")
     task = ImageTask(search_space("s5"), (size["side"], size["side"], size["channels_in"]), CLASSES, seed=0)
     return image_search(
@@ -110,10 +111,12 @@ def _loaders(size: Size, device: torch.device, *, halves: bool) -> Loaders:
 class PlainSearch:
     """The step of a search as the papers have it, one after another, without the parts that ``search`` is made of.
 
-    It begins with the weights and the alpha of ``search`` and takes its batches and settings.
+    It begins with the weights and the alpha of ``search`` and takes its batches and settings. The obvious step
+    calls ``backward()`` for alpha too, which computes gradients of the weights that nobody reads, and works channels
+    first. Neither is part of what models/ should be measured against, so ``fair`` leaves both out.
     """
 
-    def __init__(self, search: Search, size: Size):
+    def __init__(self, search: Search, size: Size, *, fair: bool = False):
         assert isinstance(search.supernet, Supernet)
         assert isinstance(search.strategy, Alternating)
         self.network = PlainSupernet(
@@ -124,6 +127,9 @@ class PlainSearch:
             channels_in=size["channels_in"],
         ).to(search.supernet.classifier.weight)  # its device and type
         copy_weights(search.supernet, self.network)
+        self.fair = fair
+        self.layout = torch.channels_last if fair else torch.contiguous_format
+        self.network.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
         self.alphas = {group: rows.requires_grad_() for group, rows in search.strategy.alphas().items()}
         self.precision = search.precision
         self.shifts = search.strategy.smoothing is not None
@@ -143,12 +149,8 @@ class PlainSearch:
 
     def step(self) -> None:
         assert self.loaders.architecture is not None
-        x, labels = _channels_first(next(self.loaders.train))
-        x_valid, labels_valid = _channels_first(next(self.loaders.architecture))
-        self.adam.zero_grad()
-        mix = {group: torch.softmax(alpha, dim=-1) for group, alpha in self.alphas.items()}
-        self._loss(x_valid, labels_valid, mix).backward()
-        self.adam.step()
+        x, labels = self._laid_out(next(self.loaders.train))
+        self._move_alpha(*self._laid_out(next(self.loaders.architecture)))
         mix = {group: torch.softmax(alpha, dim=-1).detach() for group, alpha in self.alphas.items()}
         if self.shifts:
             with computing_in(self.precision, x.device):
@@ -167,13 +169,24 @@ class PlainSearch:
         nn.utils.clip_grad_norm_(self.network.parameters(), WEIGHTS.gradient_clip)
         self.sgd.step()
 
+    def _move_alpha(self, x: Tensor, labels: Tensor) -> None:
+        self.adam.zero_grad()
+        mix = {group: torch.softmax(alpha, dim=-1) for group, alpha in self.alphas.items()}
+        loss = self._loss(x, labels, mix)
+        if self.fair:
+            gradients = torch.autograd.grad(loss, list(self.alphas.values()))
+            for alpha, gradient in zip(self.alphas.values(), gradients, strict=True):
+                alpha.grad = gradient
+        else:
+            loss.backward()
+        self.adam.step()
+
     def _loss(self, x: Tensor, labels: Tensor, mix: Mapping[str, Tensor]) -> Tensor:
         with computing_in(self.precision, x.device):
             logits = self.network(x, mix)
         return F.cross_entropy(in_float32(logits), labels)
 
-
-def _channels_first(batch: Batch) -> Batch:
-    """Not ``contiguous()``, which leaves the strides of images with one channel as they are: channels last."""
-    x, labels = batch
-    return x.clone(memory_format=torch.contiguous_format), labels
+    def _laid_out(self, batch: Batch) -> Batch:
+        """Not ``contiguous()``, which leaves the strides of images with one channel as they are: channels last."""
+        x, labels = batch
+        return x.clone(memory_format=self.layout), labels

@@ -4,6 +4,7 @@ benchmarks/_steps.py says what the variants are. They take turns, so that a chan
 all of them; the table gives medians. Peak memory is measured in a separate process for each variant. ``--compiled``
 adds MS-DARTS with ``search.compile``, which compiles only the perturbed passes. On CUDA the batch is 64.
 ``--precision`` is that of all variants, as ``train.precision``: bfloat16 on CUDA and float32 elsewhere by default.
+``--clock processor`` counts processor time instead of seconds on the wall, for a machine on which others work too.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ SIZES: Mapping[str, Size] = {
 VARIANTS = (
     "plain/darts",
     "plain/ms-darts",
+    "fair/darts",
+    "fair/ms-darts",
     "fast/darts",
     "fast/ms-darts",
     "two-pass/single-level",
@@ -40,13 +43,17 @@ VARIANTS = (
 )
 COMPILED = "compiled/ms-darts"
 REFERENCES = {"darts": "plain/darts", "ms-darts": "plain/ms-darts", "single-level": "two-pass/single-level"}
+FAIR = {"darts": "fair/darts", "ms-darts": "fair/ms-darts"}
 WARM_UP = 2  # rounds that are not counted
+CLOCKS: Mapping[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
 RESULTS = Path(__file__).parent / "results"
 LEGEND = """
 `fast/` is the step of the pipeline, `compiled/` the same with `search.compile`. Their reference is `plain/`, the obvious
-code of the same method. `two-pass/single-level` is the reference of single-level search: the pipeline's step with a
-pass for alpha and another for the weights. "Times its DARTS step" compares `plain/` with `plain/darts` and all others
-with `fast/darts`. All steps of a size begin with the same weights and alpha, and see the same batches.
+code of the same method. `fair/` is `plain/` without two handicaps: it works channels last, as `fast/` does, and its
+architecture step does not compute gradients of the weights only to throw them away. `two-pass/single-level` is the
+reference of single-level search: the pipeline's step with a pass for alpha and another for the weights. "Times its
+DARTS step" compares `plain/` with `plain/darts`, `fair/` with `fair/darts` and all others with `fast/darts`. All steps
+of a size begin with the same weights and alpha, and see the same batches.
 """
 
 
@@ -62,18 +69,21 @@ class Variant:
 
 
 def time_all(
-    steps: Mapping[str, Step], repeats: int, device: torch.device
+    steps: Mapping[str, Step],
+    repeats: int,
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Seconds of each variant's first step, and of its steps after the warm-up rounds. The variants take turns."""
     first: dict[str, float] = {}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for repeat in range(-WARM_UP, repeats):
         for name, step in steps.items():
-            start = time.perf_counter()
+            start = clock()
             step()
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            taken = time.perf_counter() - start
+            taken = clock() - start
             first.setdefault(name, taken)
             if repeat >= 0:
                 seconds[name].append(taken)
@@ -106,17 +116,21 @@ def table(about: Mapping[str, Any], variants: Mapping[str, Variant]) -> str:
     lines = [f"- {name}: {value}" for name, value in about.items()]
     lines += [
         "",
-        "| step | median s (fastest to slowest) | times as fast as its reference | times its DARTS step | peak MiB |",
-        "|---|---|---|---|---|",
+        "| step | median s (fastest to slowest) | times as fast as its reference | as the fair one"
+        " | times its DARTS step | peak MiB |",
+        "|---|---|---|---|---|---|",
     ]
     for name, found in variants.items():
         implementation, method = name.split("/")
         faster = variants[REFERENCES[method]].median / found.median
-        darts = "plain/darts" if implementation == "plain" else "fast/darts"  # which has nothing to compile
+        fair = variants.get(FAIR.get(method, ""))  # measurements before 2026-11-25 lack it
+        as_fair = "-" if fair is None else f"{fair.median / found.median:.2f}"
+        # A compiled DARTS step would be the fast one, because it has nothing to compile.
+        darts = f"{implementation if implementation in ('plain', 'fair') else 'fast'}/darts"
         cost = found.median / variants[darts].median
         seconds = f"{found.median:.3f} ({found.fastest:.3f} to {found.slowest:.3f})"
         peak = "-" if found.peak is None else f"{found.peak:.0f}"
-        lines.append(f"| {name} | {seconds} | {faster:.2f} | {cost:.2f} | {peak} |")
+        lines.append(f"| {name} | {seconds} | {faster:.2f} | {as_fair} | {cost:.2f} | {peak} |")
     if COMPILED in variants:
         compilation = variants[COMPILED].first - variants[COMPILED].median
         lines += [
@@ -147,6 +161,7 @@ def options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="whose seconds are counted")
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument(
         "--compiled", action="store_true", help="also time search.compile (minutes of compilation)"
@@ -175,9 +190,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     names = [*VARIANTS, COMPILED] if arguments.compiled else list(VARIANTS)
     before = _machine.load()
-    first, seconds = time_all(
-        {name: build_step(name, size, device, precision) for name in names}, arguments.repeats, device
-    )
+    steps = {name: build_step(name, size, device, precision) for name in names}
+    first, seconds = time_all(steps, arguments.repeats, device, CLOCKS[arguments.clock])
     after = _machine.load()
     variants = {
         name: Variant(
@@ -195,6 +209,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "hardware": _machine.hardware(device),
         "precision": resolved(arguments.precision),
         "threads": arguments.threads,
+        "clock": arguments.clock,
         "versions": _machine.versions(),
         "date": _machine.today(),
         "repeats": f"{arguments.repeats}, in turns, after {WARM_UP} rounds that are not counted",
@@ -204,7 +219,8 @@ def main(words: Sequence[str] | None = None) -> int:
         about["beside it"] = arguments.note
     print(table(about, variants))
     lower = "" if precision == torch.float32 else f", {resolved(arguments.precision)}"
-    keep(arguments.output, f"{device.type}, {arguments.size}{lower}", about, variants)
+    time_of = "" if arguments.clock == "wall" else f", {arguments.clock} time"
+    keep(arguments.output, f"{device.type}, {arguments.size}{lower}{time_of}", about, variants)
     return 0
 
 

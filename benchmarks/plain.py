@@ -3,7 +3,8 @@
 One module per edge and operation, a ReLU in each, pooling and its norm on every edge, ``none`` computed as zeros
 and added, channels first, one forward pass per perturbed mix, the projection a loop over rows, single-level search
 with a pass for alpha and another for the weights. models/ is measured against this code and, in tests, must equal
-it. ``copy_weights`` (benchmarks/_correspondence.py) makes both supernets the same function.
+it. ``copy_weights`` (benchmarks/_correspondence.py) makes both supernets the same function. The variants ``fair/*``
+(benchmarks/_steps.py) run this code channels last, and ask autograd for alpha's gradient alone.
 
 Not covered: the stems for images of 128 pixels and more, and cells other than those of DARTS.
 """

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 from ruamel.yaml import YAML
 
+from models.search.landscape import Landscape
 from stages import pictures, tasks
 from stages.alphas import read_alphas
 from stages.evaluation import Evaluation, Metric
@@ -25,6 +26,7 @@ from stages.plumbing.files import (
     EVALUATION,
     EXPORT,
     GENOTYPE_JSON,
+    LANDSCAPE,
     REGISTRY,
     REPORT,
     RETRAIN,
@@ -172,6 +174,7 @@ def searched(params: Params, metric: Metric) -> dict[str, Any]:
         "two_inputs": layout.inputs == 2,
         "cells": {group: drawn(pictures.cell, genotype, group, layout) for group in genotype.groups},
         "panels": [drawn(pictures.small, history, panel, chosen) for panel in panels],
+        "landscape": landscape(read_rows(LANDSCAPE)),
         "mixes": {
             group: drawn(
                 pictures.mix, space, genotype, group, [mix[group].tolist() for mix in mixes], chosen, layout
@@ -180,6 +183,20 @@ def searched(params: Params, metric: Metric) -> dict[str, Any]:
         },
         "genotype": GENOTYPE_JSON.read_text(),
         "edges": {group: sentence(genotype, group) for group in genotype.groups},
+    }
+
+
+def landscape(rows: Sequence[Mapping[str, float | None]]) -> dict[str, Any] | None:
+    """The loss around the architecture, as a drawing and in numbers; None if the search has not measured it."""
+    if not rows:
+        return None
+    found = Landscape.of_rows([{name: value or 0.0 for name, value in row.items()} for row in rows])
+    radius = float(found.offsets[-1])
+    return {
+        "drawing": drawn(pictures.landscape, found),
+        "center": found.center,
+        "rise": found.rise,
+        "radius": radius,
     }
 
 

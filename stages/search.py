@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from safetensors.torch import save_file
 
+from models.search.landscape import COLUMNS
 from models.training.distributed import rank
 from models.training.loop import run as train
 from models.training.precision import resolved
@@ -15,7 +16,7 @@ from stages import pictures, tasks
 from stages.alphas import save_alphas
 from stages.plumbing.checkpoint import Checkpoint, key
 from stages.plumbing.devices import on_devices
-from stages.plumbing.files import SEARCH, SEARCH_RESULTS, replacing, write_rows
+from stages.plumbing.files import LANDSCAPE, SEARCH, SEARCH_RESULTS, replacing, write_rows
 from stages.plumbing.progress import reporting
 from stages.plumbing.runtime import run, settled
 from stages.plumbing.tracking import stage_run
@@ -52,7 +53,7 @@ def main(params: Params) -> None:
         with replacing(SEARCH) as folder:
             write(folder, found, summary, about(params), metric)
         tracked.metrics(found.summary)  # the scores of the epochs are there already
-        tracked.artifacts(*SEARCH_RESULTS, pictures=sorted(SEARCH.glob("*.png")))
+        tracked.artifacts(*SEARCH_RESULTS, LANDSCAPE, pictures=sorted(SEARCH.glob("*.png")))
     checkpoint.remove()
     print(f"search: discretization gap {summary.discretization_gap:.4f}")
     if summary.notice is not None:
@@ -112,13 +113,17 @@ def notice(indecision: float, largest_weight: float, settings: SearchParams) -> 
 
 
 def write(folder: Path, found: Found, summary: SearchSummary, about: SearchAbout, metric: Metric) -> None:
-    """Writes the artifacts: alpha after each epoch, the supernet's weights, the history, the summary and pictures."""
+    """Writes the artifacts: alpha after each epoch, the supernet's weights, tables, the summary and pictures."""
     save_alphas(folder / "alphas.safetensors", found.alphas, about)
     save_file(found.weights, folder / "supernet.safetensors")
     write_rows(folder / "history.csv", with_scores(found.history, metric))
     summary.write(folder / "summary.json", metric)
     pictures.curves(folder / "curves.png", found.history, "Search", metric)
     pictures.instability(folder / "instability.png", found.history)
+    # Written without rows, too, because DVC expects the file that the report depends on.
+    write_rows(folder / LANDSCAPE.name, found.landscape.rows() if found.landscape else (), COLUMNS)
+    if found.landscape:
+        pictures.landscape(folder / "landscape.png", found.landscape)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import InvalidInput
-from models.search.curvature import Eigenvalue, dominant_eigenvalue
+from models.search.curvature import Loss, dominant_eigenvalue
 from models.search.discretize import discretize, one_hot
 from models.search.early_stopping import EarlyStopping
 from models.search.freezing import GradientAgreement
 from models.search.genotype import Genotype
 from models.search.gradients import Step, descent_of
+from models.search.landscape import Landscape, landscape
 from models.search.objective import BatchObjective, Domain, Mix, Pass
 from models.search.strategies import Strategy, detached, indecision, largest_weight, row_entropy
 from models.training.ahead import Ahead, Stream
@@ -42,7 +43,8 @@ class SearchConfig:
     momentum: float = 0.9
     weight_decay: float = 3e-4
     gradient_clip: float = 5.0
-    curvature_cases: int = 64  # validation cases for the Hessian eigenvalue; 0: it is not measured
+    curvature_cases: int = 64  # validation cases for eigenvalue and landscape; 0: neither is measured
+    landscape_points: int = 0  # per side of the landscape; 0: it is not measured
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ class Loaders:
 
     Where ``architecture`` is None, alpha moves on the batches of the weights. ``valid()`` and
     ``calibration()`` are passes over cases without augmentation: the first gives scores, the second is what
-    ``Domain.recalibrated`` adapts to. The curvature is measured on the first batch of ``valid()``, so its
-    cases should not be sorted.
+    ``Domain.recalibrated`` adapts to. Curvature and landscape are measured on the first batch of ``valid()``,
+    so its cases should not be sorted.
     """
 
     train: Stream
@@ -76,6 +78,7 @@ class Found:
               discretized mix, the difference of the two (the discretization gap), the dominant eigenvalue of
               the Hessian of the loss with respect to alpha, with its residual; and of the mix, the mean of the
               rows' largest weight, and ``indecision``
+    landscape the validation loss around the architecture parameters of ``epoch``, if it was measured
     epoch     counted from 1, the epoch whose architecture parameters are the result: the last one, or the one
               that early stopping returned to
     genotype  that of ``epoch``
@@ -87,6 +90,7 @@ class Found:
     summary: dict[str, float]
     genotype: Genotype
     epoch: int
+    landscape: Landscape | None = None
 
 
 class Search:
@@ -201,7 +205,7 @@ class Search:
         }
         if self.measures_eigenvalue:
             with alone():
-                found = self._hessian_eigenvalue(self.strategy.alphas(), on_event)
+                found = dominant_eigenvalue(*self._loss_around(self.strategy.alphas()), on_event=on_event)
             row["hessian_eigenvalue"] = agreed(found.value)  # early stopping reads it
         row |= self.columns(genotype)
         for message in self.strategy.notices():
@@ -241,11 +245,16 @@ class Search:
         mix = self._mix_after(epoch)
         summary = discretization_gap(self.domain, self.supernet, mix, self.loaders)
         summary |= {"largest_weight": largest_weight(mix), "indecision": indecision(mix)}
+        around = None
         if self.config.curvature_cases > 0:
-            found = self._hessian_eigenvalue(self.alphas[epoch - 1], on_event)
+            loss, alphas = self._loss_around(self.alphas[epoch - 1])
+            found = dominant_eigenvalue(loss, alphas, on_event=on_event)
             summary |= {"hessian_eigenvalue": found.value, "hessian_residual": found.residual}
+            if points := self.config.landscape_points:
+                around = landscape(loss, alphas, points=points, on_event=on_event)
         weights = {name: tensor.cpu().contiguous() for name, tensor in self.supernet.state_dict().items()}
-        return Found(history, self.alphas, weights, summary, discretize(self.domain.space, mix), epoch)
+        genotype = discretize(self.domain.space, mix)
+        return Found(history, self.alphas, weights, summary, genotype, epoch, around)
 
     def _mix_after(self, epoch: int) -> dict[str, Tensor]:
         """The mix after an epoch, counted from 1."""
@@ -253,8 +262,8 @@ class Search:
         alphas = {group: rows.to(device) for group, rows in self.alphas[epoch - 1].items()}
         return detached(self.strategy.mix(alphas))
 
-    def _hessian_eigenvalue(self, alphas: Mapping[str, Tensor], on_event: Listener) -> Eigenvalue:
-        """The dominant eigenvalue of the Hessian of the validation loss, on the first cases of a pass.
+    def _loss_around(self, alphas: Mapping[str, Tensor]) -> tuple[Loss, dict[str, Tensor]]:
+        """The validation loss as a function of alpha, on the first cases of a pass, and alpha on its device.
 
         The loss is computed in evaluation mode, as in the history, so that nothing about it is random.
         """
@@ -262,12 +271,11 @@ class Search:
         cases = self.config.curvature_cases
         objective = BatchObjective(self.domain, self.supernet, x[:cases], target[:cases])
         params = {name: weight.detach() for name, weight in self.supernet.named_parameters()}
-        at = {group: rows.to(target.device) for group, rows in alphas.items()}
 
         def loss(alphas: Mapping[str, Tensor]) -> Tensor:
             return objective.evaluated(params, self.strategy.mix(alphas))
 
-        return dominant_eigenvalue(loss, at, on_event=on_event)
+        return loss, {group: rows.to(target.device) for group, rows in alphas.items()}
 
 
 def stability(mix: Mix, genotype: Genotype, before: Genotype | None) -> dict[str, int | float | None]:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection
 from dataclasses import asdict, fields, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from models.images.families import Family, family_of
 from models.images.recipes import RECIPES, Recipe
@@ -64,18 +65,27 @@ class SearchParams(shared.SearchParams, frozen=True):
     exclude_none: bool
     cutout: Natural | Literal["auto"]
     curvature_images: Natural
+    landscape: Natural
     compile: bool
     early_stopping: EarlyStoppingParams
     benchmark_table: AnyPath | None
 
     def inactive(self) -> Collection[str]:
         family = self.family()
-        of_other_spaces = {
+        unused = {
             "stages": family.stages is not None,
             "exclude_none": SPACES[self.space].exclude_none,
             "benchmark_table": family.table_key is None,
+            "landscape": self.curvature_images == 0,
         }
-        return [*super().inactive(), *(key for key, inactive in of_other_spaces.items() if inactive)]
+        return [*super().inactive(), *(key for key, inactive in unused.items() if inactive)]
+
+    @field_validator("landscape")
+    @classmethod
+    def _has_a_middle(cls, points: int) -> int:
+        if points and (points < 3 or points % 2 == 0):
+            raise PydanticCustomError("landscape", "Input should be 0, or an odd number from 3 on")
+        return points
 
     def family(self) -> Family:
         """The family of the search space, which says what its networks have in common."""

@@ -26,6 +26,7 @@ ALPHAS = SEARCH / "alphas.safetensors"
 GENOTYPE_JSON = GENOTYPE / "genotype.json"
 EVALUATION = EXPORT / "evaluation.safetensors"
 SEARCH_RESULTS = [SEARCH / name for name in ("alphas.safetensors", "history.csv", "summary.json")]
+LANDSCAPE = SEARCH / "landscape.csv"
 REGISTRY = ARTIFACTS / "registry.json"
 CARD = ARTIFACTS / "model_card.md"
 REPORT = ARTIFACTS / "report.html"
@@ -68,10 +69,10 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged ({error}); delete it and run `dvc repro`") from None
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes rows with the same keys as CSV; None becomes an empty field."""
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Writes rows with the same keys as CSV; None becomes an empty field. No rows need ``columns``."""
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer = csv.DictWriter(file, fieldnames=columns or list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
 

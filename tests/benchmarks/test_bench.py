@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from benchmarks import bench
 from benchmarks._correspondence import copy_weights
@@ -55,9 +57,10 @@ def doubled(name: str) -> Search:
     return search
 
 
-def test_a_step_of_the_plain_search_is_the_step_of_the_pipeline() -> None:
+@pytest.mark.parametrize("fair", [False, True])
+def test_a_step_of_the_plain_search_is_the_step_of_the_pipeline(fair: bool) -> None:
     """Otherwise the factor between them would compare different work."""
-    fast, plain = doubled("fast/darts"), PlainSearch(doubled("plain/darts"), TINY)
+    fast, plain = doubled("fast/darts"), PlainSearch(doubled("plain/darts"), TINY, fair=fair)
     before = plain.network.state_dict()["classifier.weight"].clone()
     fast.start_epoch(0)
     for _ in range(3):
@@ -72,6 +75,33 @@ def test_a_step_of_the_plain_search_is_the_step_of_the_pipeline() -> None:
         if not name.endswith("num_batches_tracked"):  # which copy_weights leaves out
             torch.testing.assert_close(plain.network.state_dict()[name], weight, rtol=0, atol=1e-9)
     assert not torch.allclose(before, moved.state_dict()["classifier.weight"])
+
+
+@pytest.mark.parametrize("fair", [False, True])
+def test_only_the_fair_step_works_channels_last_and_moves_alpha_without_gradients_of_weights(
+    fair: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = PlainSearch(search_of("plain/darts", TINY, CPU), TINY, fair=fair)
+    seen: list[Tensor] = []
+    search.network.cells[0].register_forward_hook(lambda *of: seen.append(of[-1]))
+    gradients: list[int] = []
+
+    def stepped(*_: object) -> None:  # in place of Adam's step, which follows the architecture's pass
+        gradients.append(sum(weight.grad is not None for weight in search.network.parameters()))
+
+    monkeypatch.setattr(search.adam, "step", stepped)
+    search.step()
+    assert (gradients[0] == 0) is fair
+    assert len(seen) == 2 and all(map(is_channels_last, seen)) is fair
+
+
+def is_channels_last(tensor: Tensor) -> bool:
+    return tensor.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_processor_time_leaves_out_what_a_step_waits_for() -> None:
+    _, seconds = bench.time_all({"wait": lambda: time.sleep(0.05)}, 2, CPU, bench.CLOCKS["processor"])
+    assert max(seconds["wait"]) < 0.04
 
 
 def test_repeats_are_interleaved_and_the_first_rounds_are_not_counted() -> None:
@@ -98,6 +128,8 @@ def variant(median: float, first: float = 0.0) -> bench.Variant:
 VARIANTS = {
     "plain/darts": variant(4.0),
     "plain/ms-darts": variant(8.0),
+    "fair/darts": variant(2.0),
+    "fair/ms-darts": variant(6.0),
     "fast/darts": variant(1.0),
     "fast/ms-darts": variant(2.0),
     "two-pass/single-level": variant(0.75),
@@ -107,12 +139,13 @@ VARIANTS = {
 
 
 def test_factors_are_of_the_same_method_and_of_the_same_implementation() -> None:
-    rows = {line.split(" | ")[0]: line.split(" | ")[2:4] for line in bench.table({}, VARIANTS).splitlines()}
-    assert rows["| fast/ms-darts"] == ["4.00", "2.00"]
-    assert rows["| plain/ms-darts"] == ["1.00", "2.00"]
-    assert rows["| compiled/ms-darts"] == ["5.00", "1.60"]
-    assert rows["| two-pass/single-level"] == ["1.00", "0.75"]
-    assert rows["| fast/single-level"] == ["1.50", "0.50"]
+    rows = {line.split(" | ")[0]: line.split(" | ")[2:5] for line in bench.table({}, VARIANTS).splitlines()}
+    assert rows["| fast/ms-darts"] == ["4.00", "3.00", "2.00"]
+    assert rows["| plain/ms-darts"] == ["1.00", "0.75", "2.00"]
+    assert rows["| fair/ms-darts"] == ["1.33", "1.00", "3.00"]
+    assert rows["| compiled/ms-darts"] == ["5.00", "3.75", "1.60"]
+    assert rows["| two-pass/single-level"] == ["1.00", "-", "0.75"]
+    assert rows["| fast/single-level"] == ["1.50", "-", "0.50"]
     assert "Compilation takes 60 s in the first step" in bench.table({}, VARIANTS)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +18,7 @@ from models.images.task import ImageTask
 from models.search.discretize import discretize
 from models.search.early_stopping import EigenvalueRise, SkipConnections
 from models.search.gradients import Descent, Step
+from models.search.landscape import directions
 from models.search.objective import BatchObjective
 from models.search.program import Found
 from models.search.strategies import AlphaConfig, Alternating, Update, sigmoid
@@ -24,7 +26,7 @@ from models.training.evaluation import evaluate
 from models.training.events import EpochEnd, Event, Notice, State
 from models.training.seeds import generator
 from tests.models.processes import repeatable
-from tests.models.tiny import STRATEGIES, alternating, config, loaders, objectives, search, task
+from tests.models.tiny import STRATEGIES, alternating, config, loaders, objectives, search, size, task
 
 pytestmark = pytest.mark.usefixtures("double")
 SPACE = "nasbench201"  # the smallest
@@ -189,10 +191,30 @@ def test_summary_tells_gap_and_eigenvalue() -> None:
     assert "hessian_eigenvalue" not in found.history[0], "takes time, so only on demand"
 
 
-def test_measuring_the_curvature_changes_nothing_else() -> None:
-    plain, measured = run("ms-darts", "s4"), run("ms-darts", "s4", config=config(curvature_cases=4))
-    assert repeatable(plain.history) == repeatable(measured.history)
+def test_measuring_curvature_and_landscape_changes_nothing_else() -> None:
+    plain = run("ms-darts", "s4")
+    measured = run("ms-darts", "s4", config=config(curvature_cases=4, landscape_points=3))
+    assert plain.landscape is None and measured.landscape is not None
     assert plain.summary.items() <= measured.summary.items()
+    assert_identical(measured, replace(plain, summary=measured.summary))
+
+
+def test_the_landscape_is_that_of_the_validation_loss_at_the_alpha_that_was_chosen() -> None:
+    rule = EigenvalueRise(window=1, threshold=1e-6, minimum_epochs=0)  # returns to epoch 1 of 2
+    settings = config(epochs=9, curvature_cases=4, landscape_points=3)
+    found = run("darts", config=settings, early_stopping=rule)
+    assert (len(found.history), found.epoch) == (2, 1) and found.landscape is not None
+    tiny = task(SPACE)
+    supernet = tiny.supernet(channels=2, cells=size(SPACE).cells)
+    supernet.load_state_dict(found.weights)
+    x, target = next(iter(loaders().valid()))
+    objective = BatchObjective(tiny, supernet, x[:4], target[:4])
+    first, _ = directions(found.alphas[0], seed=0)
+    for row, along in enumerate((-1.0, 0.0, 1.0)):
+        alphas = {group: alpha + along * first[group] for group, alpha in found.alphas[0].items()}
+        mix = {group: torch.softmax(alpha, dim=-1) for group, alpha in alphas.items()}
+        expected = objective.probe(dict(supernet.named_parameters()), [mix])
+        assert float(found.landscape.losses[row, 1]) == pytest.approx(float(expected))
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

@@ -41,6 +41,7 @@ TINY = {
     "search.batch_size": 128,
     "search.alpha.warmup_epochs": 1,
     "search.curvature_images": 16,
+    "search.landscape": 3,
     "retrain.epochs": 3,
     "retrain.channels": 2,
     "retrain.cells": 3,

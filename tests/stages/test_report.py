@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import html
 import io
 import json
@@ -51,10 +52,18 @@ def test_the_page_tells_the_run_and_the_registry_knows_of_it(
     assert f"Search: {summary['notice']}." in html.unescape(text)
     for title in ("row entropy of the mix", "skip connections", "edges changed", "movement of the mix"):
         assert title in text, title
-    # Two cells, eight panels of curves, and for both cells the mix over the epochs, with 14 edges each.
+    # Two cells, eight panels of curves, the landscape, and for both cells the mix over the epochs, with 14 edges each.
     drawings = re.findall(r"<svg.*?</svg>", text, re.S)
-    assert len(drawings) == 2 + 8 + 2
-    assert [drawing.count("\u2192") for drawing in drawings[8:10]] == [14, 14]
+    assert len(drawings) == 2 + 8 + 1 + 2
+    assert [drawing.count("\u2192") for drawing in drawings[11:]] == [14, 14]
+    with Path("artifacts/search/landscape.csv").open() as file:
+        losses = {
+            (float(row["first"]), float(row["second"])): float(row["loss"]) for row in csv.DictReader(file)
+        }
+    center = losses.pop((0.0, 0.0))
+    assert (
+        f"from the {center:.4g} in the middle by {sum(losses.values()) / 8 - center:.4g} on average" in text
+    )
     # Nothing is fetched and nothing runs. Addresses that are names of XML dialects are not fetched.
     assert "<script" not in text
     assert set(re.findall(r"https?://[^\s\"'<]+", text)) <= {

@@ -55,7 +55,10 @@ def search_on(data: Images, params: Params) -> Search:
         strategy_of(config, space, device()),
         loaders(data, config),
         SearchConfig(
-            epochs=config.epochs, curvature_cases=config.curvature_images, **config.weights.model_dump()
+            epochs=config.epochs,
+            curvature_cases=config.curvature_images,
+            landscape_points=config.landscape,
+            **config.weights.model_dump(),
         ),
         SupernetConfig(config.channels, config.cells, config.compile),
         early_stopping=early_stopping_of(config, config.family().watched_group),
