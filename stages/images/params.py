@@ -12,7 +12,6 @@ from pydantic_core import PydanticCustomError
 from models.images.families import Family, family_of
 from models.images.recipes import RECIPES, Recipe
 from models.images.spaces import SPACES
-from models.search.freezing import FreezingConfig
 from stages import params as shared
 from stages.evaluation import Metric
 from stages.params import AnyPath, Count, Fraction, Natural, NotNegative, Positive, Share
@@ -50,10 +49,6 @@ class EarlyStoppingParams(shared.EarlyStoppingParams, frozen=True):
 
     def inactive(self) -> Collection[str]:
         return [*super().inactive(), *(["agreement_steps"] if self.agreement is None else [])]
-
-    def freezing(self) -> FreezingConfig | None:
-        """When candidate operations are frozen; None if none is."""
-        return None if self.agreement is None else FreezingConfig(self.agreement, self.agreement_steps)
 
 
 class SearchParams(shared.SearchParams, frozen=True):

@@ -14,6 +14,7 @@ from models.images.retrain import Classification, RetrainConfig, Retraining
 from models.images.search import SupernetConfig, image_search
 from models.images.spaces import search_space
 from models.images.task import ImageTask, found_network
+from models.search.freezing import FreezingConfig
 from models.search.genotype import Genotype
 from models.search.program import Search, SearchConfig
 from models.training.precision import type_of
@@ -47,7 +48,7 @@ def retrain(params: Params, genotype: Genotype) -> Retraining:
 def search_on(data: Images, params: Params) -> Search:
     """The search that params.yaml asks for, on these images."""
     config = params.search
-    space = search_space(config.space, exclude_none=config.exclude_none)
+    space, stopping = search_space(config.space, exclude_none=config.exclude_none), config.early_stopping
     card = data.card
     task = ImageTask(space, card.image_shape, len(card.classes), config.seed, stages=config.stages)
     return image_search(
@@ -62,7 +63,9 @@ def search_on(data: Images, params: Params) -> Search:
         ),
         SupernetConfig(config.channels, config.cells, config.compile),
         early_stopping=early_stopping_of(config, config.family().watched_group),
-        freezing=config.early_stopping.freezing(),
+        freezing=None
+        if stopping.agreement is None
+        else FreezingConfig(stopping.agreement, stopping.agreement_steps),
         benchmark=read_benchmark(config)[0],
         scoring=WithBalancedAccuracy(task, class_weights(data.val, card)),
         precision=type_of(params.train.precision),
