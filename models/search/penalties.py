@@ -62,7 +62,7 @@ class Rising:
 
 
 def beta(logits: Mapping[str, Tensor], mix: Mix) -> Tensor:
-    """The mean over all edges of logsumexp(alpha) (beta-DARTS, arXiv 2203.01665, equation 11).
+    """The mean over all edges of logsumexp(alpha) (beta-DARTS, arXiv 2203.01665).
 
     Its gradient with respect to a row of alpha is the row's softmax divided by the number of edges: strong
     operations are held back most. Published weight in the last epoch: 50, without weight decay on alpha.
