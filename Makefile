@@ -11,6 +11,9 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 # The Prefect server that `make server` starts and the others talk to; another address takes them to a team's.
 PREFECT_API_URL ?= http://127.0.0.1:4200/api
 
+# Says in one line where MLflow or DVC cannot work, for targets that read no params.yaml and would fail later.
+PLACE := python -m stages.plumbing.place
+
 help: ## print every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -65,6 +68,7 @@ format: $(VENV)/ready ## bring the code into form
 	ruff check --fix .
 
 serve: $(VENV)/ready ## answer pictures over HTTP with the champion: http://127.0.0.1:8000
+	@$(PLACE)
 	python -m serving --params params.yaml $(ARGS)
 
 rollback: $(VENV)/ready ## champion back to the version before it
@@ -77,9 +81,11 @@ stability: $(VENV)/ready ## strategies x seeds on digits: which searches fall ap
 	python -m benchmarks.stability $(ARGS)
 
 bench-serve: $(VENV)/ready ## time the server against MLflow's on the exported model (minutes)
+	@$(PLACE)
 	python -m benchmarks.serve_load --model artifacts/export/model.onnx
 
 ui: $(VENV)/ready ## look at all runs in a browser: http://127.0.0.1:5000
+	@$(PLACE)
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
 
 lock: $(VENV)/ready ## resolve pyproject.toml anew into requirements.lock, and what clusters add into another
@@ -99,6 +105,7 @@ $(VENV)/ready: requirements.lock
 	  if $$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then python=$$name; break; fi; \
 	done; \
 	if [ -z "$$python" ]; then echo "error: no Python 3.11 or 3.12 found; install one" >&2; exit 2; fi; \
+	$$python -m stages.plumbing.place $(VENV) || exit 2; \
 	[ -x $(BIN)/python ] || $$python -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -oE '^uv==[^ ]+' requirements.lock)"
 	$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode requirements.lock

@@ -2,26 +2,35 @@
 
 Found by trying (tests/stages/test_place.py tries the tools again). Spaces, quotes, ``#``, ``&``, ``:``, ``;`` and letters of any script do
 no harm.
+
+``python -m stages.plumbing.place`` does so for the Makefile; with a folder, before packages are installed there. It needs
+nothing but Python.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from stages.errors import UserError
 
 
-def check(project: Path | None = None) -> None:
-    """Raises UserError when the path of the project (the current folder) or of its packages cannot be used."""
+def check(project: Path | None = None, packages: Path | None = None) -> None:
+    """Raises UserError when the path of the project (the current folder) or of its packages cannot be used.
+
+    ``packages``: the folder where they will be; None: where they are.
+    """
     path = str(project or Path.cwd())
     if trouble := _trouble(path):
         raise UserError(f"the project is in {path!r}, {trouble}; move the project to another folder")
-    packages = _packages()
-    if _in_a_database() and "%" in packages:
+    where = str(packages.resolve()) if packages else _packages()
+    if _in_a_database() and "%" in where:
+        installed = "would be" if packages else "is"
         raise UserError(
-            f"MLflow is installed in {packages!r}, and it cannot make its database from a path with '%'; move the"
+            f"MLflow {installed} installed in {where!r}, and it cannot make its database from a path with '%'; move the"
             " project, if .venv is in it, to a path without '%', delete .venv and run `make repro`"
         )
 
@@ -47,3 +56,18 @@ def _in_a_database() -> bool:
 def _packages() -> str:
     found = importlib.util.find_spec("mlflow")
     return str(Path(found.origin).parents[1]) if found and found.origin else ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+    folders = sys.argv[1:] if arguments is None else arguments
+    try:
+        check(packages=Path(folders[0]) if folders else None)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

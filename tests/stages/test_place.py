@@ -81,6 +81,51 @@ def test_a_percent_sign_before_the_packages_is_refused_before_any_work(tmp_path:
     assert "invalid interpolation" in command(tmp_path, "-c", probe, PYTHONPATH=path).stderr
 
 
+def make(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MLFLOW_", "MAKE", "MFLAGS"))
+    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["make", "--file", ROOT / "Makefile", *words],
+        cwd=folder,
+        env={**kept, "PATH": path, "LC_ALL": "C", **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("target", ["serve", "ui", "repro", "server"])
+def test_make_refuses_such_a_path_before_it_installs_anything(tmp_path: Path, target: str) -> None:
+    folder = tmp_path / "50%"
+    folder.mkdir()
+    (folder / "stages").symlink_to(ROOT / "stages")
+    (folder / "requirements.lock").touch()
+    done = make(folder, target)
+    assert done.returncode == 2
+    error, end = done.stderr.splitlines()
+    assert error.startswith(
+        f"error: MLflow would be installed in '{folder / '.venv'}', and it cannot make its database"
+    )
+    assert "Error 2" in end and not (folder / ".venv").exists()
+
+
+@pytest.mark.parametrize("target", ["serve", "ui", "bench-serve"])
+def test_make_refuses_such_a_path_of_the_packages(tmp_path: Path, target: str) -> None:
+    packages = tmp_path / "50%" / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "mlflow").symlink_to(Path(mlflow.__file__).parent)
+    # This folder has no environment; --old-file keeps make from building one.
+    path = f"{packages}{os.pathsep}{ROOT}"
+    done = make(tmp_path, "--old-file", ".venv/ready", target, PYTHONPATH=path)
+    error, end = done.stderr.splitlines()
+    assert error.startswith(f"error: MLflow is installed in '{packages}', and it cannot make its database")
+    assert end.endswith(f"{target}] Error 2")
+
+
 def test_a_stage_works_in_a_folder_with_an_odd_name(tmp_path: Path) -> None:
     folder = tmp_path / ODD
     folder.mkdir()
