@@ -1,4 +1,4 @@
-"""One run of `python -m benchmarks.stability`: what prepare, search and retrain do, at a small size, in memory."""
+"""One run of `python -m benchmarks.stability` or `benchmarks.studies`: what prepare, search and retrain do, at a small size, in memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import _machine
+from benchmarks import _convergence, _machine
 from benchmarks._collapse import collapsed, plain_edges
+from benchmarks._convergence import convergence
 from models.images.batches import Preprocess, Split
 from models.images.deploy import Deployed
 from models.images.genotype import to_json
-from models.search.program import Found
+from models.search.program import Found, Search
 from models.training.events import Event, Notice
 from models.training.loop import run
 from stages.images import prepare, training
@@ -31,6 +32,7 @@ from stages.plumbing.files import sha256_of
 
 Run = Mapping[str, Any]  # the results of one job, as in the JSON lines
 
+OWN_CODE = (Path(__file__), Path(_convergence.__file__))
 CURVES = (  # the columns of the history that are kept, besides entropy_ and skip_connects_ of every cell type
     "valid_accuracy",
     "hessian_eigenvalue",
@@ -51,6 +53,7 @@ class Job:
     params: Params
     crop: bool
     retrained: bool
+    iterates: bool = False  # whether the convergence of the mean shift is measured, too
 
     @property
     def seed(self) -> int:
@@ -63,9 +66,10 @@ class Job:
         inputs = {
             "crop": str(self.crop),
             "retrained": str(self.retrained),
+            "iterates": str(self.iterates),
             "table": "" if table is None else sha256_of(Path(table).expanduser()),
             # The key covers the code that retrain imports, which does not include prepare.
-            "code": sha256_of(Path(__file__), *code_of("prepare", "images")),
+            "code": sha256_of(*OWN_CODE, *code_of("prepare", "images")),
         }
         sections = {name: self.params.section(name).active() for name in ("data", "search", "retrain")}
         return key("retrain", "images", sections, inputs)
@@ -102,7 +106,8 @@ def carry_out(job: Job) -> Run:
         if isinstance(event, Notice):
             notices.append(event.message)
 
-    result = run(training.search_on(data, job.params), on_event=on_event)
+    search = training.search_on(data, job.params)
+    result = run(search, on_event=on_event)
     searched = time.perf_counter() - start
     return {
         "key": job.key,
@@ -118,7 +123,20 @@ def carry_out(job: Job) -> Run:
         "seconds": round(time.perf_counter() - start, 1),
         "date": _machine.today(),
         "curves": curves(result),
+        **around(job, search, result),
     }
+
+
+def around(job: Job, search: Search, result: Found) -> dict[str, Any]:
+    """The landscape and the iterates of the mean shift, if they are wanted."""
+    measured: dict[str, Any] = {}
+    if (found := result.landscape) is not None:
+        heights = [[_short(loss) for loss in row] for row in found.losses.tolist()]
+        measured["landscape"] = {"offsets": found.offsets.tolist(), "losses": heights}
+        measured["rise"] = found.rise
+    if job.iterates:
+        measured["convergence"] = convergence(search, result, job.params.search.mean_shift, job.seed)
+    return measured
 
 
 def accuracy(job: Job, data: Images, test: Split, result: Found) -> float | None:

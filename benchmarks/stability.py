@@ -60,6 +60,7 @@ PROFILE: Changes = {
     "search.stages": 2,
     "search.alpha.learning_rate": 0.01,
     "search.alpha.warmup_epochs": 2,
+    "search.landscape": 0,
     "retrain.epochs": 15,
     "retrain.channels": 8,
     "retrain.cells": 1,
@@ -164,7 +165,7 @@ def measure(wanted: Sequence[Job], path: Path, workers: int) -> list[Run]:
     """All runs, in the order of the jobs: those in the file, and the missing ones, which are carried out."""
     done = finished(path)
     missing = [job for job in wanted if job.key not in done]
-    print(f"stability: {len(missing)} of {len(wanted)} runs to do, {workers} at a time", flush=True)
+    print(f"{path.stem}: {len(missing)} of {len(wanted)} runs to do, {workers} at a time", flush=True)
     # Rewritten without a line cut short, so that each new line starts a line of its own.
     path.write_text("".join(json.dumps(run) + "\n" for run in done.values()))
     start = time.monotonic()

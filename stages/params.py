@@ -104,6 +104,7 @@ class MeanShiftParams(Section, frozen=True):
     radius_end: NotNegative
     sign: Literal[1, -1]
     temperature: Positive
+    probe_images: Count | None
 
 
 class PerturbationParams(Section, frozen=True):
@@ -230,6 +231,12 @@ class Params(Section, frozen=True):
             raise ValueError(
                 f"search.alpha.warmup_epochs is {self.search.alpha.warmup_epochs}; it must be less than"
                 f" search.epochs ({self.search.epochs}), or the architecture is never updated"
+            )
+        probed, batch = self.search.mean_shift.probe_images, self.search.batch_size
+        if probed is not None and (batch % probed or probed % self.train.devices):
+            raise ValueError(
+                f"search.mean_shift.probe_images is {probed}; it should divide search.batch_size ({batch}) and be a"
+                f" multiple of train.devices ({self.train.devices}), because the images are spread evenly over the batch"
             )
         for section, size in (("search", self.search), ("retrain", self.retrain)):
             if size.batch_size % self.train.devices:

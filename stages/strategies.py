@@ -82,7 +82,10 @@ def _perturbation(config: SearchParams, steps: int) -> Perturbation:
 
 
 def _mean_shift(config: SearchParams) -> MeanShift:
-    settings = MeanShiftConfig(**config.mean_shift.model_dump())
+    probed = config.mean_shift.probe_images or config.batch_size
+    settings = MeanShiftConfig(
+        **config.mean_shift.model_dump(exclude={"probe_images"}), probe_every=config.batch_size // probed
+    )
     return MeanShift(settings, config.epochs, generator(config.seed, "smoothing"))
 
 

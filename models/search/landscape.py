@@ -12,15 +12,17 @@ sharpest one, which models/search/curvature.py finds.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from models.errors import InvalidInput
-from models.search.curvature import Loss
 from models.training.events import Listener, Measuring, silent
+
+# Several architecture parameters by cell type -> their losses (N,).
+Losses = Callable[[Sequence[Mapping[str, Tensor]]], Tensor]
 
 COLUMNS = ("first", "second", "loss")
 
@@ -67,7 +69,7 @@ class Landscape:
 
 
 def landscape(
-    loss: Loss,
+    losses: Losses,
     alphas: Mapping[str, Tensor],
     *,
     points: int,
@@ -77,8 +79,8 @@ def landscape(
 ) -> Landscape:
     """The loss at ``points`` x ``points`` points that reach ``radius`` to either side of ``alphas``.
 
-    ``seed`` draws the directions, so searches with alphas of equal shapes are seen in the same plane. Takes one
-    call of ``loss`` per point, without gradients. Raises InvalidInput unless ``points`` is odd and at least 3,
+    ``seed`` draws the directions, so searches with alphas of equal shapes are seen in the same plane. Calls
+    ``losses`` once per row of the grid, without gradients. Raises InvalidInput unless ``points`` is odd and at least 3,
     so that one point is alpha itself.
     """
     if points < 3 or points % 2 == 0:
@@ -88,17 +90,16 @@ def landscape(
     first, second = directions(alphas, seed)
     offsets = torch.linspace(-radius, radius, points, dtype=torch.float64).tolist()
     offsets[points // 2] = 0.0  # exactly alpha
-    losses = torch.empty(points, points, dtype=torch.float64)
-    with torch.no_grad():
-        for i, along in enumerate(offsets):
-            for j, across in enumerate(offsets):
-                at = {
-                    group: alpha + along * first[group] + across * second[group]
-                    for group, alpha in alphas.items()
-                }
-                losses[i, j] = float(loss(at))
-                on_event(Measuring("loss landscape, point", i * points + j + 1, points**2))
-    return Landscape(torch.tensor(offsets, dtype=torch.float64), losses)
+    rows = []
+    for done, along in enumerate(offsets, start=1):
+        row = [
+            {group: alpha + along * first[group] + across * second[group] for group, alpha in alphas.items()}
+            for across in offsets
+        ]
+        with torch.no_grad():
+            rows.append(losses(row).double().cpu())
+        on_event(Measuring("loss landscape, row", done, points))
+    return Landscape(torch.tensor(offsets, dtype=torch.float64), torch.stack(rows))
 
 
 def directions(alphas: Mapping[str, Tensor], seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -76,6 +76,10 @@ class Objective(Protocol):
         """The same objective, computed in the precision of weights and mix."""
         ...
 
+    def thinned(self, every: int) -> Objective:
+        """The loss on every ``every``-th case of the batch alone."""
+        ...
+
     def evaluated(self, params: Params, mix: Mix) -> Tensor:
         """The loss, a scalar with gradients, in evaluation mode.
 
@@ -112,6 +116,11 @@ class BatchObjective:
 
     def in_full_precision(self) -> BatchObjective:
         return BatchObjective(self.criterion, self.module, self.x, self.target)
+
+    def thinned(self, every: int) -> BatchObjective:
+        """Not the first cases: where processes share the batch, they would be other cases than those of one process."""
+        x, target = self.x[::every], self.target[::every]
+        return BatchObjective(self.criterion, self.module, x, target, self.precision)
 
     def output(self, params: Params, mix: Mix) -> Any:
         """The network's output for the batch."""

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import InvalidInput
-from models.search.curvature import Loss, dominant_eigenvalue
+from models.search.curvature import Eigenvalue, dominant_eigenvalue
 from models.search.discretize import discretize, one_hot
 from models.search.early_stopping import EarlyStopping
 from models.search.freezing import GradientAgreement
 from models.search.genotype import Genotype
 from models.search.gradients import Step, descent_of
 from models.search.landscape import Landscape, landscape
-from models.search.objective import BatchObjective, Domain, Mix, Pass
+from models.search.objective import BatchObjective, Domain, Mix, Params, Pass
 from models.search.strategies import Strategy, detached, indecision, largest_weight, row_entropy
 from models.training.ahead import Ahead, Stream
 from models.training.distributed import agreed, alone
@@ -205,7 +205,7 @@ class Search:
         }
         if self.measures_eigenvalue:
             with alone():
-                found = dominant_eigenvalue(*self._loss_around(self.strategy.alphas()), on_event=on_event)
+                found = self._hessian_eigenvalue(self.strategy.alphas(), on_event)
             row["hessian_eigenvalue"] = agreed(found.value)  # early stopping reads it
         row |= self.columns(genotype)
         for message in self.strategy.notices():
@@ -247,11 +247,10 @@ class Search:
         summary |= {"largest_weight": largest_weight(mix), "indecision": indecision(mix)}
         around = None
         if self.config.curvature_cases > 0:
-            loss, alphas = self._loss_around(self.alphas[epoch - 1])
-            found = dominant_eigenvalue(loss, alphas, on_event=on_event)
+            found = self._hessian_eigenvalue(self.alphas[epoch - 1], on_event)
             summary |= {"hessian_eigenvalue": found.value, "hessian_residual": found.residual}
-            if points := self.config.landscape_points:
-                around = landscape(loss, alphas, points=points, on_event=on_event)
+            if self.config.landscape_points > 0:
+                around = self._landscape(self.alphas[epoch - 1], on_event)
         weights = {name: tensor.cpu().contiguous() for name, tensor in self.supernet.state_dict().items()}
         genotype = discretize(self.domain.space, mix)
         return Found(history, self.alphas, weights, summary, genotype, epoch, around)
@@ -262,20 +261,35 @@ class Search:
         alphas = {group: rows.to(device) for group, rows in self.alphas[epoch - 1].items()}
         return detached(self.strategy.mix(alphas))
 
-    def _loss_around(self, alphas: Mapping[str, Tensor]) -> tuple[Loss, dict[str, Tensor]]:
-        """The validation loss as a function of alpha, on the first cases of a pass, and alpha on its device.
-
-        The loss is computed in evaluation mode, as in the history, so that nothing about it is random.
-        """
-        x, target = next(iter(self.loaders.valid()))
-        cases = self.config.curvature_cases
-        objective = BatchObjective(self.domain, self.supernet, x[:cases], target[:cases])
-        params = {name: weight.detach() for name, weight in self.supernet.named_parameters()}
+    def _hessian_eigenvalue(self, alphas: Mapping[str, Tensor], on_event: Listener) -> Eigenvalue:
+        """The dominant eigenvalue of the Hessian of the validation loss, on the first cases of a pass."""
+        objective, params = self._held_out()
+        at = {group: rows.to(objective.target.device) for group, rows in alphas.items()}
 
         def loss(alphas: Mapping[str, Tensor]) -> Tensor:
             return objective.evaluated(params, self.strategy.mix(alphas))
 
-        return loss, {group: rows.to(target.device) for group, rows in alphas.items()}
+        return dominant_eigenvalue(loss, at, on_event=on_event)
+
+    def _landscape(self, alphas: Mapping[str, Tensor], on_event: Listener) -> Landscape:
+        """The landscape of the same loss, one row of the grid per pass."""
+        objective, params = self._held_out()
+        at = {group: rows.to(objective.target.device) for group, rows in alphas.items()}
+
+        def losses(points: Sequence[Mapping[str, Tensor]]) -> Tensor:
+            return objective.probe(params, [self.strategy.mix(alphas) for alphas in points])
+
+        return landscape(losses, at, points=self.config.landscape_points, on_event=on_event)
+
+    def _held_out(self) -> tuple[BatchObjective, Params]:
+        """The first validation cases of a pass, and the weights.
+
+        Losses are taken in evaluation mode, as in the history, so that nothing about them is random.
+        """
+        x, target = next(iter(self.loaders.valid()))
+        cases = self.config.curvature_cases
+        objective = BatchObjective(self.domain, self.supernet, x[:cases], target[:cases])
+        return objective, {name: weight.detach() for name, weight in self.supernet.named_parameters()}
 
 
 def stability(mix: Mix, genotype: Genotype, before: Genotype | None) -> dict[str, int | float | None]:

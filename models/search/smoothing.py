@@ -117,7 +117,7 @@ class MeanShiftConfig:
 
     ``bandwidth`` "auto" is the median distance of the samples, computed in each iteration. The loss weights
     are softmax(sign * losses / temperature): with sign 1, as published, worse samples weigh more, with sign
-    -1 better ones.
+    -1 better ones. Losses are taken on every ``probe_every``-th case of the batch; 1, as published: on all.
     """
 
     samples: int = 3
@@ -127,6 +127,7 @@ class MeanShiftConfig:
     radius_end: float = 0.25
     sign: Literal[1, -1] = 1
     temperature: float = 1.0
+    probe_every: int = 1
 
 
 class MeanShift:
@@ -151,6 +152,7 @@ class MeanShift:
 
     def __call__(self, mix: Mix, params: Params, train: Objective) -> Mix:
         spreads: list[Tensor] = []
+        scored = train if self.config.probe_every == 1 else train.thinned(self.config.probe_every)
         for _ in range(self.config.iterations):
             samples = {
                 group: perturb(center, self.config.samples, self.radius, self.generator)
@@ -159,7 +161,7 @@ class MeanShift:
             mixes = [
                 {group: drawn[n] for group, drawn in samples.items()} for n in range(self.config.samples)
             ]
-            scores = train.probe(params, mixes) * (self.config.sign / self.config.temperature)
+            scores = scored.probe(params, mixes) * (self.config.sign / self.config.temperature)
             shifted = {}
             for group, center in mix.items():
                 bandwidth = self._bandwidth(center, samples[group])
@@ -213,5 +215,7 @@ def _check(config: MeanShiftConfig) -> None:
         raise InvalidInput(f"mean_shift.bandwidth is {config.bandwidth}; set a positive number or auto")
     if config.sign not in (1, -1):
         raise InvalidInput(f"mean_shift.sign is {config.sign}; set 1 or -1")
+    if config.probe_every < 1:
+        raise InvalidInput(f"mean_shift.probe_every is {config.probe_every}; set 1 or more")
     if not config.temperature > 0:
         raise InvalidInput(f"mean_shift.temperature is {config.temperature}; set a positive number")

@@ -290,6 +290,17 @@ def test_the_network_holds_no_architecture_parameters_and_takes_any_size(space: 
     assert all((strategy.alphas()[group] != rows).any() for group, rows in before.items())
 
 
+def test_a_thinned_batch_is_the_same_cases_whether_processes_share_it_or_not() -> None:
+    _, train, _, params = objectives(SPACE)
+    mixes = [{"cell": torch.full((6, 5), 0.2)}]
+    parts = zip(train.x.chunk(2), train.target.chunk(2), strict=True)
+    losses = [
+        BatchObjective(train.criterion, train.module, *part).thinned(2).probe(params, mixes) for part in parts
+    ]
+    torch.testing.assert_close(train.thinned(2).probe(params, mixes), torch.stack(losses).mean(dim=0))
+    assert len(train.thinned(2).target) == len(train.target) / 2
+
+
 def test_perturbed_losses_are_one_pass_and_leave_the_network_as_it_was() -> None:
     """Defect 10: the published code makes a pass for each perturbed loss."""
     _, train, _, params = objectives(SPACE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
@@ -120,6 +120,19 @@ def test_random_smoothing_hands_over_one_uniform_neighbour() -> None:
     for group, rows in mix.items():
         noisy = (rows + 0.3 * (2 * torch.rand((1, *rows.shape), generator=draws)[0] - 1)).clip(0, 1)
         torch.testing.assert_close(found[group], noisy / noisy.sum(dim=-1, keepdim=True), rtol=0, atol=1e-14)
+
+
+def test_the_mean_shift_scores_its_samples_on_part_of_the_batch_if_asked_to() -> None:
+    train, params, mix = ToyObjective(1), weights(), toy_mix()
+
+    def shifted(every: int, objective: ToyObjective) -> Mapping[str, Tensor]:
+        config = MeanShiftConfig(radius_start=0.2, probe_every=every)
+        return MeanShift(config, 3, generator(0, "smoothing"))(mix, params, objective)
+
+    part = shifted(2, train)
+    assert train.probes == 0, "the whole batch is not scored as well"
+    assert_same(dict(part), dict(shifted(1, train.thinned(2))))
+    assert not torch.allclose(part["one"], shifted(1, train)["one"])
 
 
 def test_adversarial_smoothing_climbs_inside_the_box() -> None:

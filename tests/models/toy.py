@@ -26,6 +26,7 @@ class ToyObjective:
     """sum sin(A w + B a) + (v'C a)^2 with random A, B, C: no block of second derivatives vanishes."""
 
     def __init__(self, seed: int):
+        self.seed = seed
         source = torch.Generator().manual_seed(seed)
         self.a, self.b, self.c = (
             torch.randn(shape, generator=source, dtype=torch.float64) for shape in ((6, 5), (6, 10), (3, 10))
@@ -39,6 +40,9 @@ class ToyObjective:
 
     def in_full_precision(self) -> ToyObjective:
         return self
+
+    def thinned(self, every: int) -> ToyObjective:
+        return ToyObjective(self.seed + 100 * every)  # another loss, as that of other cases is
 
     def evaluated(self, params: Params, mix: Mix) -> Tensor:
         return 2.0 * self(params, mix)  # so that the modes can be told apart

@@ -32,6 +32,12 @@ def test_the_projects_own_file_is_valid() -> None:
         ({"search.epochs": 2.5}, "search.epochs is 2.5; it should be a valid integer"),
         ({"search.epochs": 0}, "search.epochs is 0; it should be greater than or equal to 1"),
         ({"search.epochs": True}, "search.epochs is True; it should be a valid integer"),
+        ({"search.mean_shift.probe_images": 0}, "probe_images is 0; it should be greater than or equal to 1"),
+        ({"search.mean_shift.probe_images": 24}, "it should divide search.batch_size (64) and be a multiple"),
+        (
+            {"search.mean_shift.probe_images": 1, "train.devices": 2},
+            "search.mean_shift.probe_images is 1; it should divide",
+        ),
         ({"search.landscape": 4}, "search.landscape is 4; it should be 0, or an odd number from 3 on"),
         ({"search.landscape": -1}, "search.landscape is -1; it should be greater than or equal to 0"),
         ({"search.cells": 2}, "search.cells is 2; it should be 3 or more"),
