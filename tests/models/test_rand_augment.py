@@ -101,6 +101,16 @@ def test_at_magnitude_zero_nothing_happens_and_values_never_leave_their_range(na
         assert found.min() > -1020 and found.max() < 1280, "before the values are cut to 0 and 255"
 
 
+@pytest.mark.parametrize("name", [name for name, operation in OPERATIONS.items() if operation])
+def test_no_operation_mirrors(name: str) -> None:
+    """A mirrored digit is not the same digit. Left and right of a picture that is brighter on the left stay apart."""
+    ramp = torch.linspace(200, 20, 12).to(torch.uint8).view(1, 1, 12, 1).repeat(1, 12, 1, 3)
+    for strength in (-0.5, 0.5):
+        found = applied(name, ramp, strength).float()[:, 3:9]
+        left, right = found[:, :, 3:6].mean(), found[:, :, 6:9].mean()
+        assert left > right or name == "solarize", "solarize inverts the brightest values"
+
+
 def test_each_image_draws_its_own_operation_and_sign() -> None:
     """Of 2,000 equal images, each is what one of the operations makes of it; about as many for each."""
     image = pictures(3)[2:]

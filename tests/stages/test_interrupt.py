@@ -14,6 +14,14 @@ from tests.stages.conftest import TINY, run_in, write_params
 from tests.stages.processes import Start, after_epoch, checkpoints, contents, fork, start
 
 LONGER = {**TINY, "search.epochs": 4, "retrain.epochs": 8}
+MODERN = {
+    **LONGER,
+    "retrain.recipe": "modern",
+    "retrain.mixup": 0.2,
+    "retrain.cutmix": 1.0,
+    "retrain.random_erasing": 0.25,
+    "retrain.randaugment": 1,
+}
 PATIENCE = 120  # seconds, for a busy machine
 
 
@@ -42,6 +50,23 @@ def longer(project: Path, prepared: Path) -> Path:
 def test_goes_on_bit_identically(
     longer: Path, store: str, stage: str, number: signal.Signals, begin: Start
 ) -> None:
+    interrupted_and_repeated(longer, store, stage, number, begin)
+
+
+def test_everything_that_the_modern_recipe_draws_goes_on_bit_identically(longer: Path, store: str) -> None:
+    before = contents(longer / "artifacts" / "retrain")
+    write_params(longer / "params.yaml", MODERN)
+    whole = fork("retrain", longer, store)
+    _, errors = whole.communicate(timeout=PATIENCE)
+    assert whole.returncode == 0, errors
+    assert contents(longer / "artifacts" / "retrain") != before
+    interrupted_and_repeated(longer, store, "retrain", signal.SIGKILL, fork)
+
+
+def interrupted_and_repeated(
+    longer: Path, store: str, stage: str, number: signal.Signals, begin: Start
+) -> None:
+    """Interrupts a stage whose results are there, repeats it, and expects the same results."""
     expected = contents(longer / "artifacts" / stage)
     shutil.rmtree(longer / "artifacts" / stage)
 

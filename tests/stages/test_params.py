@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.images.recipes import RECIPES, Recipe, modern
+from models.images.recipes import LONG, RECIPES, Recipe, modern
 from stages.errors import UserError
 from stages.images.params import Params as ImageParams
 from stages.images.params import RetrainParams
@@ -133,6 +133,7 @@ def test_auto_is_what_the_recipe_says_and_a_value_of_ones_own_goes_before_it(tmp
     assert retrain(tmp_path, recipe="modern").in_force() == modern(30)
     own = retrain(tmp_path, recipe="modern", ema_decay=0.9, nesterov=False, warmup_epochs=0)
     assert own.in_force() == replace(modern(30), ema_decay=0.9, nesterov=False, warmup_epochs=0)
+    assert retrain(tmp_path, recipe="modern", epochs=LONG).in_force().cutmix == 1
     assert retrain(tmp_path, mixup=0.2).in_force() == Recipe(mixup=0.2)
     assert retrain(tmp_path, recipe="modern", momentum=0.0).in_force().nesterov is False
 
