@@ -140,6 +140,7 @@ class SearchParams(Section, frozen=True):
     alpha: AlphaParams
     penalty: Literal["none", "beta", "entropy", "discretization"]
     penalty_weight: NotNegative | Literal["auto"]
+    penalty_start: Share
     mean_shift: MeanShiftParams
     perturbation: PerturbationParams
     single_level: SingleLevelParams
@@ -161,7 +162,7 @@ class SearchParams(Section, frozen=True):
         if self.strategy == "sdarts-rs":
             keys.append("perturbation.steps")
         if self.penalty == "none":
-            keys.append("penalty_weight")
+            keys += ["penalty_weight", "penalty_start"]
         return [*keys, *(f"early_stopping.{key}" for key in self.early_stopping.inactive())]
 
 

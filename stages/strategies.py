@@ -71,9 +71,8 @@ def _penalties(config: SearchParams, space: SearchSpace) -> Sequence[Penalty]:
     if config.penalty == "none":
         return ()
     measure, weight = PENALTIES[config.penalty](space)
-    return [
-        Rising(measure, weight if config.penalty_weight == "auto" else config.penalty_weight, config.epochs)
-    ]
+    weight = weight if config.penalty_weight == "auto" else config.penalty_weight
+    return [Rising(measure, weight, config.epochs, int(config.penalty_start * config.epochs))]
 
 
 def _perturbation(config: SearchParams, steps: int) -> Perturbation:

@@ -43,19 +43,23 @@ class Penalty(Protocol):
 
 
 class Rising:
-    """A measure whose weight rises linearly from 0 in the first epoch to ``weight`` in the last.
+    """A measure whose weight is 0 up to epoch ``start`` and rises linearly from there to ``weight`` in the last epoch.
 
-    Raises InvalidInput for a negative weight.
+    Epochs count from 0. Raises InvalidInput for a negative weight, or a start that is no epoch.
     """
 
-    def __init__(self, measure: Measure, weight: float, epochs: int):
+    def __init__(self, measure: Measure, weight: float, epochs: int, start: int = 0):
         if not weight >= 0:
             raise InvalidInput(f"the weight of a penalty is {weight}; set 0 or more")
-        self.measure, self.last, self.epochs = measure, weight, epochs
+        if not 0 <= start < epochs:
+            raise InvalidInput(
+                f"a penalty starts in epoch {start} of {epochs}; set one from 0 to {epochs - 1}"
+            )
+        self.measure, self.last, self.epochs, self.start = measure, weight, epochs, start
         self.weight = 0.0
 
     def start_epoch(self, epoch: int) -> None:
-        self.weight = linear(0.0, self.last, epoch, self.epochs)
+        self.weight = linear(0.0, self.last, max(epoch - self.start, 0), self.epochs - self.start)
 
     def __call__(self, logits: Mapping[str, Tensor], mix: Mix) -> Tensor:
         return self.measure(logits, mix)

@@ -102,17 +102,23 @@ def test_no_discretization_is_left_where_the_mix_is_its_genotype() -> None:
     assert float(Discretization(space)({}, mix)) > 1.0
 
 
-def test_the_weight_rises_linearly_from_nothing() -> None:
-    penalty, seen = Rising(entropy, 2.0, EPOCHS), []
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [(0, [0.0, 0.5, 1.0, 1.5, 2.0]), (2, [0.0, 0.0, 0.0, 1.0, 2.0]), (4, [0.0] * 5)],
+)
+def test_the_weight_rises_linearly_from_nothing(start: int, expected: list[float]) -> None:
+    penalty, seen = Rising(entropy, 2.0, EPOCHS, start), []
     for epoch in range(EPOCHS):
         penalty.start_epoch(epoch)
         seen.append(penalty.weight)
-    assert seen == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])
+    assert seen == pytest.approx(expected)
 
 
 def test_a_negative_weight_is_refused() -> None:
     with pytest.raises(InvalidInput, match="the weight of a penalty is -1"):
         Rising(entropy, -1, EPOCHS)
+    with pytest.raises(InvalidInput, match="starts in epoch 5 of 5"):
+        Rising(entropy, 1, EPOCHS, 5)
 
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
