@@ -8,6 +8,7 @@ import torch
 
 from models.images.balance import WithBalancedAccuracy, balanced_weights
 from models.images.batches import BatchStream, Split, batches
+from models.images.builders import FoundNetwork
 from models.images.retrain import Classification, RetrainConfig, Retraining
 from models.images.search import SupernetConfig, image_search
 from models.images.spaces import search_space
@@ -70,6 +71,12 @@ def retrain_on(data: Images, params: Params, genotype: Genotype) -> Retraining:
         stages=config.stages,
         auxiliary=config.auxiliary_weight > 0,
     )
+    return retraining_of(network, data, params)
+
+
+def retraining_of(network: FoundNetwork, data: Images, params: Params) -> Retraining:
+    """The training of a network on these images."""
+    config, card = params.retrain, data.card
     network = network.to(device=device(), memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     preprocess = data.preprocess(cutout=config.cutout, device=device())
     return Retraining(
