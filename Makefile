@@ -1,6 +1,6 @@
 # `make` prints this list. Everything runs in .venv, made from requirements.lock on first use.
 .DEFAULT_GOAL := help
-.PHONY: help repro task flow sweep clusters server worker deploy test quick coverage check format serve rollback bench bench-serve stability lock ui clean
+.PHONY: help repro task flow sweep compare clusters server worker deploy test quick coverage check format serve rollback bench bench-serve stability lock ui clean
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,6 +29,9 @@ flow: $(VENV)/ready ## the same as a Prefect flow, nothing else started (ARGS="-
 
 sweep: $(VENV)/ready ## search with several seeds, retrain and register the best (ARGS="--seeds 5 --workers 2")
 	python -m pipelines.sweep $(ARGS)
+
+compare: $(VENV)/ready ## was the search worth it? random cells and networks made by hand beside the found one (ARGS="--random 8 --seeds 3")
+	python -m pipelines.compare $(ARGS)
 
 clusters: $(VENV)/ready ## install Ray and Dask, for sweeps on the machines of a cluster
 	uv pip install --quiet --require-hashes --no-deps -r requirements-clusters.lock

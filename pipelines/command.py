@@ -19,6 +19,7 @@ from prefect.states import Failed
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from pipelines.process import COLOUR
 from stages.errors import MachineError, UserError, whose
 from stages.plumbing.starting import ready
 
@@ -72,6 +73,14 @@ def yaml_value(value: str, option: str) -> Any:
         return YAML(typ="safe").load(value)
     except YAMLError:
         raise UserError(f"{option}: {value!r} is not valid YAML; put the value in quotes") from None
+
+
+def message_of(state: State) -> str:
+    """The message of a state in one line; of an exception on a worker, the first and the last line."""
+    lines = [line.strip() for line in COLOUR.sub("", state.message or "").splitlines() if line.strip()]
+    if not lines:
+        return "its worker was lost, or could not import this project; the logs of the cluster say which"
+    return lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
 
 
 @contextlib.contextmanager

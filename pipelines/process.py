@@ -91,12 +91,43 @@ def run_stage(
     goes on. However the call ends, even
     by what a callback, a signal or a cancellation raises, no process of the stage is left.
     """
+    command = repro_command(name, force=force)
+    return _run(name, command, folder, _result, timeout, environment, on_line, on_progress)
+
+
+def run_command(
+    name: str,
+    command: Sequence[str],
+    folder: Path,
+    *,
+    timeout: float = math.inf,
+    environment: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> StageResult:
+    """Runs a command that is no stage of DVC but tells its progress and outcome as stages do, under ``name``.
+
+    All else is as for ``run_stage``.
+    """
+    return _run(name, command, folder, _own_result, timeout, environment, on_line, on_progress)
+
+
+def _run(
+    name: str,
+    command: Sequence[str],
+    folder: Path,
+    result: Callable[[str, Path, str, int, Sequence[str]], StageResult],
+    timeout: float,
+    environment: Mapping[str, str] | None,
+    on_line: Callable[[str], None],
+    on_progress: Callable[[Progress], None],
+) -> StageResult:
     attempt = uuid4().hex
     lines: deque[str] = deque(maxlen=_KEPT_LINES)
     variables = {**(environment or {}), ATTEMPT: attempt}
     watch = _ProgressWatch(name, folder, attempt, on_progress)
     try:
-        with _started(repro_command(name, force=force), folder, variables) as process:
+        with _started(command, folder, variables) as process:
             for line in _lines(process, time.monotonic() + timeout):
                 watch.look()
                 if line is not None:
@@ -104,7 +135,7 @@ def run_stage(
                     on_line(line)
             status = process.wait()
             watch.look(last=True)
-            return _result(name, folder, attempt, status, lines)
+            return result(name, folder, attempt, status, lines)
     except TimeoutError:
         watch.look(last=True)
         raise TimeoutError(f"the next run {next_attempt(name, watch.told)}") from None
@@ -148,6 +179,19 @@ def _result(name: str, folder: Path, attempt: str, status: int, lines: Sequence[
     if outcome is None and (killer := _signal_of(ended)):
         return StageResult(1, began, f"{name}: killed by {killer.name}")
     return StageResult(1, began, f"{name}: {last_error(lines) or f'dvc ended with status {status}'}")
+
+
+def _own_result(name: str, folder: Path, attempt: str, status: int, lines: Sequence[str]) -> StageResult:
+    """What a command itself told, or else its exit status and its last line."""
+    if status == 0:
+        return StageResult(0, True, "")
+    outcome = Outcome.read(folder, name, attempt)
+    if outcome is not None and outcome.status != 0:
+        return StageResult(2 if outcome.status == 2 else 1, True, outcome.message)
+    if status < 0:
+        return StageResult(1, True, f"killed by {signal.Signals(-status).name}")
+    said = lines[-1].removeprefix("error: ") if lines else f"ended with status {status}"
+    return StageResult(2 if status in _NOT_WORTH_A_RETRY else 1, True, said)
 
 
 def _signal_of(status: int | None) -> signal.Signals | None:

@@ -24,10 +24,10 @@ from prefect.states import Completed
 from prefect.task_runners import TaskRunner
 
 from pipelines import sweep_report as report
-from pipelines.command import BAD_INPUT, change, failed, on_profile, run_flow
+from pipelines.command import BAD_INPUT, change, failed, message_of, on_profile, run_flow
 from pipelines.graph import without_effect
 from pipelines.nas import execute_all, nas
-from pipelines.process import COLOUR, ended_together
+from pipelines.process import ended_together
 from pipelines.runners import RUNNERS, WORKERS, RunnerName, connected, cores_per_trial, task_runner
 from pipelines.sweep_request import Request, checked, grid_from, seeds_from
 from pipelines.trials import TARGETS, RankBy, Result, Trial, finished, run_trial, scores, winner
@@ -126,7 +126,7 @@ def _result(trial: Trial, future: PrefectFuture[Any] | None, request: Request) -
         state = future.state
         if not state.is_completed():
             return Result(
-                trial, "failed", None, _message(state), state.name == BAD_INPUT, report.run_of(folder)
+                trial, "failed", None, message_of(state), state.name == BAD_INPUT, report.run_of(folder)
             )
     save_experiment(folder)
     state = "cached" if future is None else "ran"
@@ -157,15 +157,7 @@ def _finish(best: Result, timeout_hours: float) -> tuple[Path, str]:
 def _succeed(state: State) -> None:
     """Raises UserError or MachineError when the state is that of a failure."""
     if not state.is_completed():
-        raise (UserError if state.name == BAD_INPUT else MachineError)(_message(state))
-
-
-def _message(state: State) -> str:
-    """The message of a state in one line; of an exception on a worker, the first and the last line."""
-    lines = [line.strip() for line in COLOUR.sub("", state.message or "").splitlines() if line.strip()]
-    if not lines:
-        return "its worker was lost, or could not import this project; the logs of the cluster say which"
-    return lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
+        raise (UserError if state.name == BAD_INPUT else MachineError)(message_of(state))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,6 +88,57 @@ class Training(Protocol):
 
     def retrain(self, params: Any, genotype: Genotype) -> Program[Trained]:
         """The training of a found network."""
+        ...
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A network that a comparison trains, once per seed."""
+
+    name: str  # such as "random 3"
+    kind: Literal["found", "random", "baseline"]
+    network: Mapping[str, Any]  # JSON from which, with the section retrain, the task builds the network
+    params: int | None  # None where only the trained network tells
+    macs: int | None = None  # per case
+
+
+class Comparison(Protocol):
+    """NAME.comparison, which a task may leave out"""
+
+    def found(self, params: Any, genotype: Genotype) -> Arm:
+        """The network of the found cell, at the size that the section retrain gives it."""
+        ...
+
+    def random(self, params: Any, genotype: Genotype, count: int) -> Sequence[Arm]:
+        """Networks of random cells of the same space, with as many parameters as that of the found ``genotype``.
+
+        All cells of the space are equally likely, none comes twice, and the found one does not come. A longer list
+        begins with the shorter one. The list is shorter than ``count`` where the space has no more cells.
+        """
+        ...
+
+    def baselines(self, params: Any, genotype: Genotype) -> Sequence[Arm]:
+        """Networks made by hand with as many parameters, if the task has any."""
+        ...
+
+    def retrain(self, params: Any, network: Mapping[str, Any]) -> Program[Trained]:
+        """The training of an arm's network, with the settings and the seed of the section retrain."""
+        ...
+
+    def evaluate(self, params: Any, network: Mapping[str, Any], weights: Path) -> Evaluation:
+        """Runs an arm's network with these weights on the test cases."""
+        ...
+
+
+class Speed(Protocol):
+    """NAME.speed, which a task may leave out"""
+
+    def measured_with(self) -> str:
+        """What runs the networks, such as "ONNX Runtime on one thread"."""
+        ...
+
+    def latencies(self, params: Any, networks: Mapping[str, Mapping[str, Any]]) -> Mapping[str, float]:
+        """Name of an arm -> median milliseconds for one case. All are measured under the same load, taking turns."""
         ...
 
 

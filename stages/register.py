@@ -20,9 +20,9 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from stages import tasks
+from stages import comparison, tasks
 from stages.errors import UserError
-from stages.evaluation import Evaluation
+from stages.evaluation import Evaluation, Metric
 from stages.params import Params, RegistryParams
 from stages.plumbing import limits
 from stages.plumbing.files import (
@@ -89,8 +89,25 @@ def repeat(
         with stage_run("register", params.registry.active()), reported():
             version = add_int8(mlflow, version, task, exported, params.registry)
     known.restore(mlflow, version)
+    add_comparison(mlflow, version, params, task.metric)
     known.tell(mlflow, version, exported.file)
     known.tell_int8(version, exported.int8, params.registry)
+
+
+def add_comparison(mlflow: MlflowClient, version: ModelVersion, params: Params, metric: Metric) -> None:
+    """Puts a comparison that was made since the version was registered on its card."""
+    if (compared := comparison.current(params, metric)) is None:
+        return
+    from stages.registry import card
+
+    before = CARD.read_text(encoding="utf-8")
+    if (text := card.with_comparison(before, compared, metric)) == before:
+        return
+    write_text(CARD, text)
+    with reported():
+        versions.attach(mlflow, version, [CARD])
+        mlflow.update_model_version(version.name, str(version.version), card.description(text))
+    print(f"register: the card of version {version.version} has the comparison")
 
 
 def add_int8(
@@ -194,7 +211,8 @@ def judged(
         )
         set_tags(mlflow, version, {**verdict.tags(record), **scores})  # scores with all digits
         about = task.card(challenger.evaluation, params)
-        text = card.document(record, judgement, about, exported, data)
+        compared = comparison.current(params, task.metric)
+        text = card.document(record, judgement, about, exported, data, compared)
         write_text(CARD, text)
         versions.attach(mlflow, version, [CARD, *card.pictures(text), *files_to_repeat_the_run()])
         mlflow.update_model_version(name, number, card.description(text))

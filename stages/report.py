@@ -16,8 +16,9 @@ from markupsafe import Markup
 from ruamel.yaml import YAML
 
 from models.search.landscape import Landscape
-from stages import pictures, tasks
+from stages import comparison, pictures, tasks
 from stages.alphas import read_alphas
+from stages.compare.pictures import draw as comparison_picture
 from stages.evaluation import Evaluation, Metric
 from stages.genotypes import read_genotype
 from stages.page import environment, percent
@@ -87,7 +88,24 @@ def content(params: Params, registry: RegistryRecord, metric: Metric) -> dict[st
         "export": exported,
         "times": times(exported, metric),
         "test": views.test_panel(params, evaluation),
+        "worth": worth(params, metric),
         "repeat": repeat(params, registry),
+    }
+
+
+def worth(params: Params, metric: Metric) -> dict[str, Any]:
+    """What a comparison says about the network, if there is one."""
+    record = comparison.current(params, metric)
+    if record is None:
+        return {"title": comparison.TITLE, "sentences": [comparison.NOT_COMPARED], "rows": []}
+    heads, rows = comparison.table(record, metric)
+    return {
+        "title": comparison.TITLE,
+        "sentences": comparison.sentences(record, metric),
+        "heads": heads,
+        "rows": rows,
+        "measured_with": record.measured_with,
+        "drawing": drawn(comparison_picture, record, metric),
     }
 
 

@@ -15,16 +15,33 @@ Packages:
     NAME.export          writes the retrained network as a file
     NAME.exported        evaluates that file on the test cases
     NAME.views           writes and draws the results, for the report and the model card
+
+Parts that a task may leave out:
+
+    NAME.comparison      the networks that a found one is compared with
+    NAME.speed           how long these networks take
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from stages.contracts import Architectures, Data, Export, Exported, Preparation, Testing, Training, Views
+    from stages.contracts import (
+        Architectures,
+        Comparison,
+        Data,
+        Export,
+        Exported,
+        Preparation,
+        Speed,
+        Testing,
+        Training,
+        Views,
+    )
     from stages.evaluation import Metric
 
 TASKS: Mapping[str, str] = {
@@ -75,3 +92,17 @@ def exported(task: str) -> Exported:
 def views(task: str) -> Views:
     """The part of the task that presents results."""
     return cast("Views", import_module(f"{TASKS[task]}.views"))
+
+
+def comparison(task: str) -> Comparison | None:
+    """The part of the task that knows what to compare a found network with; None where there is none."""
+    return cast("Comparison | None", _optional(f"{TASKS[task]}.comparison"))
+
+
+def speed(task: str) -> Speed | None:
+    """The part of the task that times the networks of a comparison; None where there is none."""
+    return cast("Speed | None", _optional(f"{TASKS[task]}.speed"))
+
+
+def _optional(name: str) -> object | None:
+    return import_module(name) if find_spec(name) else None

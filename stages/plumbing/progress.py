@@ -26,14 +26,23 @@ QUIET = 20.0  # seconds without output after which a measurement prints its prog
 
 @contextlib.contextmanager
 def reporting(
-    stage: str, checkpoint: Checkpoint, tracked: StageRun, resume: State | None, metric: Metric
+    stage: str,
+    checkpoint: Checkpoint,
+    tracked: StageRun,
+    resume: State | None,
+    metric: Metric,
+    label: str | None = None,
 ) -> Iterator[Listener]:
-    """The event handler of a long stage: after each epoch it saves a checkpoint, logs metrics and prints a line."""
+    """The event handler of a long stage: after each epoch it saves a checkpoint, logs metrics and prints a line.
+
+    Lines begin with ``label``, or else with the name of the stage.
+    """
+    label = label or stage
     checkpoint.note(run_id=tracked.id)
     if resume is not None:
-        print(f"{stage}: resumes after epoch {len(resume['history'])}", flush=True)
+        print(f"{label}: resumes after epoch {len(resume['history'])}", flush=True)
         tracked.rows_missing(resume["history"], "train_loss")
-    with EpochProgress(stage, ("train_loss", f"valid_{metric.name}")) as progress:
+    with EpochProgress(stage, ("train_loss", f"valid_{metric.name}"), label) as progress:
         if resume is not None:
             progress.file.write(saved=len(resume["history"]))
 
@@ -46,7 +55,7 @@ def reporting(
                     tracked.row(event.row)
                     progress.epoch(event, saved=event.epoch)
                 case Notice():
-                    progress.say(f"{stage}: {event.message}")
+                    progress.say(f"{label}: {event.message}")
                 case Measuring():
                     progress.measuring(event)
 
@@ -56,8 +65,8 @@ def reporting(
 class EpochProgress:
     """Shows the progress of a training, and ends it when the pipeline that started the stage has ended."""
 
-    def __init__(self, stage: str, columns: Sequence[str]):
-        self.stage, self.columns = stage, columns
+    def __init__(self, stage: str, columns: Sequence[str], label: str | None = None):
+        self.label, self.columns = label or stage, columns
         self.watch, self.file = Watch(), ProgressFile(stage)
         self.bar: Progress | None = None
         if sys.stdout.isatty():
@@ -65,7 +74,7 @@ class EpochProgress:
                 TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
                 console=Console(), transient=True,
             )  # fmt: skip
-            self.task = self.bar.add_task(stage, total=None)
+            self.task = self.bar.add_task(self.label, total=None)
         self.started: float | None = None
         self.said = time.monotonic()
         self.first_step = 0
@@ -89,7 +98,7 @@ class EpochProgress:
             self.started, self.first_step = time.monotonic(), done
         self.done, self.total = done, event.epochs * event.steps
         if self.bar:
-            text = f"{self.stage} epoch {event.epoch}/{event.epochs}"
+            text = f"{self.label} epoch {event.epoch}/{event.epochs}"
             self.bar.update(self.task, description=text, completed=done, total=self.total)
         self.steps = event.steps
         if self.file.due():
@@ -102,7 +111,7 @@ class EpochProgress:
         """Called after every epoch. ``saved``: the epochs that the checkpoint now holds."""
         values = "  ".join(f"{name} {event.row[name]:.4g}" for name in self.columns)
         left = self._seconds_left()
-        line = f"{self.stage} epoch {event.epoch}/{event.epochs}  {values}  {_clock(left)} left"
+        line = f"{self.label} epoch {event.epoch}/{event.epochs}  {values}  {_clock(left)} left"
         self.say(line)
         self.file.write(
             epoch=event.epoch, epochs=event.epochs, step=self.steps, steps=self.steps, seconds_left=left,
@@ -112,7 +121,7 @@ class EpochProgress:
     def measuring(self, event: Measuring) -> None:
         """Called after every part of a measurement. Without a bar, prints a line if the last one was long ago."""
         self.watch()
-        text = f"{self.stage}: {event.what} {event.done} of at most {event.most}"
+        text = f"{self.label}: {event.what} {event.done} of at most {event.most}"
         if self.bar:
             self.bar.update(self.task, description=text, completed=event.done, total=event.most)
         elif time.monotonic() - self.said >= QUIET:

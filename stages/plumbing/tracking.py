@@ -35,6 +35,7 @@ from stages.plumbing.runtime import TEMPORARY, pipeline_process
 from stages.records import DataCard
 
 DEFAULT_EXPERIMENT = "msdarts"
+PARENT = "MSDARTS_PARENT_RUN"  # variable: the run above those of the trainings of a comparison
 _NOT_IN_NAMES = r"[^a-zA-Z0-9_. -]"  # characters that MLflow does not allow in names of metrics
 
 
@@ -220,27 +221,36 @@ def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 @contextlib.contextmanager
-def stage_run(stage: str, params: Mapping[str, Any], resume: str | None = None) -> Iterator[StageRun]:
+def stage_run(
+    stage: str,
+    params: Mapping[str, Any],
+    resume: str | None = None,
+    *,
+    name: str | None = None,
+    parent: str | None = None,
+) -> Iterator[StageRun]:
     """The run of a stage, a child of the run of its pipeline execution. ``resume`` is the id of an interrupted run.
 
-    Both runs end as FINISHED, FAILED or KILLED. The next stage of the execution sets the parent to RUNNING again.
+    Both runs end as FINISHED, FAILED or KILLED. The next stage of the execution sets the parent to RUNNING again. If
+    ``parent`` is given, that run is the parent instead and is left as it is.
     """
     mlflow = client()
     with reported():
         experiment = experiment_id(mlflow)
-        parent = _parent(mlflow, experiment)
+        above = parent or _parent(mlflow, experiment)
         run = _resumed(mlflow, resume)
         if run is None:
             run = mlflow.create_run(
-                experiment, run_name=stage, tags={"stage": stage, "git_commit": git_commit()}
+                experiment, run_name=name or stage, tags={"stage": stage, "git_commit": git_commit()}
             )
-        for tag, value in {"mlflow.parentRunId": parent, "mlflow.source.name": f"stages/{stage}.py"}.items():
+        for tag, value in {"mlflow.parentRunId": above, "mlflow.source.name": f"stages/{stage}.py"}.items():
             mlflow.set_tag(run.info.run_id, tag, value)
-        for id in (run.info.run_id, parent):
+        ids = [run.info.run_id, *([] if parent else [above])]
+        for id in ids:
             mlflow.update_run(id, status="RUNNING")
     stage_run = StageRun(mlflow, run)
     stage_run.params(params)
-    with ending(mlflow, run.info.run_id, parent):
+    with ending(mlflow, *ids):
         yield stage_run
 
 

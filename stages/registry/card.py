@@ -17,12 +17,15 @@ from pathlib import Path
 
 import jinja2
 
+from stages.comparison import NOT_COMPARED, TITLE, ComparisonRecord, sentences
+from stages.evaluation import Metric
 from stages.plumbing.files import CARD, GENOTYPE, SEARCH, read_json
 from stages.records import DataCard, ExportRecord, SearchSummary
 from stages.registry.gate import Judgement
 from stages.registry.markdown import plain, table
 from stages.registry.record import RegistryRecord
 
+_LAST = 3  # sections of a card after that about the comparison
 _ROOM = 5000  # characters of a version's description in an SQL registry
 _TEMPLATES = Path(__file__).parent
 
@@ -45,9 +48,14 @@ class TaskCard:
 
 
 def document(
-    record: RegistryRecord, judgement: Judgement, task: TaskCard, exported: ExportRecord, data: DataCard
+    record: RegistryRecord,
+    judgement: Judgement,
+    task: TaskCard,
+    exported: ExportRecord,
+    data: DataCard,
+    compared: ComparisonRecord | None = None,
 ) -> str:
-    """The whole card. ``record`` is what registry.json will hold."""
+    """The whole card. ``record`` is what registry.json will hold, ``compared`` what a comparison found, if any."""
     evidence = judgement.evidence
     summary = SearchSummary.read(SEARCH / "summary.json", evidence.metric)
     environment = jinja2.Environment(
@@ -63,6 +71,8 @@ def document(
         record=record,
         task=task,
         notices=[plain(notice) for notice in (*task.notices, summary.notice) if notice],
+        worth_title=TITLE,
+        worth=worth(compared, evidence.metric),
         metric=evidence.metric,
         file=evidence.file,
         champion=evidence.champion,
@@ -79,6 +89,24 @@ def document(
         pictures=sorted(GENOTYPE.glob("*.png")),
         genotype=json.dumps(read_json(GENOTYPE / "genotype.json")),
     )
+
+
+def worth(compared: ComparisonRecord | None, metric: Metric) -> str:
+    """The section about a comparison."""
+    said = [NOT_COMPARED] if compared is None else sentences(compared, metric)
+    return "\n".join(f"- {plain(sentence)}" for sentence in said)
+
+
+def with_comparison(document: str, compared: ComparisonRecord, metric: Metric) -> str:
+    """A card with what a comparison has found since the card was written."""
+    section = f"## {TITLE}\n\n{worth(compared, metric)}\n\n"
+    parts = re.split(r"^(?=## )", document, flags=re.MULTILINE)
+    places = [place for place, part in enumerate(parts) if part.startswith(f"## {TITLE}\n")]
+    if places:
+        parts[places[0]] = section
+    else:  # a card from before there were comparisons
+        parts.insert(max(1, len(parts) - _LAST), section)
+    return "".join(parts)
 
 
 def sections(document: str) -> dict[str, str]:

@@ -12,9 +12,10 @@ import pytest
 from prefect.states import Failed
 
 from pipelines import sweep_report
+from pipelines.command import message_of
 from pipelines.graph import Stage, without_effect
 from pipelines.runners import RUNNERS, RunnerName, connected, cores_per_trial, task_runner
-from pipelines.sweep import _message, main
+from pipelines.sweep import main
 from pipelines.sweep_request import checked
 from pipelines.trials import RankBy, Result, plan, scores, winner
 from stages.errors import MachineError, UserError
@@ -63,7 +64,7 @@ def test_a_cluster_that_does_not_answer_is_one_line() -> None:
     ],
 )
 def test_the_message_of_a_failed_trial_is_one_line(message: str | None, said: str) -> None:
-    assert _message(Failed(message=message)) == said
+    assert message_of(Failed(message=message)) == said
 
 
 def test_the_plan_is_every_seed_with_every_point_of_the_grid_seed_by_seed() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,17 @@ _WARM_UP = 3  # calls
 
 
 def latencies(
-    answers: Mapping[str, Answer], images: NDArray[np.uint8], repeats: int
+    answers: Mapping[str, Answer],
+    images: NDArray[np.uint8],
+    repeats: int,
+    sizes: Sequence[int] = BATCH_SIZES,
 ) -> dict[str, dict[str, float]]:
     """Name -> ``batch_N`` -> median milliseconds per call.
 
     The calls of the names alternate, so that all of them run under the same load of the machine.
     """
     found: dict[str, dict[str, float]] = {name: {} for name in answers}
-    for size in BATCH_SIZES:
+    for size in sizes:
         batch = np.resize(images[:size], (size, *images.shape[1:]))
         times: dict[str, list[float]] = {name: [] for name in answers}
         for repeat in range(repeats + _WARM_UP):

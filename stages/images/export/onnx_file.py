@@ -21,7 +21,13 @@ from stages.images.data import ImageCard
 
 
 def write_onnx(deployed: Deployed, card: ImageCard, opset: int, path: Path) -> None:
-    """Writes the graph: input ``image`` uint8 (batch, H, W, C), output ``probabilities`` float32 (batch, classes)."""
+    """Writes the file: input ``image`` uint8 (batch, H, W, C), output ``probabilities`` float32 (batch, classes)."""
+    write_graph(deployed, card, opset, path)
+    _describe(path, deployed, card)
+
+
+def write_graph(deployed: Deployed, card: ImageCard, opset: int, path: Path) -> None:
+    """Writes what the exporter makes, with its stack traces and without our metadata."""
     assert not deployed.training, "a graph exported in training mode has random nodes"
     example = torch.zeros((2, *card.image_shape), dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -31,7 +37,6 @@ def write_onnx(deployed: Deployed, card: ImageCard, opset: int, path: Path) -> N
             deployed, (example,), path, dynamo=True, dynamic_shapes={"image": {0: "batch"}}, input_names=["image"],
             output_names=["probabilities"], opset_version=opset, external_data=False, verbose=False,
         )  # fmt: skip
-    _describe(path, deployed, card)
 
 
 def _describe(path: Path, deployed: Deployed, card: ImageCard) -> None:

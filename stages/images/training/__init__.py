@@ -9,6 +9,7 @@ import torch
 
 from models.images.balance import WithBalancedAccuracy, balanced_weights
 from models.images.batches import BatchStream, Split, batches
+from models.images.builders import FoundNetwork
 from models.images.mixing import mixing
 from models.images.retrain import Classification, RetrainConfig, Retraining
 from models.images.search import SupernetConfig, image_search
@@ -75,7 +76,7 @@ def search_on(data: Images, params: Params) -> Search:
 
 def retrain_on(data: Images, params: Params, genotype: Genotype) -> Retraining:
     """The training of a found network on these images."""
-    config, recipe, card = params.retrain, params.retrain.in_force(), data.card
+    config, card = params.retrain, data.card
     network = found_network(
         genotype,
         card.image_shape,
@@ -86,6 +87,12 @@ def retrain_on(data: Images, params: Params, genotype: Genotype) -> Retraining:
         stages=config.stages,
         auxiliary=config.auxiliary_weight > 0,
     )
+    return retraining_of(network, data, params)
+
+
+def retraining_of(network: FoundNetwork, data: Images, params: Params) -> Retraining:
+    """The training of a network on these images."""
+    config, recipe, card = params.retrain, params.retrain.in_force(), data.card
     network = network.to(device=device(), memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     preprocess = replace(
         data.preprocess(cutout=config.cutout, device=device()),
