@@ -41,7 +41,7 @@ class SearchParams(shared.SearchParams, frozen=True):
     exclude_none: bool
     cutout: Natural | Literal["auto"]
     curvature_images: Natural
-    compile: bool
+    compile: bool | Literal["graphs"]
     benchmark_table: AnyPath | None
 
     def inactive(self) -> Collection[str]:
