@@ -22,11 +22,12 @@ from models.images.ops.norm import BatchNorm
 from models.images.sizes import Channels, widths
 from models.images.spaces import NASBENCH201_NODES
 from models.images.supernet import (
+    BeginProbe,
     NodeWeights,
     OpWeights,
     OutgoingEdges,
-    RunCell,
-    compiled_run_cell,
+    begin_plain_probe,
+    compiled_probe,
     leaving,
     run_cell,
 )
@@ -122,7 +123,7 @@ class BenchmarkSupernet(nn.Module):
         super().__init__()
         self.edges = space.groups["cell"]
         self.node_weights = NodeWeights(self.edges)
-        self.probe_cell: RunCell = run_cell
+        self.begin_probe: BeginProbe = begin_plain_probe
         self.skeleton = Skeleton(
             lambda channels: MixedBenchmarkCell(self.edges, OpSpec(channels, affine=False)),
             channels=channels,
@@ -132,9 +133,9 @@ class BenchmarkSupernet(nn.Module):
             channels_in=channels_in,
         )
 
-    def compile_probes(self) -> None:
-        """Has the pass under N mixes compiled at its first use."""
-        self.probe_cell = compiled_run_cell(len(self.skeleton.cells()))
+    def compile_probes(self, *, graphs: bool) -> None:
+        """Has the pass under N mixes compiled at its first use, and replayed as CUDA graphs with ``graphs``."""
+        self.begin_probe = compiled_probe(len(self.skeleton.cells()), graphs=graphs)
 
     def forward(self, x: Tensor, mix: Mapping[str, Tensor]) -> Tensor:
         """Logits (B, classes) of images (B, channels_in, H, W) under a mix of (6, operations).
@@ -142,7 +143,7 @@ class BenchmarkSupernet(nn.Module):
         With mixes of (N, 6, operations), in evaluation mode, logits (N * B, classes): those of mix 0 first.
         """
         weights = self.node_weights(mix["cell"], len(x))
-        run = self.probe_cell if mix["cell"].dim() == 3 else run_cell
+        run = self.begin_probe() if mix["cell"].dim() == 3 else run_cell
         return self.skeleton(x, lambda cell, x: run(cell, weights, x))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -22,13 +23,13 @@ from models.training.evaluation import Criterion
 class SupernetConfig:
     """The size of the supernet; defaults are the published ones of DARTS.
 
-    ``compile`` compiles the perturbed passes, which takes minutes at the start. The search is no faster for
-    it on a CPU; on a GPU this was not measured.
+    ``compile`` compiles the perturbed passes, which takes minutes at the start; with "graphs" they are replayed
+    as CUDA graphs. The search is no faster for it on a CPU; on a GPU neither was measured.
     """
 
     channels: int = 16
     cells: int = 8
-    compile: bool = False
+    compile: bool | Literal["graphs"] = False
 
 
 def image_search(
@@ -53,7 +54,7 @@ def image_search(
     supernet = task.supernet(channels=size.channels, cells=size.cells)
     supernet = supernet.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if size.compile:
-        supernet.compile_probes()
+        supernet.compile_probes(graphs=size.compile == "graphs")
 
     def columns(genotype: Genotype) -> Mapping[str, float]:
         if benchmark is None:

@@ -25,6 +25,7 @@ from models.search.spaces import Edge, SearchSpace
 
 OpWeights = Mapping[str, Tensor]  # operation -> weights of the edges of one node that have it
 RunCell = Callable[..., Tensor]  # (cell, weights, *inputs) -> output
+BeginProbe = Callable[[], RunCell]  # what runs the cells of the pass under N mixes that now begins
 
 
 class OutgoingEdges(nn.Module):
@@ -186,13 +187,30 @@ def run_cell(cell: nn.Module, weights: Sequence[OpWeights], *inputs: Tensor) -> 
     return cell(*inputs, weights)
 
 
-def compiled_run_cell(cells: int) -> RunCell:
-    """``run_cell``, compiled at its first use. Cells of equal build share the code."""
+def begin_plain_probe() -> RunCell:
+    """Has the pass computed as it is written."""
+    return run_cell
+
+
+def compiled_probe(cells: int, *, graphs: bool) -> BeginProbe:
+    """Has the pass compiled at its first use; cells of equal build share the code.
+
+    With ``graphs`` it is replayed as CUDA graphs, where there is CUDA.
+    """
     # On a CPU the quick pooling cuts a cell into parts, and each part is compiled for every shape that it meets.
     # When cells were compiled whole, with PyTorch's pooling, a pass was slower and compiling took three times as
     # long (docs/log.md).
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 16 * cells)
-    return torch.compile(run_cell, dynamic=False)
+    compiled = torch.compile(run_cell, dynamic=False, mode="reduce-overhead" if graphs else None)
+
+    def begin() -> RunCell:
+        if graphs:
+            # What a graph returns is void once the next generation of graphs begins, which by default is with the
+            # next cell. Once this has been called, it begins here only.
+            torch.compiler.cudagraph_mark_step_begin()
+        return compiled
+
+    return begin
 
 
 class Supernet(nn.Module):
@@ -214,7 +232,7 @@ class Supernet(nn.Module):
     ):
         super().__init__()
         self.space = space
-        self.probe_cell: RunCell = run_cell
+        self.begin_probe: BeginProbe = begin_plain_probe
         self.node_weights = nn.ModuleDict(
             {group: NodeWeights(edges) for group, edges in space.groups.items()}
         )
@@ -234,9 +252,9 @@ class Supernet(nn.Module):
             before, reduced_before = (before[1], NODES * channels), reduces
         self.classifier = nn.Linear(before[1], classes)
 
-    def compile_probes(self) -> None:
-        """Has the pass under N mixes compiled at its first use."""
-        self.probe_cell = compiled_run_cell(len(self.cells))
+    def compile_probes(self, *, graphs: bool) -> None:
+        """Has the pass under N mixes compiled at its first use, and replayed as CUDA graphs with ``graphs``."""
+        self.begin_probe = compiled_probe(len(self.cells), graphs=graphs)
 
     def forward(self, x: Tensor, mix: Mapping[str, Tensor]) -> Tensor:
         """Logits (B, classes) of images (B, channels_in, H, W) under a mix (edges, operations) per cell type.
@@ -246,7 +264,7 @@ class Supernet(nn.Module):
         """
         weights = {group: self.node_weights[group](mix[group], len(x)) for group in set(self.groups)}
         input0, input1 = self.stem(x)
-        run = self.probe_cell if mix[self.groups[0]].dim() == 3 else run_cell
+        run = self.begin_probe() if mix[self.groups[0]].dim() == 3 else run_cell
         for group, cell in zip(self.groups, self.cells, strict=True):
             input0, input1 = input1, run(cell, weights[group], input0, input1)
         # The mean over pixels, written so that its gradient has the channels last too.

@@ -61,7 +61,7 @@ class SearchParams(shared.SearchParams, frozen=True):
     cutout: Natural | Literal["auto"]
     curvature_images: Natural
     landscape: Natural
-    compile: bool
+    compile: bool | Literal["graphs"]
     early_stopping: EarlyStoppingParams
     benchmark_table: AnyPath | None
 

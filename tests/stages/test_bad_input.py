@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.stages.conftest import TINY, write_params
@@ -167,3 +168,19 @@ def test_too_few_images(project: Path, run_stage: RunStage, capsys: pytest.Captu
         {**TINY, "data.name": "npz", "data.root": "few.npz", "data.test_fraction": 0.7},
     )
     fails(run_stage, capsys, "prepare", 2, "too few")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_graphs_without_cuda(
+    finished_copy: Path, run_stage: RunStage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = fingerprint(finished_copy)
+    write_params(finished_copy / "params.yaml", {**TINY, "search.compile": "graphs"})
+    fails(
+        run_stage,
+        capsys,
+        "search",
+        2,
+        "search.compile is graphs, but this machine has no CUDA device; set it to",
+    )
+    assert fingerprint(finished_copy) == before

@@ -20,6 +20,7 @@ from models.search.genotype import Genotype
 from models.search.program import Search, SearchConfig
 from models.training.precision import type_of
 from models.training.seeds import generator
+from stages.errors import UserError
 from stages.images.data import ImageCard
 from stages.images.params import Params
 from stages.images.training.inputs import (
@@ -49,6 +50,10 @@ def retrain(params: Params, genotype: Genotype) -> Retraining:
 def search_on(data: Images, params: Params) -> Search:
     """The search that params.yaml asks for, on these images."""
     config = params.search
+    if config.compile == "graphs" and device().type != "cuda":
+        raise UserError(
+            "search.compile is graphs, but this machine has no CUDA device; set it to true or false"
+        )
     space, stopping = search_space(config.space, exclude_none=config.exclude_none), config.early_stopping
     card = data.card
     task = ImageTask(space, card.image_shape, len(card.classes), config.seed, stages=config.stages)
