@@ -251,8 +251,10 @@ def _draw(axes: Axes, history: Sequence[Row], panel: Panel) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, min_n_ticks=1))
     if panel.percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    elif panel.from_zero:
-        axes.set_ylim(bottom=0)
+    else:
+        axes.ticklabel_format(axis="y", useOffset=False)  # 2.0794 instead of 0.0004 under a "+2.079"
+    if panel.from_zero:
+        axes.set_ylim(0, 1.05 * axes.dataLim.y1 or 1)
     axes.grid(alpha=0.3)
     if len(panel.lines) > 1:
         axes.legend(frameon=False, fontsize=8)

@@ -33,14 +33,26 @@ class Duplicates(BaseModel):
     def in_words(self) -> str:
         """One line with the counts that are not zero; empty when every picture is unique."""
         parts = [
-            f"{count} {what}"
-            for count, what in (
-                (self.test_in_train, "test pictures are also training pictures"),
-                (self.test_in_val, "test pictures are also validation pictures"),
-                (self.val_in_train, "validation pictures are also training pictures"),
-                (self.two_labels, "pictures have two labels"),
-                (self.copies, "are copies of another"),
-                (self.dropped, "were dropped"),
+            f"{count} {one if count == 1 else several}"
+            for count, one, several in (
+                (
+                    self.test_in_train,
+                    "test picture is also a training picture",
+                    "test pictures are also training pictures",
+                ),
+                (
+                    self.test_in_val,
+                    "test picture is also a validation picture",
+                    "test pictures are also validation pictures",
+                ),
+                (
+                    self.val_in_train,
+                    "validation picture is also a training picture",
+                    "validation pictures are also training pictures",
+                ),
+                (self.two_labels, "picture has two labels", "pictures have two labels"),
+                (self.copies, "is a copy of another", "are copies of another"),
+                (self.dropped, "was dropped", "were dropped"),
             )
             if count
         ]

@@ -14,10 +14,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from PIL import Image
 
+from models.training.events import Row
+from stages import pictures
 from tests.stages.conftest import TINY, write_params
 
 RunStage = Callable[..., int]
@@ -103,7 +106,10 @@ def test_examples_and_confusion_are_the_networks_answers(registered: Path, run_s
             best, is_ = answers[index].argmax(), labels[index]
             assert answer == (f"{is_}" if kind else f"<b>{best}</b>, is {is_}")
             assert int(sure) == pytest.approx(100 * answers[index].max(), abs=0.51)
-    cells = re.findall(r"<td[^>]*>(\d*)</td>", page().split('class="matrix"')[1].split("</table>")[0])
+    matrix = page().split('class="matrix"')[1].split("</table>")[0]
+    marked = re.findall(r'<td[^>]* class="right[^"]*">(\d+)</td>', matrix)  # not red
+    assert sum(map(int, marked)) == right.sum()
+    cells = re.findall(r"<td[^>]*>(\d*)</td>", matrix)
     counts = np.array([int(cell or 0) for cell in cells]).reshape(10, 10)
     expected = np.zeros((10, 10), int)
     np.add.at(expected, (labels, answers.argmax(1)), 1)
@@ -138,3 +144,15 @@ def test_what_is_missing_is_one_line(
     assert run_stage("report") == 2
     assert "artifacts/registry.json is missing" in capsys.readouterr().err
     assert not REPORT.exists()
+
+
+def test_flat_curves_are_drawn_within_the_chart_and_their_ticks_say_the_whole_value() -> None:
+    history: list[Row] = [
+        {"epoch": n, "train_loss": 1.1, "entropy": 2.0794 - 1e-4 * n} for n in (1.0, 2.0, 3.0, 4.0)
+    ]
+    axes = Figure().add_subplot()
+    pictures._draw(axes, history, pictures.Panel("loss", {"training": "train_loss"}, from_zero=True))
+    assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > 1.02 * 1.1
+    drawing = pictures.svg(pictures.small, history, pictures.Panel("entropy", {"normal": "entropy"}))
+    ticks = re.findall(r"<text[^>]*>([^<]+)</text>", drawing)
+    assert any(tick.startswith("2.079") for tick in ticks) and not any("+" in tick for tick in ticks)

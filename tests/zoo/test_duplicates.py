@@ -56,7 +56,7 @@ def test_one_picture_under_two_labels(tmp_path: Path, zoo: Prepare) -> None:
     shutil.copy(tmp_path / "a" / "0.png", tmp_path / "b" / "other.png")
     made = zoo(tmp_path)
     assert made.card.duplicates.two_labels == 1
-    assert "1 pictures have two labels" in made.notices
+    assert "1 picture has two labels" in made.notices
     # Nobody knows which label is right, so both go.
     dropped = zoo(tmp_path, duplicates="drop")
     assert dropped.card.duplicates.dropped == 2
