@@ -1,10 +1,12 @@
-"""What the recipes and their ingredients are worth: trains one published cell on part of CIFAR-10 under each of them.
+"""What the recipes and their ingredients are worth: trains one published cell on part of CIFAR-10 under each
+of them.
 
     python -m benchmarks.recipe cifar10.npz --images 9000 --epochs 8 --seeds 1
 
-The file has the keys of MedMNIST. Every training is one line of benchmarks/results/recipe.jsonl. Run again, the program leaves
-out what is there. ``--report`` prints the lines as a table. All trainings share the images, the network (that of c10_s5_ms,
-the cell that MS-DARTS publishes for CIFAR-10), the rate, and no drop path, label smoothing or cutout.
+The file has the keys of MedMNIST. Every training is one line of benchmarks/results/recipe.jsonl. Run again,
+the program leaves out what is there. ``--report`` prints the lines as a table. All trainings share the
+images, the network (that of c10_s5_ms, the cell that MS-DARTS publishes for CIFAR-10), the rate, and no drop
+path, label smoothing or cutout.
 """
 
 from __future__ import annotations
@@ -95,7 +97,8 @@ CASES: Mapping[str, Mapping[str, Any]] = {
 
 
 def images(file: Path, count: int, side: int) -> tuple[Images, Split]:
-    """The file's first ``count`` images for training, the next ninth as many for validation, and all test images.
+    """The file's first ``count`` images for training, the next ninth as many for validation, and all test
+    images.
 
     Smaller images are means over squares of pixels.
     """
