@@ -68,12 +68,14 @@ ERASED_AREA, ERASED_RATIO = (0.02, 0.4), (0.3, 1 / 0.3)
 
 
 def random_erasing(x_BCHW: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Zeroes a rectangle of random area, shape and place in each image, with that probability (arXiv 1708.04896).
+    """Zeroes a rectangle of random area, shape and place in each image, with that probability.
 
-    The area is uniform in [0.02, 0.4] of the image, as published; the logarithm of the ratio of the sides is uniform.
-    Differs from algorithm 1 in that a rectangle that is longer than the image is cut to its side, instead of being drawn
-    again, so that every image takes the same number of draws. The erased pixels get the mean color, which is zero
-    after normalization.
+    Source: random erasing (arXiv 1708.04896, algorithm 1).
+
+    The area is uniform in [0.02, 0.4] of the image, as published; the logarithm of the ratio of the sides is
+    uniform. Differs from the source in that a rectangle that is longer than the image is cut to its side,
+    instead of being drawn again, so that every image takes the same number of draws. The erased pixels get
+    the mean color, which is zero after normalization.
     """
     if probability == 0:
         return x_BCHW

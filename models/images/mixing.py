@@ -1,14 +1,16 @@
 """Mixes each image of a batch with another image of it, and the labels with it: mixup and CutMix.
 
-Sources: mixup (arXiv 1710.09412, section 2): x = share x_i + (1 - share) x_j, and the same for the one-hot labels, with
-share ~ Beta(alpha, alpha). CutMix (arXiv 1905.04899, equations 1 and 2): a box that covers 1 - share of the image is
-taken from x_j; where the image's border cuts the box, the share of the labels is that of the pixels.
+Sources: mixup (arXiv 1710.09412, section 2): x = share x_i + (1 - share) x_j, and the same for the one-hot
+labels, with share ~ Beta(alpha, alpha). CutMix (arXiv 1905.04899, equations 1 and 2): a box that covers 1 -
+share of the image is taken from x_j; where the image's border cuts the box, the share of the labels is that
+of the pixels.
 
-Differs from the published code of both, which draws one share for the whole batch: here each image has a share, a
-partner and a choice between the two methods of its own, so that a single batch varies.
+Differs from the published code of both, which draws one share for the whole batch: here each image has a
+share, a partner and a choice between the two methods of its own, so that a single batch varies.
 
-Mixing works on normalized batches on their device, after all augmentation (models/images/augment.py). Partners may be in
-the part of another process, so the processes exchange their parts. Each draws for the whole batch.
+Mixing works on normalized batches on their device, after all augmentation (models/images/augment.py).
+Partners may be in the part of another process, so the processes exchange their parts. Each draws for the
+whole batch.
 
 Axes: B batch, C channels, H height, W width.
 """
@@ -50,8 +52,9 @@ class MixedLabels:
 class Mixing:
     """Mixes batches with draws from the generator, whose state a training saves.
 
-    ``mixup`` and ``cutmix`` are the alphas of their Beta distributions; 0 turns a method off. If both are on, each image
-    is mixed by one of them, with equal chances. ``probability`` is the chance of an image to be mixed at all.
+    ``mixup`` and ``cutmix`` are the alphas of their Beta distributions; 0 turns a method off. If both are
+    on, each image is mixed by one of them, with equal chances. ``probability`` is the chance of an image to
+    be mixed at all.
     """
 
     mixup: float
@@ -99,9 +102,9 @@ def mixing(mixup: float, cutmix: float, probability: float, generator: torch.Gen
 
 
 def boxes(share: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes bool (B, H, W) whose sides are sqrt(1 - share) of the image's, around a center in [0, 1) x [0, 1).
+    """Boxes bool (B, H, W) whose sides are sqrt(1 - share) of the image's, around a center.
 
-    The border cuts off what lies outside.
+    ``rows`` and ``columns`` (B,) are the centers, in [0, 1). The border cuts off what lies outside.
     """
 
     def inside(center: Tensor, length: int) -> Tensor:
@@ -116,9 +119,9 @@ def boxes(share: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int]) -
 def symmetric_beta(alpha: float, size: int, generator: torch.Generator) -> Tensor:
     """Draws (size,) float64 from Beta(alpha, alpha), two uniform numbers each; ones for an alpha of 0.
 
-    ``torch.distributions`` takes no generator. Devroye 1996, "Random variate generation in one line of code": a
-    Student t with 2 alpha degrees of freedom by Bailey's polar method, T^2 / (2 alpha) = (U^(-1 / alpha) - 1) cos(2 pi V)^2, and
-    1/2 + T / (2 sqrt(2 alpha + T^2)) has the distribution Beta(alpha, alpha).
+    ``torch.distributions`` takes no generator. Devroye 1996, "Random variate generation in one line of
+    code": a Student t with 2 alpha degrees of freedom by Bailey's polar method, T^2 / (2 alpha) = (U^(-1 /
+    alpha) - 1) cos(2 pi V)^2, and 1/2 + T / (2 sqrt(2 alpha + T^2)) has the distribution Beta(alpha, alpha).
     """
     if alpha == 0:
         return torch.ones(size, dtype=torch.float64)

@@ -1,20 +1,22 @@
 """Distorts each image of a batch by operations drawn at random: RandAugment (arXiv 1909.13719), vectorized.
 
-Each image goes through ``operations`` steps. In each, it draws one of ``OPERATIONS`` with equal chances, and a sign where the
-operation has one. The magnitude, from 0 to 10, is the same for all; the ranges at 10 are those of AutoAugment (arXiv
-1805.09501, table 6).
+Each image goes through ``operations`` steps. In each, it draws one of ``OPERATIONS`` with equal chances, and
+a sign where the operation has one. The magnitude, from 0 to 10, is the same for all; the ranges at 10 are
+those of AutoAugment (arXiv 1805.09501, table 6).
 
 Differences from the source:
-- What leaves the image is replaced by black, as in the random crop, instead of by grey. Pixels are interpolated.
-- "Color" is not the luminance of RGB, but the mean of the channels, because images may have any number of them.
+- What leaves the image is replaced by black, as in the random crop, instead of by grey. Pixels are
+  interpolated.
+- "Color" is not the luminance of RGB, but the mean of the channels, because images may have any number of
+  them.
 - Nothing is mirrored, because a mirrored image may mean something else (data.mirror).
-- Posterize keeps at least 4 bits of 8, as in the code of EfficientNet; with less, small images lose their objects.
+- Equalize computes with fractions. PIL divides whole numbers, and so does nothing to fewer than 256 pixels.
 
-torchvision's RandAugment draws from PyTorch's global generator, which several threads share, so its draws cannot be saved
-in a checkpoint. It also applies the same operations to all images of a batch.
+torchvision's RandAugment draws from PyTorch's global generator, which several threads share, so its draws
+cannot be saved in a checkpoint. It also applies the same operations to all images of a batch.
 
-All random numbers come from the caller's generator. Images are uint8 (B, H, W, C). Where several processes share a batch,
-each draws for the whole batch. Axes: B batch, H height, W width, C channels.
+All random numbers come from the caller's generator. Images are uint8 (B, H, W, C). Where several processes
+share a batch, each draws for the whole batch. Axes: B batch, H height, W width, C channels.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ from models.training.distributed import full_batch_size, own_part
 
 MAGNITUDES = 10.0  # the magnitude at which the ranges below are reached
 
-# x float32 (B, H, W, C) of whole numbers in [0, 255], strength (B, 1, 1, 1) in [-1, 1] -> the same in [0, 255]
+# x float32 (B, H, W, C) of whole numbers in [0, 255], strength (B, 1, 1, 1) in [-1, 1] -> numbers like x,
+# which the caller rounds and cuts to [0, 255]
 Operation = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -113,7 +116,7 @@ def translate_y(x: Tensor, strength: Tensor) -> Tensor:
 
 
 def _blend(x: Tensor, degenerate: Tensor, strength: Tensor) -> Tensor:
-    """Away from ``degenerate`` with a positive strength, towards it with a negative one: factors 0.1 to 1.9."""
+    """Away from ``degenerate`` where the strength is positive, otherwise towards it: factors 0.1 to 1.9."""
     return degenerate + (x - degenerate) * (1 + 0.9 * strength)
 
 

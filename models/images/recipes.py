@@ -1,9 +1,10 @@
 """What ``retrain.recipe`` stands for: the settings that came after the paper of DARTS, and set together.
 
-``darts`` trains as the paper does, with none of them. ``modern`` has two parts. What makes every step count (Nesterov momentum, the
-average of the weights, a warm-up) is always on. What keeps a network from learning its images by heart (CutMix, RandAugment) is on
-from ``LONG`` epochs: a small network that sees each image a few times has not learned them yet, and such images only make its
-task harder. docs/evidence.md, "The recipe", has what we measured of this and what we did not.
+``darts`` trains as the paper does, with none of them. ``modern`` has two parts. What makes every step count
+(Nesterov momentum, the average of the weights, a warm-up) is always on. What keeps a network from learning
+its images by heart (CutMix, RandAugment) is on from ``LONG`` epochs: a small network that sees each image a
+few times has not learned them yet, and such images only make its task harder. docs/evidence.md, "The
+recipe", has what we measured of this and what we did not.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ def darts(epochs: int) -> Recipe:
 
 
 def modern(epochs: int) -> Recipe:
-    """The rate warms up for a tenth of the epochs, but at most 5. CutMix is as published for CIFAR (arXiv 1905.04899)."""
+    """The rate warms up for a tenth of the epochs, but at most 5.
+
+    CutMix is as published for CIFAR (arXiv 1905.04899).
+    """
     steps = Recipe(warmup_epochs=min(5, epochs // 10), nesterov=True, ema_decay=0.999)
     if epochs < LONG:
         return steps

@@ -1,8 +1,8 @@
 """Trains a found network from scratch as in DARTS, section 3.2: drop path, auxiliary head, cosine rate.
 
 Differs from the published code in that the weights of the best *validation* accuracy are kept: the test set
-plays no part. What later recipes add is off unless it is asked for: warm-up, Nesterov momentum, averaged weights and mixed
-images (models/images/recipes.py).
+plays no part. What later recipes add is off unless it is asked for: warm-up, Nesterov momentum, averaged
+weights and mixed images (models/images/recipes.py).
 """
 
 from __future__ import annotations
@@ -54,12 +54,13 @@ class RetrainConfig:
 class Classification:
     """Cross-entropy of logits (B, classes) and labels (B,), and the number of right answers.
 
-    With ``class_weights`` (classes,), the loss is the mean over the images of their cross-entropy, with label smoothing
-    if any, times the weight of their class. PyTorch's own weighted mean divides by the sum of the weights in the batch
-    instead, so a batch without images of a rare class would count as much as one with many.
+    With ``class_weights`` (classes,), the loss is the mean over the images of their cross-entropy, with
+    label smoothing if any, times the weight of their class. PyTorch's own weighted mean divides by the sum
+    of the weights in the batch instead, so a batch without images of a rare class would count as much as one
+    with many.
 
-    Where labels are mixed, loss and right answers are those of both labels, weighted by their shares. With weights of
-    the classes, each of the two has its own.
+    Where labels are mixed, loss and right answers are those of both labels, weighted by their shares. With
+    weights of the classes, each of the two has its own.
     """
 
     label_smoothing: float = 0.0
@@ -96,11 +97,12 @@ class _Best:
 class Retraining:
     """The training of a found network, which is already on its device, as a program of the loop.
 
-    The result is the first epoch of the highest validation accuracy. When the training has ended, the network
-    holds the weights of that epoch. The passes of a step compute in ``precision``; validation is float32.
-    ``class_weights`` (classes,), on the network's device, are those of the loss. ``scoring`` is what is measured on
-    the validation images. ``mixing``, if any, mixes each batch. With ``ema_decay``, the averaged weights are what is validated
-    and kept, with batch statistics measured on the images of ``calibration``.
+    The result is the first epoch of the highest validation accuracy. When the training has ended, the
+    network holds the weights of that epoch. The passes of a step compute in ``precision``; validation is
+    float32. ``class_weights`` (classes,), on the network's device, are those of the loss. ``scoring`` is
+    what is measured on the validation images. ``mixing``, if any, mixes each batch. With ``ema_decay``, the
+    averaged weights are what is validated and kept, with batch statistics measured on the images of
+    ``calibration``.
     """
 
     remedy = "lower retrain.learning_rate"

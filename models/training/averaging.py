@@ -1,11 +1,11 @@
-"""The exponential moving average of the weights: what a training validates and keeps instead of its last weights.
+"""The exponential moving average of the weights, which a training validates and keeps instead of the last.
 
-Source: Polyak and Juditsky 1992 for averages of iterates; the exponential form with a decay that warms up is that of
-TensorFlow's ``ExponentialMovingAverage(num_updates=t)``, which also the ImageNet recipes of EfficientNet use (arXiv
-1905.11946).
+Sources: Polyak and Juditsky 1992 for averages of iterates; TensorFlow's ``ExponentialMovingAverage`` with
+``num_updates`` for the exponential form whose decay warms up.
 
-Only weights are averaged. Running batch statistics belong to the weights they were measured with, so those of the average are
-measured anew (models/images/batch_statistics.py), as in stochastic weight averaging (arXiv 1803.05407, section 3.2).
+Only weights are averaged. Running batch statistics belong to the weights they were measured with, so those
+of the average are measured anew (models/images/batch_statistics.py), as in stochastic weight averaging
+(arXiv 1803.05407, section 3.2).
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from torch import nn
 
 
 class MovingAverage:
-    """average <- d average + (1 - d) weights after each step, with d = min(decay, (1 + t) / (10 + t)) at step t = 1, 2, ...
+    """average <- d average + (1 - d) weights after each step.
 
-    The decay d grows from 2/11, so that the average soon forgets the initial weights, even in a training of a few hundred steps.
+    At step t = 1, 2, ... the decay is d = min(decay, (1 + t) / (10 + t)). It grows from 2/11, so that the
+    average soon forgets the initial weights, even in a training of a few hundred steps.
     """
 
     def __init__(self, module: nn.Module, decay: float):

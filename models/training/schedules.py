@@ -21,10 +21,10 @@ def geometric(start: float, end: float, epoch: int, epochs: int) -> float:
 
 
 def warmed_up(rate: float, epoch: int, epochs: int, warmup: int) -> float:
-    """``rate`` rises in equal parts over ``warmup`` epochs, then falls to 0 along half a cosine over the others.
+    """``rate`` after a rise in equal parts over ``warmup`` epochs; then it falls to 0 along half a cosine.
 
-    In epoch e < warmup it is (e + 1) / (warmup + 1) of ``rate``. Source: the gradual warm-up of arXiv 1706.02677, section
-    2.2, which differs in that its rate rises with every step.
+    In epoch e < warmup it is (e + 1) / (warmup + 1) of ``rate``. Source: the gradual warm-up of arXiv
+    1706.02677, section 2.2, which differs in that its rate rises with every step.
     """
     if epoch < warmup:
         return rate * (epoch + 1) / (warmup + 1)

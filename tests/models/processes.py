@@ -85,8 +85,8 @@ def trained(
 ) -> Found:
     """Two epochs of training a found network, with everything that draws random numbers.
 
-    ``weighted``: with class weights, and with the balanced accuracy in the history. ``modern``: with everything that the
-    recipe of this name may ask for.
+    ``weighted``: with class weights, and with the balanced accuracy in the history. ``modern``: with
+    everything that a recipe may ask for.
     """
     stages = 2 if genotype.space == "nasbench201" else 3
     space = search_space("nasbench201" if genotype.space == "nasbench201" else "s5")

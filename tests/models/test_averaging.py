@@ -21,7 +21,7 @@ from tests.models.tiny import PREPROCESS, split, task
 
 @pytest.mark.parametrize("decay", [0.5, 0.9, 0.999])
 def test_the_average_is_its_closed_form(decay: float) -> None:
-    """Weight t counts (1 - d_t) times the product of all later d, and the initial weights the product of all."""
+    """Weight t counts (1 - d_t) times the product of all later d; the initial weights, the product of all."""
     module = nn.Linear(1, 1, bias=False).double()
     values = np.random.default_rng(0).normal(size=41)
     module.weight.data.fill_(values[0])

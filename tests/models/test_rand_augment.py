@@ -62,7 +62,7 @@ def test_values_are_those_of_torchvision(strength: float) -> None:
 
 
 def test_equalized_values_are_those_of_torchvision_and_evenly_spread_in_small_images() -> None:
-    """torchvision divides whole numbers, so it does nothing to fewer than 256 pixels, and rounds in larger images."""
+    """torchvision divides whole numbers: it does nothing to 255 pixels or fewer, and rounds in larger images."""
     x = torch.randint(0, 256, (2, 300, 300, 3), generator=generator(0, "large"), dtype=torch.uint8)
     x[0] = x[0] // 3
     apart = applied("equalize", x, 0.0).int() - reference.equalize(channels_first(x)).permute(0, 2, 3, 1)
@@ -103,7 +103,7 @@ def test_at_magnitude_zero_nothing_happens_and_values_never_leave_their_range(na
 
 @pytest.mark.parametrize("name", [name for name, operation in OPERATIONS.items() if operation])
 def test_no_operation_mirrors(name: str) -> None:
-    """A mirrored digit is not the same digit. Left and right of a picture that is brighter on the left stay apart."""
+    """A mirrored digit is not the same digit. A picture that is brighter on the left stays so."""
     ramp = torch.linspace(200, 20, 12).to(torch.uint8).view(1, 1, 12, 1).repeat(1, 12, 1, 3)
     for strength in (-0.5, 0.5):
         found = applied(name, ramp, strength).float()[:, 3:9]
