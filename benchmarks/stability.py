@@ -60,6 +60,8 @@ PROFILE: Changes = {
     "search.stages": 2,
     "search.alpha.learning_rate": 0.01,
     "search.alpha.warmup_epochs": 2,
+    "search.alpha.temperature_end": 1.0,
+    "search.penalty": "none",
     "search.landscape": 0,
     "retrain.epochs": 15,
     "retrain.channels": 8,

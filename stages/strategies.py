@@ -22,8 +22,8 @@ RELAXATIONS: Mapping[str, Relaxation] = {"softmax": softmax, "sigmoid": sigmoid}
 # Name -> the measure on a space, and its weight if penalty_weight is auto. The weight of beta is the published one.
 PENALTIES: Mapping[str, Callable[[SearchSpace], tuple[Measure, float]]] = {
     "beta": lambda _: (beta, 50.0),
-    "entropy": lambda _: (entropy, 1.0),
-    "discretization": lambda space: (Discretization(space), 1.0),
+    "entropy": lambda _: (entropy, 3.0),
+    "discretization": lambda space: (Discretization(space), 30.0),
 }
 
 
