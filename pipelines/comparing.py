@@ -29,7 +29,8 @@ _TIMED_OUT = "TimedOut"
 def made(folder: Path) -> None:
     """Raises UserError unless the found cell in the folder is that of its params.yaml."""
     if not (folder / GENOTYPE_JSON).is_file():
-        raise UserError(f"{folder / GENOTYPE_JSON} is missing; run `make repro` first")
+        missing = GENOTYPE_JSON if folder == Path.cwd() else folder / GENOTYPE_JSON
+        raise UserError(f"{missing} is missing; run `make repro` first")
     if not up_to_date(folder, *_FOUND):
         raise UserError(
             "the data, the search or the found cell is not up to date with params.yaml and the code; run `make repro`"

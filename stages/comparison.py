@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -37,6 +37,7 @@ class ArmResult(_Part):
 
     name: str
     kind: Literal["found", "random", "baseline"]
+    network: dict[str, Any]  # what the task builds it from
     params: int
     macs: int | None = None
     latency_ms: float | None = None  # for one case

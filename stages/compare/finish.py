@@ -102,6 +102,7 @@ def arm_of(
     return ArmResult(
         name=arm.name,
         kind=arm.kind,
+        network=arm.network,
         params=arm.params if arm.params is not None else results[0].params,
         macs=arm.macs,
         latency_ms=latencies.get(arm.name),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from markupsafe import escape
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from models.training.events import EpochEnd, Event, State
 from models.training.loop import Program
 from models.training.loop import run as train
-from stages import tasks
+from stages import comparison, tasks
 from stages.alphas import read_alphas
+from stages.compare import train as training
+from stages.compare.jobs import TRAININGS, is_done
+from stages.comparison import COMPARE_JSON, ComparisonRecord
+from stages.errors import UserError
 from stages.evaluation import Evaluation
 from stages.genotypes import read_genotype
 from stages.params import Params
@@ -36,8 +42,10 @@ from stages.plumbing.files import (
 )
 from stages.plumbing.settings import load
 from stages.records import ExportRecord, RetrainMetrics, SearchSummary
+from stages.registry.markdown import plain
 from stages.registry.record import RegistryRecord
 from tests.models.processes import Interrupted, copied, repeatable
+from tests.tasks import comparing
 from tests.tasks.conftest import CHAIN, run, write_profile
 
 
@@ -190,3 +198,102 @@ def test_a_second_run_registers_nothing_and_a_worse_network_is_refused(
     assert worse.score is not None and before.score is not None
     assert worse.promoted == metric.better(worse.score, before.score)
     assert worse.compared is not None and 0 < worse.compared.p_value <= 1
+
+
+@pytest.fixture
+def copy_of_chain(finished_chain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished project, as the current folder."""
+    shutil.copytree(finished_chain, tmp_path / "copy", ignore=shutil.ignore_patterns(".checkpoints"))
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_a_comparison_trains_every_network_once_as_retrain_does(
+    task: str, copy_of_chain: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = comparing.planned("0", 1)
+    by_hand = [arm.name for arm in first.arms if arm.kind == "baseline"]
+    assert [arm.name for arm in first.arms] == ["found", "random 1", *by_hand]
+    assert bool(by_hand) == (task == "images")
+    assert comparing.trained(first) == [f"{arm.name}, seed 0" for arm in first.arms]
+    (found,) = [key for arm, _, key in first.trainings() if arm.kind == "found"]
+    assert comparing.history(TRAININGS / found) == comparing.history(RETRAIN), "seed 0 is that of retrain"
+
+    more = comparing.planned("0,1", 1)
+    assert comparing.trained(more) == [f"{arm.name}, seed 1" for arm in more.arms], "only the new ones"
+    comparing.finished(monkeypatch)
+    said, metric = capsys.readouterr().out, tasks.metric(task)
+    record = ComparisonRecord.read(COMPARE_JSON, metric)
+    assert record.content(metric) == json.loads(COMPARE_JSON.read_text())
+    assert record == comparison.current(load(), metric)
+    retrained = RetrainMetrics.read(RETRAIN / "metrics.json", metric)
+    assert record.found.test[0] == pytest.approx(retrained.test_score)
+    assert record.random is not None and record.best_of is not None
+    assert record.random.count == 1 and record.best_of.cells == 1
+    lead = metric.gain(record.found.mean, record.others[0].mean)
+    assert record.random.difference.mean == pytest.approx(lead)
+    assert record.random.difference.low <= lead <= record.random.difference.high
+    assert set(record.baselines) == set(by_hand)
+    for sentence in comparison.sentences(record, metric):
+        assert f"compare: {sentence}" in said
+    again = COMPARE_JSON.read_bytes()
+    comparing.finished(monkeypatch)
+    assert COMPARE_JSON.read_bytes() == again
+
+
+def test_an_interrupted_training_of_a_comparison_continues_bit_for_bit(
+    task: str, copy_of_chain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = comparing.planned("3", 1)
+    for _, _, key in made.trainings()[:3]:
+        training.main(load(), key)
+        whole = list(comparing.results(key))
+        shutil.rmtree(TRAININGS / key)
+        comparing.interrupted(monkeypatch, key)
+        assert not is_done(key)
+        training.main(load(), key)
+        assert list(comparing.results(key)) == whole
+
+
+def test_card_and_report_have_the_comparison_of_this_cell_and_no_other(
+    task: str, copy_of_chain: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card, page = Path("artifacts/model_card.md"), REPORT
+    for file in (card, page):
+        assert comparison.NOT_COMPARED in file.read_text() and comparison.TITLE in file.read_text()
+    comparing.trained(comparing.planned("0", 1))
+    comparing.finished(monkeypatch)
+    metric = tasks.metric(task)
+    record = comparison.current(load(), metric)
+    assert record is not None
+    assert [run("register"), run("report")] == [0, 0]
+    for file in (card, page):
+        assert comparison.NOT_COMPARED not in file.read_text()
+    for sentence in comparison.sentences(record, metric):
+        assert plain(sentence) in card.read_text()
+        assert str(escape(sentence)) in page.read_text()
+    version = MlflowClient().get_model_version_by_alias(RegistryRecord.read(REGISTRY).model, "champion")
+    assert comparison.sentences(record, metric)[0] in (version.description or "")
+
+    content = json.loads(COMPARE_JSON.read_text())
+    COMPARE_JSON.write_text(json.dumps({**content, "identity": "of another cell"}))
+    assert run("report") == 0
+    assert comparison.NOT_COMPARED in page.read_text()
+    GENOTYPE_JSON.write_text(GENOTYPE_JSON.read_text() + "\n")  # now another file
+    with pytest.raises(UserError, match="genotype.json, the data or params.yaml has changed"):
+        comparing.finished(monkeypatch)
+
+
+def test_without_its_part_a_task_compares_nothing_and_says_so(
+    task: str, copy_of_chain: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tasks, "comparison", lambda _: None)
+    made = comparing.planned("0", 4)
+    assert comparing.trained(made) == ["found, seed 0"]
+    comparing.finished(monkeypatch)
+    said = capsys.readouterr().out
+    assert f"notice: the task {task} offers no networks to compare with" in said
+    assert "compare: Nothing was compared" in said
+    record = ComparisonRecord.read(COMPARE_JSON, tasks.metric(task))
+    assert (record.random, record.best_of, record.baselines, record.others) == (None, None, {}, [])
+    assert record.found.params == RetrainMetrics.read(RETRAIN / "metrics.json", tasks.metric(task)).params
