@@ -89,9 +89,12 @@ def read(params: DataParams, *, crop: bool = True) -> tuple[Images, Split]:
         made = Path(folder, "data")
         made.mkdir()
         card = prepare.prepare_in(Path(folder), params, made)
+
+        def array(name: str) -> torch.Tensor:
+            return torch.from_numpy(np.load(made / f"{name}.npy"))
+
         train_split, val, test = (
-            Split(*(torch.from_numpy(np.load(made / f"{name}_{kind}.npy")) for kind in ("images", "labels")))
-            for name in ("train", "val", "test")
+            Split(array(f"{name}_images"), array(f"{name}_labels")) for name in ("train", "val", "test")
         )
     return (Images if crop else Uncropped)(train_split, val, card), test
 

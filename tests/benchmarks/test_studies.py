@@ -86,5 +86,6 @@ def test_a_landscape_is_drawn_whether_it_has_heights_or_not(flat: bool) -> None:
     losses = torch.zeros(3, 3) if flat else torch.arange(9.0).reshape(3, 3)
     found = Landscape(torch.tensor([-1.0, 0.0, 1.0]), losses)
     drawn = heights(Figure().add_subplot(), found, float(losses.min()), float(losses.max()))
-    assert drawn.levels[0] == 0.0
-    assert drawn.levels[-1] == pytest.approx(1e-6 if flat else 8.0)
+    levels = list(drawn.levels)
+    assert levels[0] == 0.0
+    assert levels[-1] == pytest.approx(1e-6 if flat else 8.0)
