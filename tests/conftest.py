@@ -13,15 +13,21 @@ import pytest
 import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# Files of minutes, the longest first.
+# Files of minutes, the longest first, then those of half a minute and more.
 LONGEST = (
-    "test_default_run.py",
     "test_flow.py",
-    "test_devices.py",
+    "test_default_run.py",
+    "test_other_runs.py",
     "test_sweep.py",
+    "test_devices.py",
     "test_interrupt.py",
     "test_adding_a_task.py",
-    "test_other_runs.py",
+    "test_contract.py",
+    "test_export_identity.py",
+    "test_starting.py",
+    "test_chain.py",
+    "test_distributed.py",
+    "test_stability.py",
 )
 # What `make quick` leaves out: tests that start processes, servers or real stages, or train for seconds. They are known by a
 # fixture that does so, or by their file; `make quick` fails a test of more than 30 seconds that is not among these.
