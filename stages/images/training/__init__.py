@@ -23,7 +23,7 @@ from stages.images.params import Params
 from stages.images.training.inputs import (
     EVALUATION_BATCH,
     Images,
-    calibration_indices,
+    calibration,
     device,
     loaders,
     read_images,
@@ -88,7 +88,6 @@ def retrain_on(data: Images, params: Params, genotype: Genotype) -> Retraining:
     )
     stream = BatchStream(data.train, config.batch_size, preprocess, generator(config.seed, "train batches"))
     settings = {**config.model_dump(), **asdict(recipe)}
-    measured = calibration_indices(len(data.train), config)
     return Retraining(
         network,
         stream,
@@ -99,7 +98,7 @@ def retrain_on(data: Images, params: Params, genotype: Genotype) -> Retraining:
         scoring=WithBalancedAccuracy(Classification(), class_weights(data.val, card)),
         precision=type_of(params.train.precision),
         mixing=mixing(recipe.mixup, recipe.cutmix, recipe.mix_probability, generator(config.seed, "mixing")),
-        calibration=lambda: batches(data.train, config.batch_size, preprocess, measured),
+        calibration=lambda: calibration(data, preprocess, config),
     )
 
 
