@@ -26,7 +26,7 @@ from stages.images.params import Params
 from stages.images.training.inputs import (
     EVALUATION_BATCH,
     Images,
-    calibration_indices,
+    calibration,
     device,
     loaders,
     read_images,
@@ -107,7 +107,6 @@ def retraining_of(network: FoundNetwork, data: Images, params: Params) -> Retrai
     )
     stream = BatchStream(data.train, config.batch_size, preprocess, generator(config.seed, "train batches"))
     settings = {**config.model_dump(), **asdict(recipe)}
-    measured = calibration_indices(len(data.train), config)
     return Retraining(
         network,
         stream,
@@ -118,7 +117,7 @@ def retraining_of(network: FoundNetwork, data: Images, params: Params) -> Retrai
         scoring=WithBalancedAccuracy(Classification(), class_weights(data.val, card)),
         precision=type_of(params.train.precision),
         mixing=mixing(recipe.mixup, recipe.cutmix, recipe.mix_probability, generator(config.seed, "mixing")),
-        calibration=lambda: batches(data.train, config.batch_size, preprocess, measured),
+        calibration=lambda: calibration(data, preprocess, config),
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
-from models.images.batches import BatchStream, Preprocess, Split, batches
+from models.images.batches import Batch, BatchStream, Preprocess, Split, batches
 from models.search.program import Loaders
 from models.training.seeds import generator
 from stages.errors import UserError
@@ -88,14 +89,15 @@ def loaders(data: Images, config: SearchParams) -> Loaders:
     )
 
 
-def calibration_indices(images: int, config: RetrainParams) -> torch.Tensor:
-    """The same training images in each epoch, drawn at random, in as many whole batches as there are.
+def calibration(data: Images, preprocess: Preprocess, config: RetrainParams) -> Iterator[Batch]:
+    """Training images, drawn at random and augmented as in training; the same after each epoch.
 
-    Batches that are smaller would count as much as the others. Of fewer images than a batch, all are taken.
+    They come in whole batches, because smaller ones would count as much as the others.
     """
-    order = torch.randperm(images, generator=generator(config.seed, "batch statistics"))
-    size = min(config.batch_size, images)
-    return order[: max(min(CALIBRATION_IMAGES, images) // size, 1) * size]
+    draws = generator(config.seed, "batch statistics")
+    stream = BatchStream(data.train, config.batch_size, preprocess, draws)
+    for _ in range(min(len(stream), max(CALIBRATION_IMAGES // config.batch_size, 1))):
+        yield next(stream)
 
 
 def cutout_size(card: ImageCard, config: SearchParams) -> int:
