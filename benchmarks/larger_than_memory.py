@@ -153,7 +153,10 @@ def line(row: Mapping[str, Any], limit: int) -> str:
         "empty" if row["cold"] else "holds all",
         row["how"],
         str(len(times)),
-        *(f"{value:.1f}" for value in (np.median(times), times.mean(), np.quantile(times, 0.95), times.max())),
+        *(
+            f"{value:.1f}"
+            for value in (np.median(times), times.mean(), np.quantile(times, 0.95), times.max())
+        ),
         f"{row['worked'] * 1000:.1f}",
         f"{row['read'] / 1e6:.1f} MB",
         f"{row['peak']:,} MiB",
