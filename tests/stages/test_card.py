@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stages.comparison import NOT_COMPARED, TITLE, ArmResult, ComparisonRecord
 from stages.evaluation import Evaluation, Metric
 from stages.images.data import Duplicates, ImageCard, read_card
 from stages.images.params import METRIC as ACCURACY
@@ -191,6 +192,7 @@ def test_every_section_is_there_in_its_order_and_one_blank_line_apart(project: P
         "Test",
         "Confidence",
         "Speed and size",
+        TITLE,
         "Limits",
         "Where it comes from",
         "Architecture",
@@ -268,3 +270,21 @@ def test_what_prepare_noticed_is_in_the_section_on_data(project: Path) -> None:
     assert "- 3 test pictures are also training pictures, 4 are copies of another" in section
     assert "the classes 'a\\_b' and 'c\\*' are the same" in section
     assert "- Pixels from 0 to 4095 become 0 to 255 (12 bits)." in section
+
+
+def test_a_card_gets_a_comparison_that_was_made_later(project: Path) -> None:
+    arm = ArmResult(
+        name="found", kind="found", network={}, params=9, mean=0.5, test=[0.5], valid=[0.5], minutes=1.0
+    )
+    compared = ComparisonRecord(
+        identity="", metric="accuracy", seeds=[0], epochs=1, test_cases=30, found=arm, others=[], baselines={},
+        notices=["something is left out"],
+    )  # fmt: skip
+    text = document(["a", "b"])
+    assert NOT_COMPARED in text
+    later = cards.with_comparison(text, compared, ACCURACY)
+    assert NOT_COMPARED not in later and "- Something is left out." in later
+    assert list(cards.sections(later)) == list(cards.sections(text))
+    assert cards.with_comparison(later, compared, ACCURACY) == later
+    start, end = text.index(f"## {TITLE}"), text.index("## Limits")
+    assert cards.with_comparison(text[:start] + text[end:], compared, ACCURACY) == later, "an older card"
