@@ -62,6 +62,7 @@ PROFILE: Changes = {
     "search.alpha.warmup_epochs": 2,
     "search.alpha.temperature_end": 1.0,
     "search.penalty": "none",
+    "search.mean_shift.radius_end": 0.25,
     "search.landscape": 0,
     "retrain.epochs": 15,
     "retrain.channels": 8,
