@@ -53,7 +53,7 @@ def main(params: Params) -> None:
         with replacing(SEARCH) as folder:
             write(folder, found, summary, about(params), metric)
         tracked.metrics(found.summary)  # the scores of the epochs are there already
-        tracked.artifacts(*SEARCH_RESULTS, LANDSCAPE, pictures=sorted(SEARCH.glob("*.png")))
+        tracked.artifacts(*SEARCH_RESULTS, pictures=[LANDSCAPE, *sorted(SEARCH.glob("*.png"))])
     checkpoint.remove()
     print(f"search: discretization gap {summary.discretization_gap:.4f}")
     if summary.notice is not None:

@@ -72,8 +72,10 @@ class Ahead:
         if self._thread is not None:
             thread, self._thread = self._thread, None
             self._forgotten.detach()
-            thread.stop()
-            thread.thread.join()
+            while thread.thread.is_alive():
+                # Again and again: an exception that a signal raises within a release may swallow its wake-up.
+                thread.stop()
+                thread.thread.join(timeout=0.1)
             self.stream.load_state_dict(thread.state)
 
 

@@ -154,6 +154,21 @@ def test_a_stream_that_was_never_closed_ends_its_thread_when_it_is_dropped() -> 
     assert not thread.is_alive()
 
 
+def test_closing_does_not_rely_on_one_wake_up() -> None:
+    """A signal's exception within a release can leave the wake-up with a waiter that is gone."""
+    ahead = Ahead(stream())
+    next(ahead)
+    thread = ahead._thread
+    assert thread is not None
+    deadline = time.monotonic() + 10
+    while thread.ready.qsize() < BATCHES_AHEAD and time.monotonic() < deadline:
+        time.sleep(0.001)  # until the thread waits for room
+    release, lost = thread.room.release, []
+    thread.room.release = lambda: release() if lost else lost.append(True)  # pyright: ignore[reportAttributeAccessIssue]
+    ahead.close()
+    assert lost and not thread.thread.is_alive()
+
+
 def test_an_interrupted_training_leaves_no_thread_and_continues_where_it_was() -> None:
     kept: list[Any] = []
     before = threads()
