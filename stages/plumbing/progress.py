@@ -112,11 +112,12 @@ class EpochProgress:
         values = "  ".join(f"{name} {event.row[name]:.4g}" for name in self.columns)
         left = self._seconds_left()
         line = f"{self.label} epoch {event.epoch}/{event.epochs}  {values}  {_clock(left)} left"
-        self.say(line)
+        # Before the line, so that whoever reads it and interrupts the stage is told that this epoch is saved.
         self.file.write(
             epoch=event.epoch, epochs=event.epochs, step=self.steps, steps=self.steps, seconds_left=left,
             saved=saved, values=dict(event.row), line=line,
         )  # fmt: skip
+        self.say(line)
 
     def measuring(self, event: Measuring) -> None:
         """Called after every part of a measurement. Without a bar, prints a line if the last one was long ago."""
