@@ -13,6 +13,8 @@ import weakref
 from queue import SimpleQueue
 from typing import Any, Protocol
 
+import torch
+
 from models.training.evaluation import Batch
 
 BATCHES_AHEAD = 2
@@ -106,6 +108,9 @@ class _Thread:
         self.room.release()
 
     def _prepare(self) -> None:
+        # This holds for the calling thread. A second team of OpenMP threads would compete with the team of the step:
+        # on two cores, a step of the default search then took twice the time.
+        torch.set_num_threads(1)
         try:
             while self.room.acquire() and not self.ending:
                 batch = next(self.stream)

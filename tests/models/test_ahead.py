@@ -154,6 +154,25 @@ def test_a_stream_that_was_never_closed_ends_its_thread_when_it_is_dropped() -> 
     assert not thread.is_alive()
 
 
+def test_the_thread_computes_alone_and_leaves_the_step_its_threads() -> None:
+    class Noting(Watched):
+        def __next__(self) -> Batch:
+            counts.append(torch.get_num_threads())
+            return super().__next__()
+
+    counts: list[int] = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        ahead = Ahead(Noting(split(14, 0), BATCH, PREPROCESS, generator(0, "stream")))
+        next(ahead)
+        assert counts[0] == 1
+        assert torch.get_num_threads() == 2
+        ahead.close()
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_closing_does_not_rely_on_one_wake_up() -> None:
     """A signal's exception within a release can leave the wake-up with a waiter that is gone."""
     ahead = Ahead(stream())
