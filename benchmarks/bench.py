@@ -4,7 +4,7 @@ benchmarks/_steps.py says what the variants are. They take turns, so that a chan
 all of them; the table gives medians. Peak memory is measured in a separate process for each variant. ``--compiled``
 adds MS-DARTS with ``search.compile``, which compiles only the perturbed passes. On CUDA the batch is 64.
 ``--precision`` is that of all variants, as ``train.precision``: bfloat16 on CUDA and float32 elsewhere by default.
-``--clock processor`` counts processor time instead of seconds on the wall, for a machine on which others work too.
+``--clock processor`` measures processor time instead of elapsed time, because elapsed time depends on what else runs.
 """
 
 from __future__ import annotations

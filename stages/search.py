@@ -100,9 +100,9 @@ def notice(indecision: float, largest_weight: float, settings: SearchParams) -> 
     if indecision < UNDECIDED:
         return {}
     remedy = (
-        "set search.penalty to discretization"
-        if settings.penalty == "none"
-        else "raise search.penalty_weight"
+        "raise search.penalty_weight"
+        if settings.penalty in ("entropy", "discretization")  # more weight of beta holds alpha back even more
+        else "set search.penalty to discretization"
     )
     words = (
         f"the search has decided next to nothing: the mix has {indecision:.1%} of the entropy of a uniform mix, and the"

@@ -19,8 +19,9 @@ def test_a_search_that_has_decided_says_nothing(indecision: float) -> None:
     assert notice(indecision, 0.7, settings()) == {}
 
 
-def test_the_notice_has_the_number_and_the_remedy() -> None:
-    words = notice(0.9937, 0.1623, settings(penalty="none"))["notice"]
+@pytest.mark.parametrize("penalty", ["none", "beta"])
+def test_the_notice_has_the_number_and_the_remedy(penalty: str) -> None:
+    words = notice(0.9937, 0.1623, settings(penalty=penalty))["notice"]
     assert "99.4% of the entropy of a uniform mix" in words
     assert "weighs 0.162 on average" in words
     assert "set search.penalty to discretization" in words
