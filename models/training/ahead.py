@@ -7,6 +7,7 @@ batch that was handed out, so the batches that are ready but not used yet are pr
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 import weakref
@@ -74,10 +75,7 @@ class Ahead:
         if self._thread is not None:
             thread, self._thread = self._thread, None
             self._forgotten.detach()
-            while thread.thread.is_alive():
-                # Again and again: an exception that a signal raises within a release may swallow its wake-up.
-                thread.stop()
-                thread.thread.join(timeout=0.1)
+            thread.end()
             self.stream.load_state_dict(thread.state)
 
 
@@ -92,6 +90,7 @@ class _Thread:
         self.ending = False
         self.thread = threading.Thread(target=self._prepare, name="batches ahead", daemon=True)
         self.thread.start()
+        _started.add(self)
 
     def take(self) -> Batch:
         found = self.ready.get()
@@ -107,6 +106,13 @@ class _Thread:
         self.ending = True
         self.room.release()
 
+    def end(self) -> None:
+        """Returns when the thread has ended, after the batch that it is preparing."""
+        while self.thread.is_alive():
+            # Again and again: an exception that a signal raises within a release may swallow its wake-up.
+            self.stop()
+            self.thread.join(timeout=0.1)
+
     def _prepare(self) -> None:
         # This holds for the calling thread. A second team of OpenMP threads would compete with the team of the step:
         # on two cores, a step of the default search then took twice the time.
@@ -117,3 +123,13 @@ class _Thread:
                 self.ready.put((batch, self.stream.state_dict()))
         except BaseException as error:
             self.ready.put(error)
+
+
+_started: weakref.WeakSet[_Thread] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """A thread that comes back from torch while Python shuts down makes the process abort, its work done or not."""
+    for thread in list(_started):
+        thread.end()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from models.training.ahead import BATCHES_AHEAD, Ahead
 from models.training.events import EpochEnd, Event, StepEnd
 from models.training.loop import DATA_WAIT, run
 from models.training.seeds import generator
+from tests.conftest import REPOSITORY
 from tests.models import tiny
 from tests.models.processes import Interrupted, copied, repeatable
 from tests.models.tiny import BATCH, PREPROCESS, STRATEGIES, config, loaders, split, task
@@ -213,3 +216,30 @@ def test_the_history_has_the_share_of_the_time_that_steps_wait() -> None:
     )
     assert all(0 <= share <= 1 for share in (*quick, *slow))
     assert min(slow) > 0.5 > quick[1] > 0
+
+
+LEFT_OPEN = """
+import torch
+from models.training.ahead import Ahead
+
+class Slow:
+    def __len__(self):
+        return 1
+
+    def __next__(self):
+        x = torch.ones(700, 700)
+        for _ in range(20):
+            x = x @ x / 700
+        return x, x
+
+    def state_dict(self):
+        return {}
+
+stream = Ahead(Slow())
+next(stream)
+"""
+
+
+def test_a_process_ends_well_although_a_thread_is_within_torch() -> None:
+    """Python stops a daemon's thread as soon as it comes back from C++, which torch answers with abort()."""
+    assert subprocess.run([sys.executable, "-c", LEFT_OPEN], cwd=REPOSITORY, check=False).returncode == 0
