@@ -1,4 +1,5 @@
-"""One run of `python -m benchmarks.stability` or `benchmarks.studies`: what prepare, search and retrain do, at a small size, in memory."""
+"""One run of ``benchmarks.stability``, ``studies`` or ``evidence``: what prepare, search and retrain do, at a small size,
+in memory."""
 
 from __future__ import annotations
 
@@ -74,6 +75,9 @@ class Job:
         sections = {name: self.params.section(name).active() for name in ("data", "search", "retrain")}
         return key("retrain", "images", sections, inputs)
 
+    def __call__(self) -> Run:
+        return carry_out(self)
+
 
 @dataclass(frozen=True)
 class Uncropped(Images):
@@ -101,7 +105,7 @@ def read(params: DataParams, *, crop: bool = True) -> tuple[Images, Split]:
 
 def carry_out(job: Job) -> Run:
     """Search, discretization gap, eigenvalue, and the accuracy of the genotype."""
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     data, test = read(job.params.data, crop=job.crop)
     notices: list[str] = []
 
@@ -124,6 +128,7 @@ def carry_out(job: Job) -> Run:
         "notices": notices,
         "search_seconds": round(searched, 1),
         "seconds": round(time.perf_counter() - start, 1),
+        "cpu_seconds": round(time.process_time() - processor, 1),
         "date": _machine.today(),
         "curves": curves(result),
         **around(job, search, result),

@@ -19,7 +19,7 @@ import multiprocessing
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ import torch
 
 from benchmarks import _machine
 from benchmarks._stability_report import picture, ratio, report
-from benchmarks._trial import Job, Run, carry_out, read
+from benchmarks._trial import Job, Run, read
 from models.images.families import NASBENCH201, family_of
 from models.images.spaces import SPACES
 from stages.errors import UserError
@@ -154,7 +154,7 @@ def missing_runs(missing: Sequence[Job], workers: int) -> Iterator[Run]:
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        for future in as_completed([pool.submit(carry_out, job) for job in missing]):
+        for future in as_completed([pool.submit(job) for job in missing]):
             yield future.result()
     except BaseException:  # also an interruption, which does not wait for the workers' runs
         for process in multiprocessing.active_children():
@@ -164,8 +164,22 @@ def missing_runs(missing: Sequence[Job], workers: int) -> Iterator[Run]:
         pool.shutdown(cancel_futures=True)
 
 
-def measure(wanted: Sequence[Job], path: Path, workers: int) -> list[Run]:
-    """All runs, in the order of the jobs: those in the file, and the missing ones, which are carried out."""
+def line(run: Run) -> str:
+    """A run in one line, for people to read."""
+    parts = [f"{run['case']} seed {run['seed']}: gap {run['discretization_gap']:.3f}"]
+    if "hessian_eigenvalue" in run:
+        parts.append(f"eigenvalue {run['hessian_eigenvalue']:.2f}")
+    if run["accuracy"] is not None:
+        parts.append(f"accuracy {run['accuracy']:.3f}")
+    parts.append(f"{run['plain_edges']} plain edges{', collapsed' if run['collapsed'] else ''}")
+    return ", ".join(parts) + f"  ({run['seconds']:.0f} s)"
+
+
+def measure(wanted: Sequence[Job], path: Path, workers: int, line: Callable[[Run], str] = line) -> list[Run]:
+    """All runs, in the order of the jobs: those in the file, and the missing ones, which are carried out.
+
+    ``line`` describes a run for people to read.
+    """
     done = finished(path)
     missing = [job for job in wanted if job.key not in done]
     print(f"{path.stem}: {len(missing)} of {len(wanted)} runs to do, {workers} at a time", flush=True)
@@ -180,17 +194,6 @@ def measure(wanted: Sequence[Job], path: Path, workers: int) -> list[Run]:
             left = (time.monotonic() - start) / count * (len(missing) - count)
             print(f"{count}/{len(missing)}  {line(run)}  {left / 60:.1f} min left", flush=True)
     return [done[job.key] for job in wanted]
-
-
-def line(run: Run) -> str:
-    """A run in one line, for people to read."""
-    parts = [f"{run['case']} seed {run['seed']}: gap {run['discretization_gap']:.3f}"]
-    if "hessian_eigenvalue" in run:
-        parts.append(f"eigenvalue {run['hessian_eigenvalue']:.2f}")
-    if run["accuracy"] is not None:
-        parts.append(f"accuracy {run['accuracy']:.3f}")
-    parts.append(f"{run['plain_edges']} plain edges{', collapsed' if run['collapsed'] else ''}")
-    return ", ".join(parts) + f"  ({run['seconds']:.0f} s)"
 
 
 def write(arguments: argparse.Namespace, stem: str, about: Mapping[str, Any], runs: Sequence[Run]) -> None:
