@@ -4,6 +4,7 @@ A variant is "IMPLEMENTATION/METHOD":
 
     fast/*           the step of ``models.search.program.Search``, put together as the stage search does
     compiled/*       the same with ``search.compile``
+    probe-N/*        the same with the samples of the mean shift scored on every N-th image (``probe_images``)
     plain/*          the same search with the obvious code of benchmarks/plain.py
     fair/*           plain/*, but channels last, and its architecture step computes no gradients of the weights
     */darts          an architecture step, then a weight step
@@ -16,6 +17,7 @@ All variants of a size see the same batches and begin with the same weights and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +77,10 @@ def _strategy(implementation: str, method: str, space: SearchSpace, device: torc
     if method == "single-level":
         estimator = TwoPasses() if implementation == "two-pass" else Joint()
         return Alternating(space, ALPHA, source, device=device, estimator=estimator, relaxation=sigmoid)
-    smoothing = MeanShift(MEAN_SHIFT, 1, generator(0, "smoothing")) if method == "ms-darts" else None
+    smoothing = None
+    if method == "ms-darts":
+        every = int(implementation.removeprefix("probe-")) if implementation.startswith("probe-") else 1
+        smoothing = MeanShift(replace(MEAN_SHIFT, probe_every=every), 1, generator(0, "smoothing"))
     return Alternating(space, ALPHA, source, smoothing, device)
 
 

@@ -145,11 +145,17 @@ def _repeated(path: Path, runs: Sequence[Run]) -> None:
             axes.set_yscale("log")
             axes.set_ylim(bottom=1e-6)  # below, float32 cannot tell the iterates apart
             axes.yaxis.set_major_formatter("{x:g}")
+            axes.legend(
+                frameon=False,
+                fontsize=8,
+                ncols=2,
+                title="samples, bandwidth",
+                title_fontsize=8,
+                loc="upper right",
+                bbox_to_anchor=(1, 0.85),
+            )
         else:
             axes.set_ylim(bottom=0)
-            axes.legend(
-                frameon=False, fontsize=8, title="samples, bandwidth", title_fontsize=8, loc="lower right"
-            )
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("iteration")
         axes.set_xticks([1, 5, 10, 15, 20])

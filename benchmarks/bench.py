@@ -38,6 +38,8 @@ VARIANTS = (
     "fair/ms-darts",
     "fast/darts",
     "fast/ms-darts",
+    "probe-2/ms-darts",
+    "probe-4/ms-darts",
     "two-pass/single-level",
     "fast/single-level",
 )
@@ -48,7 +50,8 @@ WARM_UP = 2  # rounds that are not counted
 CLOCKS: Mapping[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
 RESULTS = Path(__file__).parent / "results"
 LEGEND = """
-`fast/` is the step of the pipeline, `compiled/` the same with `search.compile`. Their reference is `plain/`, the obvious
+`fast/` is the step of the pipeline, `compiled/` the same with `search.compile`, `probe-N/` the same with the samples of
+the mean shift scored on every N-th image of the batch (`search.mean_shift.probe_images`). Their reference is `plain/`, the obvious
 code of the same method. `fair/` is `plain/` without two handicaps: it works channels last, as `fast/` does, and its
 architecture step does not compute gradients of the weights only to throw them away. `two-pass/single-level` is the
 reference of single-level search: the pipeline's step with a pass for alpha and another for the weights. "Times its
