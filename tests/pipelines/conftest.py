@@ -27,8 +27,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from tests.stages.conftest import ROOT, TINY, write_params
 
 HOST = "tests"  # the name of this machine in queues and limits
-SMALL = {**TINY, "search.epochs": 8, "search.images": 256, "search.curvature_images": 0, "search.batch_size": 32,
-         "retrain.epochs": 1, "export.int8_images": 0}  # fmt: skip
+SMALL = {**TINY, "search.epochs": 8, "search.images": 256, "search.curvature_images": 0, "retrain.epochs": 1,
+         "export.int8_images": 0}  # fmt: skip
 
 
 @dataclass(frozen=True)

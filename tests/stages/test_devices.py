@@ -21,8 +21,6 @@ TWO = {
     "train.devices": 2,
     "search.space": "nasbench201",  # the smallest
     "search.cells": 1,
-    "search.images": 128,
-    "search.batch_size": 32,
     "retrain.epochs": 6,
     "retrain.learning_rate": 1e-3,  # small, so that steps do not multiply the differences of rounding
 }

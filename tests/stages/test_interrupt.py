@@ -13,7 +13,7 @@ import pytest
 from tests.stages.conftest import TINY, run_in, write_params
 from tests.stages.processes import Start, after_epoch, checkpoints, contents, fork, start
 
-LONGER = {**TINY, "search.epochs": 4, "retrain.epochs": 8}
+LONGER = {**TINY, "search.epochs": 6, "retrain.epochs": 8}
 MODERN = {
     **LONGER,
     "retrain.recipe": "modern",
