@@ -46,6 +46,7 @@ from stages.plumbing.files import sha256_of
 from stages.plumbing.starting import ready
 
 CHANNELS, BATCH = 4, 64
+KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 STRATEGIES = ("ms-darts", "darts", "sdarts-rs", "single-level", "darts-2nd", "sdarts-adv")
 PENALTIES = ("none", "beta", "entropy", "discretization")
 PUBLISHED: Changes = {"search.penalty": "none", "search.mean_shift.radius_end": 0.25}
@@ -152,10 +153,14 @@ def jobs(arguments: argparse.Namespace, file: Path) -> list[Job]:
 def subset(file: Path, images: int, folder: Path) -> Path:
     """The file with its first ``images`` training images, a quarter as many of the next for validation, and as many
     test images, which are not used."""
+    if not file.is_file():
+        raise UserError(f"{file} is not a file; name an .npz with the keys of MedMNIST")
     path = folder / f"evidence-{sha256_of(file)[:8]}-{images}.npz"
     if not path.exists():
         with np.load(file) as content:
-            arrays = {name: content[name] for name in content.files}
+            if absent := [name for name in KEYS if name not in content.files]:
+                raise UserError(f"{file} has no {absent[0]}; name an .npz with the keys of MedMNIST")
+            arrays = {name: content[name] for name in KEYS}
         valid = images // 4
         if len(arrays["train_images"]) < images + valid:
             raise UserError(
