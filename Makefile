@@ -8,8 +8,6 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
-# The Prefect server that `make server` starts and the others talk to; another address takes them to a team's.
-PREFECT_API_URL ?= http://127.0.0.1:4200/api
 
 # Says in one line where MLflow or DVC cannot work, for targets that read no params.yaml and would fail later.
 PLACE := python -m stages.plumbing.place
@@ -40,10 +38,10 @@ server: $(VENV)/ready ## Prefect's server and pages: http://127.0.0.1:4200
 	env -u PREFECT_API_URL prefect server start --host 127.0.0.1 --port 4200
 
 deploy: $(VENV)/ready ## send pool, queues, automations and deployments to the server (ARGS="--gpus 2")
-	PREFECT_API_URL=$(PREFECT_API_URL) python -m pipelines.deploy $(ARGS)
+	python -m pipelines.deploy $(ARGS)
 
 worker: $(VENV)/ready ## execute what is scheduled; GPU=0: with that GPU, which its runs take by turns
-	PREFECT_API_URL=$(PREFECT_API_URL) deploy/worker $(GPU)
+	deploy/worker $(GPU)
 
 # One process of tests per core. The files of minutes come first (tests/conftest.py).
 TESTS := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -23,7 +25,6 @@ from pipelines.process import COLOUR
 from stages.errors import MachineError, UserError, whose
 from stages.plumbing.starting import ready
 
-SERVER = "http://127.0.0.1:4200/api"  # what `make server` starts
 BAD_INPUT = "BadInput"  # name of the state when only the user can fix what is wrong
 
 
@@ -85,12 +86,11 @@ def message_of(state: State) -> str:
 
 @contextlib.contextmanager
 def _server() -> Iterator[None]:
-    """The server that the user has chosen, or the one that runs on this machine, or one for this block alone."""
-    if PREFECT_API_URL.value():
+    """The server of the environment or of prefect.toml; where prefect.toml means this machine and no server runs on it,
+    one for this block alone."""
+    address = PREFECT_API_URL.value()
+    if os.environ.get("PREFECT_API_URL") or (address and (not _is_local(address) or _answers(address))):
         yield
-    elif _answers(SERVER):
-        with temporary_settings({PREFECT_API_URL: SERVER}):
-            yield
     else:
         from prefect.server.api.server import (
             SubprocessASGIServer,
@@ -106,6 +106,10 @@ def _server() -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         with temporary_settings({PREFECT_API_URL: own.api_url}):
             yield
+
+
+def _is_local(address: str) -> bool:
+    return urllib.parse.urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1")
 
 
 def _answers(api: str) -> bool:

@@ -85,7 +85,10 @@ def checked(random: int, seeds: int | Sequence[int], search_minutes: float | Non
     if random < 1:
         raise UserError(f"random is {random}; it should be 1 or more, because there is no comparison without")
     if not numbers or len(set(numbers)) < len(numbers) or min(numbers) < 0:
-        raise UserError(f"seeds is {seeds}; it should be how many, 1 or more, or a list without repetitions")
+        raise UserError(
+            f"seeds is {seeds}; it should be how many, 1 or more, or a list without repetitions (as an option, the seed 0"
+            " alone is `--seeds 0,`)"
+        )
     if search_minutes is not None and not 0 < search_minutes < float("inf"):
         raise UserError(f"search_minutes is {search_minutes}; it should be more than 0")
     return numbers

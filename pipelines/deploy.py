@@ -27,6 +27,7 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
+from ruamel.yaml import YAML
 
 POOL = "msdarts"
 # A run sends a heartbeat every 30 s (prefect.toml); a single one may be late because the server is busy.
@@ -108,9 +109,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for name in gpus:
         print(f"queue and limit: {name}")
+    return send_deployments()
+
+
+def send_deployments() -> int:
+    """Sends prefect.yaml to the server. Returns the exit status.
+
+    Prefect's own words are shown only when it fails, because they recommend commands that know nothing of GPUs.
+    """
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     here = {"MSDARTS_PROJECT": str(Path.cwd())}  # PWD may name another folder than the project
-    return subprocess.run(command, env={**os.environ, **here}, check=False).returncode
+    done = subprocess.run(
+        command,
+        env={**os.environ, **here},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        print(done.stdout, file=sys.stderr)
+        return done.returncode
+    for deployment in YAML(typ="safe").load(Path("prefect.yaml"))["deployments"]:
+        flow = deployment["entrypoint"].partition(":")[2]
+        print(f"deployment: {flow}/{deployment['name']}")
+    print("`make worker` executes what is due; docs/operations.md says how to start and cancel a run")
+    return 0
 
 
 if __name__ == "__main__":

@@ -79,7 +79,10 @@ def _check_keys(
 ) -> None:
     """Raises UserError for values that are given twice, or in two places."""
     if not numbers or len(set(numbers)) < len(numbers):
-        raise UserError(f"seeds is {seeds}; it should be how many, 1 or more, or a list without repetitions")
+        raise UserError(
+            f"seeds is {seeds}; it should be how many, 1 or more, or a list without repetitions (as an option, the seed 0"
+            " alone is `--seeds 0,`)"
+        )
     for key in (*params, *grid):
         if key == SEED:
             raise UserError(f"{SEED} is among the parameters; give its values as seeds")

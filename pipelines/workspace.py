@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from ruamel.yaml import YAML
 
 from pipelines.dvc_internals import LOCK_FILE, check_out, experiment_ref, experiment_title, share_cache
 from stages.errors import of_words
 from stages.plumbing import watched
 from stages.plumbing.runtime import STATE, TEMPORARY
-from stages.plumbing.settings import PARAMS_FILE, load
+from stages.plumbing.settings import PARAMS_FILE, load, write
 from stages.plumbing.settings import changed as changed_params
 
 WORKSPACES = TEMPORARY / "flows"  # within it, stages know that their results belong to the project around it
@@ -113,7 +112,7 @@ def _make(project: Path, folder: Path, changes: Mapping[str, Any], base: Path) -
         _git(folder, "apply", "--index", "--whitespace=nowarn", input=f"{changed}\n")
     if results is not None:
         (folder / LOCK_FILE).write_bytes(results)
-    YAML().dump(changed_params(folder / PARAMS_FILE, changes, "rt"), folder / PARAMS_FILE)
+    write(changed_params(folder / PARAMS_FILE, changes, "rt"), folder / PARAMS_FILE)
     _share_data(project, folder, Path(load(folder / PARAMS_FILE).data.root))
     share_cache(project, folder)
     if bare and results is not None:

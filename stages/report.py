@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
-from ruamel.yaml import YAML
 
 from models.search.landscape import Landscape
 from stages import comparison, pictures, tasks
@@ -36,6 +35,7 @@ from stages.plumbing.files import (
     write_text,
 )
 from stages.plumbing.runtime import run
+from stages.plumbing.settings import write as write_settings
 from stages.plumbing.tracking import StageRun, reported, stage_run
 from stages.records import ExportRecord, RetrainMetrics, SearchSummary
 from stages.registry.record import RegistryRecord
@@ -243,7 +243,7 @@ def repeat(params: Params, registry: RegistryRecord) -> dict[str, Any]:
     """What a reader needs to repeat the run: commit, settings, seeds and versions."""
     settings = params.model_dump(exclude={"serve"})
     text = io.StringIO()
-    YAML(typ="rt").dump(settings, text)
+    write_settings(settings, text)
     return {
         "commit": registry.origin.git_commit.removesuffix("-dirty"),
         "dirty": registry.origin.git_commit.endswith("-dirty"),

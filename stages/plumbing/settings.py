@@ -14,11 +14,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from stages.errors import UserError
 from stages.params import Params, Section
@@ -106,7 +107,9 @@ def _leaves(content: Mapping[str, Any], prefix: str = "") -> list[str]:
 def read(path: Path, typ: Literal["safe", "rt"] = "safe") -> dict[str, Any]:
     """The file's sections, not validated; "rt" keeps the comments, for writing the file again. Raises UserError."""
     try:
-        content = YAML(typ=typ).load(path)
+        yaml = YAML(typ=typ)
+        yaml.preserve_quotes = True
+        content = yaml.load(path)
     except FileNotFoundError:
         raise UserError(f"{path} is not in {Path.cwd()}; run stages from the project's folder") from None
     except MarkedYAMLError as error:
@@ -119,6 +122,22 @@ def read(path: Path, typ: Literal["safe", "rt"] = "safe") -> dict[str, Any]:
             f"{path} must hold the sections {', '.join(Params.model_fields)}; it holds {content!r}"
         )
     return content
+
+
+class _WithNull(RoundTripRepresenter):
+    """Writes ``null`` as params.yaml has it, where ruamel.yaml would leave the value out."""
+
+
+_WithNull.add_representer(type(None), lambda yaml, _: yaml.represent_scalar("tag:yaml.org,2002:null", "null"))
+
+
+def write(content: Mapping[str, Any], file: Path | TextIO) -> None:
+    """Writes what ``read(..., "rt")`` or ``changed(..., "rt")`` has returned, so that only changed values change."""
+    yaml = YAML()
+    yaml.Representer = _WithNull
+    yaml.width = 4096  # no line is broken
+    yaml.preserve_quotes = True
+    yaml.dump(content, file)
 
 
 def replace(content: dict[str, Any], key: str, value: Any) -> None:

@@ -116,10 +116,24 @@ def experiment_id(mlflow: MlflowClient) -> str:
 
 
 def git_commit() -> str:
-    """The commit of the working tree, with ``-dirty`` when tracked files differ from it; "none" outside git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "none"
+    """The commit of the working tree, with ``-dirty`` when tracked files differ from it; "none" outside git.
+
+    dvc.lock does not count: it records results, and the stages themselves change it.
+    """
+    commit = _git("rev-parse", "HEAD")
+    if not commit:
+        return "none"
+    return (
+        f"{commit}-dirty"
+        if _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
+        else commit
+    )
+
+
+def _git(*arguments: str) -> str:
+    """What git prints; nothing where it fails."""
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 class StageRun:

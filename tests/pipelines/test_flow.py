@@ -7,7 +7,9 @@ images of the first. The run whose worker is killed comes second: the others fil
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,12 +26,11 @@ import pytest
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import IntervalSchedule
-from prefect.states import Cancelling
 
 from pipelines.nas import BAD_INPUT, CACHED
 from pipelines.workspace import WORKSPACES, experiment_name
 from tests.pipelines.conftest import HOST, SMALL, Server, end, none_is_left, processes_in
-from tests.stages.conftest import write_params
+from tests.stages.conftest import ROOT, write_params
 from tests.stages.test_interrupt import contents
 
 KILLED = {"search.seed": 3}
@@ -117,18 +118,41 @@ def test_a_killed_worker_leaves_no_process_and_a_run_that_seems_to_go_on(
     assert state.is_running()  # a test below sees what happens when its silence is noticed
 
 
+def in_plain_shell(server: Server, *words: str) -> str:
+    """Types a command of Prefect's in a project's folder whose prefect.toml names the server, and nothing else does."""
+    folder = server.project.parent / "plain"
+    folder.mkdir(exist_ok=True)
+    address = server.environment["PREFECT_API_URL"]
+    settings = re.sub(
+        r'^url = "[^"]*"', f'url = "{address}"', (ROOT / "prefect.toml").read_text(), flags=re.M
+    )
+    assert address in settings
+    (folder / "prefect.toml").write_text(settings)
+    variables = {name: value for name, value in server.environment.items() if name != "PREFECT_API_URL"}
+    done = subprocess.run(
+        ["prefect", *words], cwd=folder, env=variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def test_a_killed_stage_is_tried_again_and_a_cancelled_run_leaves_no_process(
     server: Server, killed: tuple[UUID, float]
 ) -> None:
     params = {"search.seed": 4, "search.epochs": 60}
-    id = server.start(params, target="search")
+    started = in_plain_shell(
+        server,
+        *("deployment", "run", "nas/on-demand"),
+        *("--param", f"params={json.dumps(params)}", "--param", "target=search"),
+    )
+    (id,) = map(UUID, re.findall(r"UUID: (\S+)", started))
     folder = folder_of(server, params)
     server.said(id, "search epoch 2/")
     stage_process(folder, "search").kill()
     server.said(id, "search: resumes after epoch")
     server.said(id, "search epoch 5/")
     assert processes_in(folder) != []
-    server.client.set_flow_run_state(id, Cancelling())
+    in_plain_shell(server, "flow-run", "cancel", str(id))
     cancelled = server.ended(id)
     assert cancelled.state is not None
     assert cancelled.state.is_cancelled()

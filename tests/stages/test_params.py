@@ -13,7 +13,7 @@ from stages.errors import UserError
 from stages.images.params import Params as ImageParams
 from stages.images.params import RetrainParams
 from stages.params import Params
-from stages.plumbing.settings import load
+from stages.plumbing.settings import changed, load, write
 from tests.stages.conftest import ROOT, write_params
 
 
@@ -157,3 +157,16 @@ def test_what_is_tracked_are_the_values_that_count(tmp_path: Path) -> None:
     assert mixed["mix_probability"] == 1, "one setting is enough to get what it says"
     explicit = retrain(tmp_path, recipe="modern", **asdict(Recipe())).active()
     assert "recipe" not in explicit and explicit == {key: default[key] for key in explicit}
+
+
+def test_a_changed_file_differs_in_the_changed_lines_alone(tmp_path: Path) -> None:
+    changes = {"search.seed": 3, "search.images": 500, "data.name": "cifar10"}
+    write(changed(ROOT / "params.yaml", changes, "rt"), tmp_path / "params.yaml")
+    before, after = (
+        path.read_text().splitlines() for path in (ROOT / "params.yaml", tmp_path / "params.yaml")
+    )
+    assert len(before) == len(after)
+    differing = [new.split("#")[0].strip() for old, new in zip(before, after, strict=True) if old != new]
+    assert differing == ["name: cifar10", "seed: 3", "images: 500"]
+    write(changed(tmp_path / "params.yaml", {"search.images": None}, "rt"), tmp_path / "again.yaml")
+    assert "  images: null" in (tmp_path / "again.yaml").read_text()

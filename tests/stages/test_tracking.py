@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from mlflow import MlflowClient
 
 from stages.plumbing.pipeline import PIPELINE, PipelineRun
 from stages.plumbing.runtime import Interrupted
-from stages.plumbing.tracking import client, ending, stage_run
+from stages.plumbing.tracking import client, ending, git_commit, stage_run
 
 
 @pytest.mark.parametrize(
@@ -51,3 +52,28 @@ def test_the_stages_of_one_execution_have_one_parent(project: Path, monkeypatch:
     assert parent_of("retrain") not in (first, second)
     PIPELINE.unlink()
     assert PipelineRun.read(project) is None
+
+
+def test_the_commit_is_dirty_when_code_or_settings_differ_and_not_when_results_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert git_commit() == "none"
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    for name in ("dvc.lock", "code.py"):
+        Path(name).write_text("before")
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "project")
+    commit = git("rev-parse", "HEAD")
+    Path("dvc.lock").write_text("after a run")
+    Path("untracked").write_text("notes")
+    assert git_commit() == commit
+    git("add", "dvc.lock")
+    assert git_commit() == commit, "also when it is staged"
+    Path("code.py").write_text("other")
+    assert git_commit() == f"{commit}-dirty"
