@@ -44,9 +44,11 @@ from stages.registry import known, lineage, verdict, versions
 from stages.registry.promotion import (
     CHALLENGER,
     REPORT,
+    SOUND,
     alone,
     promote,
     score_tag,
+    succeed,
 )
 from stages.registry.record import Origin, RegistryRecord
 from stages.registry.task import Task, task_of
@@ -88,9 +90,13 @@ def repeat(
         check_export(exported)
         with stage_run("register", params.registry.active()), reported():
             version = add_int8(mlflow, version, task, exported, params.registry)
+    with reported(), alone():
+        succession = succeed(mlflow, version.name, version.tags["test_sha256"], task.metric)
     known.restore(mlflow, version)
     add_comparison(mlflow, version, params, task.metric)
     known.tell(mlflow, version, exported.file)
+    if succession is not None:
+        print(f"register: notice: {succession}")
     known.tell_int8(version, exported.int8, params.registry)
 
 
@@ -197,6 +203,8 @@ def judged(
         int8 = evidence.int8(task, challenger, limits.max_int8_drop)
         versions.attach(mlflow, version, [EXPORT / int8.file] if int8 and int8.included else [])
         mlflow.set_registered_model_alias(name, CHALLENGER, number)
+        cases = challenger.evaluation.cases_sha256
+        succession = succeed(mlflow, name, cases, task.metric, newcomer=number)
         judge = evidence.judge_of(mlflow, task, challenger, limits, verdict.barred(version))
         judgement, champion = promote(mlflow, name, number, judge, task.metric)
         record = verdict.record(
@@ -209,14 +217,15 @@ def judged(
             int8=int8,
             limits=limits,
         )
-        set_tags(mlflow, version, {**verdict.tags(record), **scores})  # scores with all digits
+        sound = {SOUND: "yes" if judgement.sound else "no"}
+        set_tags(mlflow, version, {**verdict.tags(record), **sound, **scores})  # scores with all digits
         about = task.card(challenger.evaluation, params)
         compared = comparison.current(params, task.metric)
         text = card.document(record, judgement, about, exported, data, compared)
         write_text(CARD, text)
         versions.attach(mlflow, version, [CARD, *card.pictures(text), *files_to_repeat_the_run()])
         mlflow.update_model_version(name, number, card.description(text))
-    return record, about.notices
+    return record, [*about.notices, *([] if succession is None else [succession])]
 
 
 def version_tags(task: Task, params: Params, exported: ExportRecord, origin: Origin) -> dict[str, str]:

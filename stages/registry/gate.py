@@ -7,7 +7,7 @@ evaluations and the task's metric only, so they are the same for every task.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +65,7 @@ class Judgement:
     evidence: Evidence
     refusals: tuple[str, ...]  # empty: the challenger may become champion
     compared: Comparison | None  # None where one of the two has no score
+    sound: bool = True  # whether nothing but the comparison with a champion speaks against it
 
     @property
     def accepted(self) -> bool:
@@ -78,8 +79,13 @@ Condition = Callable[[Evidence, Comparison | None, RegistryParams], str | None]
 def decide(evidence: Evidence, limits: RegistryParams) -> Judgement:
     """Asks every condition, so that all reasons to refuse the challenger are known at once."""
     compared = comparison(evidence)
-    found = (condition(evidence, compared, limits) for condition in CONDITIONS)
-    return Judgement(evidence, tuple(reason for reason in found if reason), compared)
+
+    def refusals(conditions: Sequence[Condition]) -> list[str]:
+        found = (condition(evidence, compared, limits) for condition in conditions)
+        return [reason for reason in found if reason]
+
+    own = refusals(OWN)
+    return Judgement(evidence, (*own, *refusals(RELATIVE)), compared, sound=not own)
 
 
 def comparison(evidence: Evidence) -> Comparison | None:
@@ -185,13 +191,5 @@ def significance(_: Evidence, compared: Comparison | None, limits: RegistryParam
     return f"the difference may be noise: p = {compared.p_value:.2g}, above registry.significance ({limit:g})"
 
 
-CONDITIONS: tuple[Condition, ...] = (
-    reload,
-    parity,
-    latency,
-    size,
-    measured,
-    comparable,
-    gain,
-    significance,
-)
+OWN: tuple[Condition, ...] = (reload, parity, latency, size, measured)  # about the challenger alone
+RELATIVE: tuple[Condition, ...] = (comparable, gain, significance)  # about challenger and champion

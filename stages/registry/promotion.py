@@ -33,6 +33,9 @@ from stages.plumbing.tracking import tracking_uri
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous_champion", "challenger"
 REPORT, PROMOTED_OVER, WITHDRAWN = "report", "promoted_over", "withdrawn"
+SOUND = (
+    "sound"  # tag: whether nothing but the comparison with a champion spoke against the version; yes or no
+)
 NONE = "none"  # as the value of PROMOTED_OVER: there was no champion
 _PATIENCE = 600.0  # seconds to wait for another promotion in the same SQLite file
 
@@ -106,6 +109,51 @@ def promote(
         if (best := _settle(mlflow, name, version, over, past, metric)) is None:
             continue
         return judgement, _number(best)
+
+
+def succeed(
+    mlflow: MlflowClient, name: str, cases: str, metric: Metric, newcomer: str | None = None
+) -> str | None:
+    """Where no version is champion any more, because it was deleted: makes another one champion.
+
+    Otherwise the next newcomer would be champion without a comparison. The heir is previous_champion, or else the
+    best of the sound versions by their scores on the test cases with the hash ``cases``, or else the newest of those
+    that were champion. The ``newcomer`` and versions that a person has rolled back take no part. Returns a sentence
+    about what was done; None where there is a champion, or no heir.
+    """
+    if find_alias(mlflow, name, CHAMPION) is not None:
+        return None
+    before = find_alias(mlflow, name, PREVIOUS)
+    heir, title = before, "which was champion before it"
+    if before is None or str(before.version) == newcomer:
+        heir, title = _best_left(mlflow, name, cases, metric, newcomer), "the best of those that are left"
+    if heir is None:
+        return None
+    mlflow.set_registered_model_alias(name, CHAMPION, str(heir.version))
+    if heir is before:
+        _set_previous(mlflow, name, heir)
+    return f"the champion of {name} was deleted; its heir is version {heir.version}, {title}"
+
+
+def _best_left(
+    mlflow: MlflowClient, name: str, cases: str, metric: Metric, newcomer: str | None
+) -> ModelVersion | None:
+    left = [
+        version
+        for version in mlflow.search_model_versions(f"name = '{name}'")
+        if str(version.version) != newcomer and REPORT in version.tags and WITHDRAWN not in version.tags
+    ]
+    # Versions from before there was the tag count when they have passed the gate.
+    sound = [
+        one
+        for one in left
+        if one.tags.get(SOUND) == "yes" or (SOUND not in one.tags and PROMOTED_OVER in one.tags)
+    ]
+    if same := [one for one in sound if one.tags.get("test_sha256") == cases]:
+        return max(same, key=lambda version: _rank(version, metric))
+    return max(
+        (one for one in left if PROMOTED_OVER in one.tags), key=lambda one: int(one.version), default=None
+    )
 
 
 def score_tag(metric: Metric) -> str:
@@ -207,11 +255,16 @@ def roll_back(mlflow: MlflowClient, name: str) -> str:
     mlflow.set_model_version_tag(name, str(champion.version), WITHDRAWN, f"rolled back to {previous.version}")
     mlflow.delete_model_version_tag(name, str(champion.version), PROMOTED_OVER)
     mlflow.set_registered_model_alias(name, CHAMPION, str(previous.version))
-    if (before := _beaten(mlflow, name, str(previous.version))) is not None:
+    _set_previous(mlflow, name, previous)
+    return f"champion of {name} is version {previous.version} again, instead of version {champion.version}"
+
+
+def _set_previous(mlflow: MlflowClient, name: str, champion: ModelVersion) -> None:
+    """Moves previous_champion to the version that the champion was promoted over."""
+    if (before := _beaten(mlflow, name, str(champion.version))) is not None:
         mlflow.set_registered_model_alias(name, PREVIOUS, str(before.version))
     else:
         mlflow.delete_registered_model_alias(name, PREVIOUS)
-    return f"champion of {name} is version {previous.version} again, instead of version {champion.version}"
 
 
 def _beaten(mlflow: MlflowClient, name: str, version: str) -> ModelVersion | None:

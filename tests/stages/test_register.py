@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
 
 from stages.images.params import METRIC as ACCURACY
 from stages.plumbing.files import sha256_of
@@ -236,3 +237,56 @@ def test_a_run_knows_all_versions_it_led_to(named: str, run_stage: RunStage, sto
     assert run_stage("register") == 0
     tags = MlflowClient(tracking_uri=store).get_run(retrain).data.tags
     assert [f"{named}/1", f"{named}/2"] == [v for v in tags["registered_as"].split() if v.startswith(named)]
+
+
+def test_whoever_deletes_the_champion_does_not_open_the_gate(
+    named: str, run_stage: RunStage, store: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = MlflowClient(tracking_uri=store)
+
+    def registered(pixels: int, sharpness: float = 30.0) -> str:
+        export(linear(pixels, sharpness=sharpness))
+        capsys.readouterr()
+        assert run_stage("register") == 0
+        return capsys.readouterr().out
+
+    registered(40)
+    registered(GOOD)
+    registered(50)  # refused, and better than the first
+    client.delete_model_version(named, "2")
+    said = registered(BAD)
+    assert (
+        f"notice: the champion of {named} was deleted; its heir is version 1, which was champion before it"
+        in said
+    )
+    assert registry()["reason"].startswith("not promoted: test accuracy") and number(store, named) == 1
+    with pytest.raises(MlflowException):
+        number(store, named, "previous_champion")  # nothing was champion before version 1
+
+    client.delete_model_version(named, "1")
+    said = registered(BAD, sharpness=31.0)
+    assert "its heir is version 3, the best of those that are left" in said
+    assert "of version 3" in registry()["reason"] and number(store, named) == 3
+
+    client.delete_registered_model_alias(named, "champion")
+    assert "its heir is version 4" in registered(50), "version 3 is judged again, so it cannot be its own rival"
+    assert number(store, named) == 3
+    client.delete_registered_model_alias(named, "champion")
+    said = registered(50)  # version 3 again, which has been promoted and is not judged again
+    assert "its heir is version 4, which was champion before it" in said
+    assert "notice" not in registered(50)
+
+
+def test_a_version_that_is_not_sound_is_no_heir(named: str, run_stage: RunStage, store: str) -> None:
+    client = MlflowClient(tracking_uri=store)
+    settings(named, max_size_mb=1e-6)
+    export(linear(GOOD))
+    assert run_stage("register") == 0  # refused
+    settings(named)
+    export(linear(BAD))
+    assert run_stage("register") == 0
+    assert registry()["reason"] == "champion, because there was none before"
+    client.delete_model_version(named, "2")
+    export(linear(BAD, sharpness=31.0))
+    assert run_stage("register") == 0
+    assert (registry()["reason"], number(store, named)) == ("champion, because there was none before", 3)
