@@ -24,8 +24,9 @@ TWO = {
     "retrain.epochs": 6,
     "retrain.learning_rate": 1e-3,  # small, so that steps do not multiply the differences of rounding
 }
-# Relative, of the losses of two epochs in float32: they differ by 3e-7. Twice the gradient would change them by 1e-4.
-TOLERANCE = 2e-6
+# Relative, of the losses of two epochs in float32: they differ by 3e-7 to 6e-6, depending on the cell. Twice the gradient
+# would change them by 1e-4.
+TOLERANCE = 2e-5
 PATIENCE = 300  # seconds, for a busy machine
 
 
