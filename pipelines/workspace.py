@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipelines.dvc_internals import LOCK_FILE, check_out, experiment_ref, experiment_title, share_cache
+from pipelines.pruning import lock_of, prune, used
 from stages.errors import of_words
 from stages.plumbing import watched
 from stages.plumbing.runtime import STATE, TEMPORARY
@@ -52,12 +53,19 @@ def workspace(
     watched.check(load(PARAMS_FILE, changes).data)  # before anybody asks DVC what is up to date
     project = Path.cwd()
     folder = project / WORKSPACES / experiment_name(changes) if changes else project
-    lock = project / STATE / f"{folder.name if changes else 'project'}.flow.lock"
-    with _locked(lock, lambda: on_wait(f"waits until another flow run in {folder} has ended")):
+    name = folder.name if changes else "project"
+    with _locked(
+        lock_of(project, name), lambda: on_wait(f"waits until another flow run in {folder} has ended")
+    ):
+        used(project, name)
         if changes:
             with FileLock(project / STATE / "workspaces.lock"):  # git creates one worktree at a time
+                prune(project, project / WORKSPACES)
                 _make(project, folder, changes, base or project)
-        yield folder
+        try:
+            yield folder
+        finally:
+            used(project, name)
 
 
 def save_experiment(folder: Path) -> None:
@@ -107,6 +115,8 @@ def _make(project: Path, folder: Path, changes: Mapping[str, Any], base: Path) -
     ).exists()  # also after a run that was killed before it had finished any stage
     source = base if bare else folder
     results = (source / LOCK_FILE).read_bytes() if (source / LOCK_FILE).exists() else None
+    if bare and (kept := _results_of_experiment(project, commit, folder.name)) is not None:
+        results = kept
     _git(folder, "reset", "--quiet", "--hard", commit)
     if changed := _git(project, "diff", "HEAD", "--binary", "--", ".", f":!{LOCK_FILE}"):
         _git(folder, "apply", "--index", "--whitespace=nowarn", input=f"{changed}\n")
@@ -117,6 +127,13 @@ def _make(project: Path, folder: Path, changes: Mapping[str, Any], base: Path) -
     share_cache(project, folder)
     if bare and results is not None:
         check_out(folder)
+
+
+def _results_of_experiment(project: Path, commit: str, name: str) -> bytes | None:
+    """dvc.lock of the experiment that an earlier workspace of this name became; None without one."""
+    command = ["git", "show", f"{experiment_ref(commit, name)}:{LOCK_FILE}"]
+    done = subprocess.run(command, cwd=project, capture_output=True, check=False)
+    return done.stdout if done.returncode == 0 else None
 
 
 def _share_data(project: Path, folder: Path, root: Path) -> None:

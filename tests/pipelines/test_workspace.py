@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -9,8 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from pipelines.nas import main
+from pipelines.pruning import KEPT_DAYS, lock_of
 from pipelines.workspace import experiment_name, save_experiment, workspace
 from stages.errors import UserError
 from stages.plumbing.settings import load
@@ -75,6 +78,38 @@ def test_its_results_become_an_experiment(project: Path) -> None:
     changed = git(project, "diff", "--name-status", "HEAD", ref).split()
     assert changed == ["A", "dvc.lock", "M", "params.yaml"]  # not the link to the data, nor what is in it
     assert "seed: 3" in git(project, "show", f"{ref}:params.yaml")
+
+
+def test_old_workspaces_go_unless_a_run_can_be_resumed_or_works_there(project: Path) -> None:
+    def old(name: str) -> None:
+        long_ago = time.time() - (KEPT_DAYS + 1) * 24 * 3600
+        os.utime(lock_of(project, name), (long_ago, long_ago))
+
+    folders = {}
+    for seed in (3, 4, 5, 6):
+        with workspace({"search.seed": seed}) as folders[seed]:
+            pass
+    (folders[4] / ".checkpoints/search/0123").mkdir(parents=True)
+    for seed in (3, 4, 5):
+        old(folders[seed].name)
+    with FileLock(lock_of(project, folders[5].name)):
+        old(folders[5].name)
+        with workspace({"search.seed": 7}) as newest:
+            assert not folders[3].exists()
+            assert all(folders[seed].exists() for seed in (4, 5, 6))
+    assert git(project, "worktree", "list").count("nas-") == 4
+    old(newest.name)
+    with workspace({"search.seed": 7}) as again:  # the one in use never goes
+        assert again == newest and (again / "params.yaml").exists()
+
+
+def test_a_workspace_that_was_removed_comes_back_with_its_results(project: Path) -> None:
+    with workspace(CHANGES) as folder:
+        (folder / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+        save_experiment(folder)
+    git(project, "worktree", "remove", "--force", str(folder))
+    with workspace(CHANGES) as again:
+        assert (again / "dvc.lock").read_text() == "schema: '2.0'\nstages: {}\n"
 
 
 def test_one_run_at_a_time_in_a_workspace(project: Path) -> None:

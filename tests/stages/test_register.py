@@ -269,7 +269,9 @@ def test_whoever_deletes_the_champion_does_not_open_the_gate(
     assert "of version 3" in registry()["reason"] and number(store, named) == 3
 
     client.delete_registered_model_alias(named, "champion")
-    assert "its heir is version 4" in registered(50), "version 3 is judged again, so it cannot be its own rival"
+    assert "its heir is version 4" in registered(50), (
+        "version 3 is judged again, so it cannot be its own rival"
+    )
     assert number(store, named) == 3
     client.delete_registered_model_alias(named, "champion")
     said = registered(50)  # version 3 again, which has been promoted and is not judged again
