@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 
 
 class UserError(Exception):
@@ -26,6 +27,8 @@ _LASTING = {
     errno.ENAMETOOLONG: "; choose a shorter name",
     errno.ELOOP: "; repair the link",
 }
+_ALMOST_NOTHING = 2**20  # bytes left on a disk that is called full
+
 # Errors of disks, networks and full tables, which have nothing to do with what is in a file.
 _PASSING = {
     errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EBUSY,
@@ -63,5 +66,20 @@ def of_words(text: str) -> type[UserError | MachineError]:
 
 
 def _line(error: OSError, where: object = None) -> str:
-    place = error.filename or where
+    place = error.filename or where or (full_places() if error.errno == errno.ENOSPC else "")
     return f"{error.strerror or error}{f' ({place})' if place else ''}"
+
+
+def full_places() -> str:
+    """Which of the project's folder and the folder for temporary files are on a full disk.
+
+    Whoever writes to a full disk learns that it is full, but not which one.
+    """
+    return ", ".join(
+        place for place in dict.fromkeys((os.getcwd(), tempfile.gettempdir())) if _is_full(place)
+    )
+
+
+def _is_full(place: str) -> bool:
+    disk = os.statvfs(place)
+    return disk.f_bavail * disk.f_frsize < _ALMOST_NOTHING or (disk.f_files > 0 and disk.f_favail == 0)

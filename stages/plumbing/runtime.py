@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import gc
 import os
 import signal
@@ -117,6 +118,10 @@ def outcome(error: Exception | Interrupted) -> tuple[int, str]:
                 1,
                 f"there is not enough memory ({text or 'MemoryError'}); end what else uses it, or lower batch_size",
             )
+        case _ if os.strerror(errno.ENOSPC) in str(
+            error
+        ):  # of a library that raises errors of its own, as safetensors does
+            return outcome(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         case _:  # a defect of the program
             text = " ".join(str(error).split())[:300]
             return 1, f"{type(error).__name__}: {text}; run with --debug for the traceback"

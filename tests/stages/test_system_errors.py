@@ -7,14 +7,17 @@ import errno
 import io
 import os
 import tarfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.error import URLError
 
 import numpy as np
 import pytest
 from prefect.client.schemas.objects import State
+from safetensors import SafetensorError
 
 from pipelines.command import BAD_INPUT, failed
 from pipelines.workspace import _git
@@ -225,3 +228,37 @@ def test_git_on_a_full_disk_is_tried_again(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(kind, match=said):
         _git(tmp_path, "worktree", "add")
+
+
+class Disk:
+    """What os.statvfs says about disks, of which some are full."""
+
+    def __init__(self, *full: str, of_files: bool = False):
+        self.full, self.of_files = full, of_files
+
+    def __call__(self, place: str) -> SimpleNamespace:
+        full = place in self.full
+        blocks = 0 if full and not self.of_files else 10**9
+        return SimpleNamespace(f_bavail=blocks, f_frsize=4096, f_files=100, f_favail=0 if full else 50)
+
+
+@pytest.mark.parametrize("of_files", [False, True])
+def test_a_full_disk_is_named_although_the_write_that_failed_does_not_know_it(
+    of_files: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", "/elsewhere")
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    for place in (str(tmp_path), "/elsewhere"):
+        monkeypatch.setattr(os, "statvfs", Disk(place, of_files=of_files))
+        assert outcome(full) == (1, f"No space left on device ({place})")
+    monkeypatch.setattr(os, "statvfs", Disk())
+    assert outcome(full) == (1, "No space left on device"), "it claims nothing that it does not see"
+    named = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/file")
+    assert outcome(named) == (1, "No space left on device (/data/file)")
+
+
+def test_a_full_disk_is_a_failure_of_the_machine_whoever_reports_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "statvfs", Disk(os.getcwd()))
+    error = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert outcome(error) == (1, f"No space left on device ({os.getcwd()})")
