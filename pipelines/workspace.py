@@ -20,10 +20,18 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipelines.dvc_internals import LOCK_FILE, check_out, experiment_ref, experiment_title, share_cache
+from pipelines.dvc_internals import (
+    LOCK_FILE,
+    all_stages,
+    check_out,
+    experiment_ref,
+    experiment_title,
+    share_cache,
+)
 from pipelines.pruning import lock_of, prune, used
-from stages.errors import of_words
+from stages.errors import UserError, of_words
 from stages.plumbing import watched
+from stages.plumbing.code import ROOT, closure
 from stages.plumbing.runtime import STATE, TEMPORARY
 from stages.plumbing.settings import PARAMS_FILE, load, write
 from stages.plumbing.settings import changed as changed_params
@@ -50,8 +58,11 @@ def workspace(
     The current folder is the project. A workspace without results starts with those of ``base``, another workspace, or with
     those of the project. Raises UserError when params.yaml, a change or data.root is wrong, before anything is created.
     """
-    watched.check(load(PARAMS_FILE, changes).data)  # before anybody asks DVC what is up to date
+    params = load(PARAMS_FILE, changes)
+    watched.check(params.data)  # before anybody asks DVC what is up to date
     project = Path.cwd()
+    if changes:
+        _check_code(project, params.task)
     folder = project / WORKSPACES / experiment_name(changes) if changes else project
     name = folder.name if changes else "project"
     with _locked(
@@ -127,6 +138,22 @@ def _make(project: Path, folder: Path, changes: Mapping[str, Any], base: Path) -
     share_cache(project, folder)
     if bare and results is not None:
         check_out(folder)
+
+
+def _check_code(project: Path, task: str) -> None:
+    """Raises UserError when a stage imports a file that git does not track, because a workspace would lack it."""
+    untracked = _git(
+        project, "ls-files", "--others", "--exclude-standard", "--", "models", "stages"
+    ).splitlines()
+    if not untracked:
+        return
+    files = [path for stage in all_stages(project) for path in closure(stage.name, task)]
+    needed = {path.relative_to(ROOT).as_posix() for path in files}
+    if missing := sorted(needed.intersection(untracked)):
+        raise UserError(
+            f"{', '.join(missing)}: imported by a stage, but not tracked by git, so a run with parameters of its own would"
+            f" lack it; `git add {' '.join(missing)}`"
+        )
 
 
 def _results_of_experiment(project: Path, commit: str, name: str) -> bytes | None:

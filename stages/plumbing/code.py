@@ -47,7 +47,7 @@ COMPUTING = {
 def code_of(stage: str, task: str) -> list[Path]:
     """The sorted files that the result of a stage depends on, for a task."""
     return sorted(
-        path for path in _closure(stage, task) if PLUMBING not in path.parents and not _is_empty(path)
+        path for path in closure(stage, task) if PLUMBING not in path.parents and not _is_empty(path)
     )
 
 
@@ -66,7 +66,8 @@ def packages_of(stage: str, task: str) -> dict[str, str]:
 
 
 @cache
-def _closure(stage: str, task: str) -> frozenset[Path]:
+def closure(stage: str, task: str) -> frozenset[Path]:
+    """Every file of ours that a stage imports for a task, directly or indirectly, and the templates that these name."""
     found: set[Path] = set()
     waiting = [f"stages.{stage}"]
     while waiting:

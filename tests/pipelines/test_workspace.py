@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from pipelines.nas import main
 from pipelines.pruning import KEPT_DAYS, lock_of
-from pipelines.workspace import experiment_name, save_experiment, workspace
+from pipelines.workspace import WORKSPACES, experiment_name, save_experiment, workspace
 from stages.errors import UserError
 from stages.plumbing.settings import load
 from tests.pipelines.conftest import git_project
@@ -78,6 +78,19 @@ def test_its_results_become_an_experiment(project: Path) -> None:
     changed = git(project, "diff", "--name-status", "HEAD", ref).split()
     assert changed == ["A", "dvc.lock", "M", "params.yaml"]  # not the link to the data, nor what is in it
     assert "seed: 3" in git(project, "show", f"{ref}:params.yaml")
+
+
+def test_a_file_that_git_does_not_know_is_named_before_anything_runs(project: Path) -> None:
+    (project / "stages/unrelated.py").write_text("")
+    with workspace(CHANGES):
+        pass
+    git(project, "rm", "-q", "--cached", "stages/alphas.py")
+    git(project, "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "-qm", "without")
+    with pytest.raises(
+        UserError, match=r"^stages/alphas.py: imported by a stage, .*`git add stages/alphas.py`$"
+    ), workspace({"search.seed": 4}):
+        pass
+    assert not (project / WORKSPACES / experiment_name({"search.seed": 4})).exists()
 
 
 def test_old_workspaces_go_unless_a_run_can_be_resumed_or_works_there(project: Path) -> None:
