@@ -70,6 +70,9 @@ def cell_cases() -> dict[str, Changes]:
     }
     slow = {"search.alpha.learning_rate": 0.01}
     cases["ms-darts, published, alpha rate 0.01"] = {"search.strategy": "ms-darts", **PUBLISHED, **slow}
+    kept = {"search.exclude_none": True}
+    for name in ("ms-darts, discretization", "ms-darts, beta", "darts, none"):
+        cases[f"{name}, no edge may be none"] = {**cases[name], **kept}
     cases["darts, none, alpha rate 0.01"] = {"search.strategy": "darts", "search.penalty": "none", **slow}
     return cases
 
