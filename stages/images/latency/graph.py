@@ -142,9 +142,7 @@ def _batch_norm(
 def _max_pool(
     graph: _Recorder, x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
 ) -> str:
-    return graph.node(
-        "MaxPool", x, kernel_shape=list(kernel), strides=list(stride), pads=_pads(padding)
-    )
+    return graph.node("MaxPool", x, kernel_shape=list(kernel), strides=list(stride), pads=_pads(padding))
 
 
 def _average_pool(
