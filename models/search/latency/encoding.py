@@ -1,0 +1,107 @@
+"""The code of a discrete architecture: what a latency predictor sees of it.
+
+A code has one column per edge and candidate operation, 1 where the edge carries the operation. Edges that are left
+out and edges with ``none`` are rows of zeros, because nothing is computed there. Where a cell's output is its last
+node, an edge may also lead to nothing: every path from it to the output meets a ``none``. A runtime that optimizes
+graphs leaves such edges out, and others compute them, so they have columns of their own, after all others.
+
+An edge that leaves a node without edges computes: it works on zeros, and its norm adds a shift to them
+(models/images/nasbench201.py::BenchmarkCell). In ONNX Runtime it took as long as on numbers, so it has no other code.
+
+Axes: N architectures, R rows (the edges of all cell types), O operations, V nodes of all cell types, D columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.search.discretize import one_hot
+from models.search.genotype import Genotype
+from models.search.objective import Mix
+from models.search.spaces import SearchSpace
+
+
+class Encoding(nn.Module):
+    """Codes of the architectures of a space. Cell types may differ in their numbers of edges and operations.
+
+    ``size`` is D: edges x operations, summed over cell types, and twice that where edges may lead to nothing.
+    """
+
+    exists: Tensor
+    computes: Tensor
+    allowed: Tensor
+    leaves: Tensor
+    enters: Tensor
+    outputs: Tensor
+
+    def __init__(self, space: SearchSpace):
+        super().__init__()
+        self.space = space
+        rows = [(group, edge) for group, edges in space.groups.items() for edge in edges]
+        self.width = max(len(edge.ops) for _, edge in rows)
+        nodes = {(group, node) for group, edge in rows for node in (edge.src, edge.dst)}
+        place = {node: index for index, node in enumerate(sorted(nodes))}
+        ends = {place[group, node] for group in space.groups for node in space.outputs(group)}
+        names = [[*edge.ops, *[""] * (self.width - len(edge.ops))] for _, edge in rows]
+        tables = {
+            "exists": [[op != "" for op in ops] for ops in names],  # is there such a candidate?
+            "computes": [[op not in ("", "none") for op in ops] for ops in names],
+            "allowed": [
+                [op != "" and not (space.exclude_none and op == "none") for op in ops] for ops in names
+            ],
+            "leaves": [
+                [place[group, edge.src] == node for node in range(len(place))] for group, edge in rows
+            ],
+            "enters": [
+                [place[group, edge.dst] == node for node in range(len(place))] for group, edge in rows
+            ],
+            "outputs": [node in ends for node in range(len(place))],
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, torch.tensor(table, device="cpu"), persistent=False)
+        self.longest = max(len({edge.dst for edge in edges}) for edges in space.groups.values())
+        self.has_dead_ends = not bool(self.outputs[self.enters.int().argmax(dim=1)].all())
+        self.size = int(self.exists.sum()) * (2 if self.has_dead_ends else 1)
+
+    def encode(self, genotype: Genotype) -> Tensor:
+        """The code (D,) of a genotype."""
+        return self.encode_mix(one_hot(self.space, genotype)).float()
+
+    def encode_all(self, genotypes: Sequence[Genotype]) -> Tensor:
+        """The codes (N, D) of genotypes."""
+        return torch.stack([self.encode(genotype) for genotype in genotypes])
+
+    def encode_mix(self, mix: Mix) -> Tensor:
+        """The code (D,) or (N, D) of mixes ([N,] edges, operations) whose rows are one-hot, or zero: left out.
+
+        Differentiable: an entry of the mix passes on the gradient of the column that it would set to 1.
+        """
+        return self.encode_table(self.table(mix))
+
+    def table(self, mix: Mapping[str, Tensor], fill: float = 0.0) -> Tensor:
+        """The rows of all cell types, one after another, ([N,] R, O), with ``fill`` where a row has no candidate."""
+        rows = [
+            nn.functional.pad(mix[group], (0, self.width - mix[group].shape[-1]), value=fill)
+            for group in self.space.groups
+        ]
+        return torch.cat(rows, dim=-2)
+
+    def encode_table(self, chosen: Tensor) -> Tensor:
+        """``encode_mix`` of what ``table`` makes of a mix."""
+        chosen = chosen * self.computes
+        if not self.has_dead_ends:
+            return chosen[..., self.exists]
+        counts = self._reaches_output(chosen.detach())[..., None]
+        return torch.cat([(chosen * counts)[..., self.exists], (chosen * ~counts)[..., self.exists]], dim=-1)
+
+    def _reaches_output(self, chosen: Tensor) -> Tensor:
+        """Whether what arrives at an edge's end goes on to the output: ([N,] R), bool."""
+        carries = (chosen.amax(dim=-1, keepdim=True) > 0) & self.leaves
+        steps = carries.to(chosen).transpose(-1, -2) @ self.enters.to(chosen)  # ([N,] V, V)
+        reached = self.outputs.to(chosen)[:, None]
+        for _ in range(self.longest):
+            reached = ((steps @ reached + self.outputs[:, None]) > 0).to(chosen)
+        return (self.enters.to(chosen) @ reached)[..., 0] > 0
