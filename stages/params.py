@@ -136,6 +136,7 @@ class LatencyParams(Section, frozen=True):
     weight: NotNegative | Literal["auto"]
     mode: Literal["straight-through", "score-function", "soft"]
     draws: Count
+    always: bool
     measurements: AnyPath | None
     predictors: list[AnyPath]
     samples: Annotated[int, Field(ge=20)]
@@ -155,12 +156,12 @@ class LatencyParams(Section, frozen=True):
 
     def known(self) -> bool:
         """Whether the stage measure has anything to do."""
-        return self.in_search() or self.measurements is not None
+        return self.always or self.in_search() or self.measurements is not None
 
     def inactive(self) -> Collection[str]:
         searched = ("mode", "draws")
         sampled = ("samples", "repeated", "rounds", "repeats", "warmup", "threads")
-        always = ("budget_ms", "weight", "measurements")
+        always = ("budget_ms", "weight", "always", "measurements")
         if not self.known():
             return [name for name in type(self).model_fields if name not in always]
         return [
@@ -171,7 +172,7 @@ class LatencyParams(Section, frozen=True):
 
     def measured(self) -> dict[str, Any]:
         """The active settings that measurements and predictor depend on."""
-        without = ("budget_ms", "tolerance", "weight", "mode", "draws")
+        without = ("budget_ms", "tolerance", "weight", "mode", "draws", "always")
         return {name: value for name, value in self.active().items() if name not in without}
 
 

@@ -27,6 +27,7 @@ LATENCY_JSON = LATENCY / "latency.json"
 PREDICTOR = LATENCY / "predictor.safetensors"
 ALPHAS = SEARCH / "alphas.safetensors"
 GENOTYPE_JSON = GENOTYPE / "genotype.json"
+FOUND_LATENCY = GENOTYPE / "latency.json"
 EVALUATION = EXPORT / "evaluation.safetensors"
 SEARCH_RESULTS = [SEARCH / name for name in ("alphas.safetensors", "history.csv", "summary.json")]
 LANDSCAPE = SEARCH / "landscape.csv"
