@@ -23,8 +23,11 @@ import onnxruntime
 
 UNIT = "ms"
 BLOCK = 8  # networks that take turns, so that a change of the clock does not fall on one of them
-TURNS = 3  # of every network of a block
-CALM, RETRIES = 0.1, 2  # a spread, as a share of the median, from which on a network is measured again
+TURNS = 8  # of every network of a block
+AGREE, RETRIES = (
+    0.05,
+    2,
+)  # how much the two fastest turns may differ, and how often a network gets more turns if they do
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _SAID_EVERY = 5.0  # seconds
 _NOT_READ = ("opset", "ir version", "ir_version")  # in the words of a runtime that is too old for a file
@@ -80,50 +83,60 @@ def session_of(network: bytes, threads: int) -> onnxruntime.InferenceSession:
 
 
 def timed(calls, repeats: int, warmup: int):
-    """(median, spread) in ms of each of some functions, which take turns.
+    """The times in ms of some functions, which take turns: for each a list of turns, which are lists of times.
 
-    The spread is half of the range in which the middle half of a function's times lies. In each of its turns, a
-    function is called ``warmup`` times first.
+    In each of its turns, a function is called ``warmup`` times first.
     """
     times = [[] for _ in calls]
-    rounds = min(TURNS, repeats)
-    for turn in range(rounds):
+    turns = min(TURNS, repeats)
+    for turn in range(turns):
         for call, taken in zip(calls, times):  # noqa: B905  (Python 3.8)
             for _ in range(warmup):
                 call()
-            for _ in range(repeats * (turn + 1) // rounds - repeats * turn // rounds):
-                started = time.perf_counter()
-                call()
-                taken.append(1e3 * (time.perf_counter() - started))
-    return [(statistics.median(taken), _spread(taken)) for taken in times]
+            taken.append(
+                [_milliseconds(call) for _ in range(turn * repeats // turns, (turn + 1) * repeats // turns)]
+            )
+    return times
 
 
-def _spread(taken) -> float:
+def _milliseconds(call) -> float:
+    started = time.perf_counter()
+    call()
+    return 1e3 * (time.perf_counter() - started)
+
+
+def summary(turns):
+    """(ms, spread): the median of the fastest turn, and half of the range of the middle half of all times.
+
+    The fastest turn, because other programs make a network slower, never faster. On a machine that does nothing else,
+    all turns are alike.
+    """
+    taken = [ms for turn in turns for ms in turn]
     if len(taken) < 2:
-        return 0.0
+        return taken[0], 0.0
     low, _, high = statistics.quantiles(taken, n=4, method="inclusive")
-    return (high - low) / 2
+    return min(map(statistics.median, turns)), (high - low) / 2
 
 
 def measured(networks, feed, threads: int, repeats: int, warmup: int):
-    """(median, spread) in ms of some networks, given as the contents of ONNX files, for one call with ``feed``.
+    """(ms, spread) of some networks, given as the contents of ONNX files, for one call with ``feed``.
 
-    Those that something has disturbed, by their spread, are measured again; the calmest measurement counts.
+    A network whose two fastest turns do not agree was disturbed, and gets as many turns again.
     """
     sessions = [session_of(network, threads) for network in networks]
     calls = [lambda s=session: s.run(None, feed) for session in sessions]
-    found = timed(calls, repeats, warmup)
+    times = timed(calls, repeats, warmup)
     for _ in range(RETRIES):
-        disturbed = [place for place, times in enumerate(found) if _unrest(times) > CALM]
+        disturbed = [place for place, turns in enumerate(times) if not _settled(turns)]
         again = timed([calls[place] for place in disturbed], repeats, warmup)
-        for place, times in zip(disturbed, again):  # noqa: B905
-            found[place] = min(found[place], times, key=_unrest)
-    return found
+        for place, turns in zip(disturbed, again):  # noqa: B905
+            times[place] += turns
+    return [summary(turns) for turns in times]
 
 
-def _unrest(times) -> float:
-    median, spread = times
-    return spread / median
+def _settled(turns) -> bool:
+    fastest = sorted(map(statistics.median, turns))[:2]
+    return fastest[-1] <= (1 + AGREE) * fastest[0]
 
 
 def feed_of(inputs, batch_size: int):

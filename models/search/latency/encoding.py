@@ -1,14 +1,17 @@
 """The code of a discrete architecture: what a latency predictor sees of it.
 
-A code has one column per edge and candidate operation, 1 where the edge carries the operation. Edges that are left
-out and edges with ``none`` are rows of zeros, because nothing is computed there. Where a cell's output is its last
-node, an edge may also lead to nothing: every path from it to the output meets a ``none``. A runtime that optimizes
-graphs leaves such edges out, and others compute them, so they have columns of their own, after all others.
+A code has one column per edge and candidate operation, 1 where the edge carries the operation. ``none`` has no column,
+because nothing is computed there; edges that are left out are rows of zeros. Where a cell's output is its last node,
+an edge may also lead to nothing: every path from it to the output meets a ``none``. A runtime that optimizes graphs
+leaves such edges out, and others compute them, so they have columns of their own, after all others. Sums come last:
+how many edges of a cell type carry an operation. They add no information, but an operation takes about as long on one
+edge as on another, and from few samples a predictor learns that sooner from the sums.
 
 An edge that leaves a node without edges computes: it works on zeros, and its norm adds a shift to them
 (models/images/nasbench201.py::BenchmarkCell). In ONNX Runtime it took as long as on numbers, so it has no other code.
 
-Axes: N architectures, R rows (the edges of all cell types), O operations, V nodes of all cell types, D columns.
+Axes: N architectures, R rows (the edges of all cell types), O operations, V nodes of all cell types, D columns,
+F candidates but ``none``.
 """
 
 from __future__ import annotations
@@ -27,15 +30,15 @@ from models.search.spaces import SearchSpace
 class Encoding(nn.Module):
     """Codes of the architectures of a space. Cell types may differ in their numbers of edges and operations.
 
-    ``size`` is D: edges x operations, summed over cell types, and twice that where edges may lead to nothing.
+    ``size`` is D.
     """
 
-    exists: Tensor
     computes: Tensor
     allowed: Tensor
     leaves: Tensor
     enters: Tensor
     outputs: Tensor
+    sums: Tensor
 
     def __init__(self, space: SearchSpace):
         super().__init__()
@@ -47,7 +50,6 @@ class Encoding(nn.Module):
         ends = {place[group, node] for group in space.groups for node in space.outputs(group)}
         names = [[*edge.ops, *[""] * (self.width - len(edge.ops))] for _, edge in rows]
         tables = {
-            "exists": [[op != "" for op in ops] for ops in names],  # is there such a candidate?
             "computes": [[op not in ("", "none") for op in ops] for ops in names],
             "allowed": [
                 [op != "" and not (space.exclude_none and op == "none") for op in ops] for ops in names
@@ -64,7 +66,11 @@ class Encoding(nn.Module):
             self.register_buffer(name, torch.tensor(table, device="cpu"), persistent=False)
         self.longest = max(len({edge.dst for edge in edges}) for edges in space.groups.values())
         self.has_dead_ends = not bool(self.outputs[self.enters.int().argmax(dim=1)].all())
-        self.size = int(self.exists.sum()) * (2 if self.has_dead_ends else 1)
+        sums = _sums(space)
+        self.register_buffer(
+            "sums", torch.block_diag(sums, sums) if self.has_dead_ends else sums, persistent=False
+        )
+        self.candidates, self.size = len(sums), sum(self.sums.shape)
 
     def encode(self, genotype: Genotype) -> Tensor:
         """The code (D,) of a genotype."""
@@ -92,10 +98,17 @@ class Encoding(nn.Module):
     def encode_table(self, chosen: Tensor) -> Tensor:
         """``encode_mix`` of what ``table`` makes of a mix."""
         chosen = chosen * self.computes
-        if not self.has_dead_ends:
-            return chosen[..., self.exists]
-        counts = self._reaches_output(chosen.detach())[..., None]
-        return torch.cat([(chosen * counts)[..., self.exists], (chosen * ~counts)[..., self.exists]], dim=-1)
+        parts = [chosen]
+        if self.has_dead_ends:
+            counts = self._reaches_output(chosen.detach())[..., None]
+            parts = [chosen * counts, chosen * ~counts]
+        columns = torch.cat([part[..., self.computes] for part in parts], dim=-1)
+        return torch.cat([columns, columns @ self.sums.to(columns)], dim=-1)
+
+    def without_paths(self, codes_ND: Tensor) -> Tensor:
+        """Codes (N, F) that count every edge, wherever it leads, as look-up tables of operations do."""
+        columns = codes_ND[:, : len(self.sums)]
+        return columns.unflatten(1, (-1, self.candidates)).sum(dim=1)
 
     def _reaches_output(self, chosen: Tensor) -> Tensor:
         """Whether what arrives at an edge's end goes on to the output: ([N,] R), bool."""
@@ -105,3 +118,16 @@ class Encoding(nn.Module):
         for _ in range(self.longest):
             reached = ((steps @ reached + self.outputs[:, None]) > 0).to(chosen)
         return (self.enters.to(chosen) @ reached)[..., 0] > 0
+
+
+def _sums(space: SearchSpace) -> Tensor:
+    """(F, sums): which columns are of the same operation in the same cell type.
+
+    Edges that leave the cell's inputs are apart from the others: in a cell that halves the side, they do it.
+    """
+    columns = []
+    for group, edges in space.groups.items():
+        later = {edge.dst for edge in edges}
+        columns += [(group, op, edge.src in later) for edge in edges for op in edge.ops if op != "none"]
+    kinds = list(dict.fromkeys(columns))
+    return torch.tensor([[float(column == kind) for kind in kinds] for column in columns], device="cpu")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,7 @@ def initial(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Weights and biases of the layers, uniform within 1 / sqrt(inputs) as torch's linear layers."""
     weights, biases = [], []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in pairwise(sizes):
         bound = 1 / math.sqrt(inputs)
         weights.append(bound * (2 * torch.rand(networks, inputs, outputs, generator=generator) - 1))
         biases.append(bound * (2 * torch.rand(networks, 1, outputs, generator=generator) - 1))

@@ -15,7 +15,7 @@ Axes: N samples, D columns of a code, K kinds.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -77,7 +77,7 @@ class Transfer(nn.Module):
         return self.table(features(self.references, self.scales, codes_ND))
 
 
-def features(references: Collection[nn.Module], scales: Tensor, codes_ND: Tensor) -> Tensor:
+def features(references: Iterable[nn.Module], scales: Tensor, codes_ND: Tensor) -> Tensor:
     """What references say, in relation to their mean, and the code, (N, references + D)."""
     said = torch.stack([reference(codes_ND) for reference in references], dim=1)
     return torch.cat([said / scales, OWN * codes_ND], dim=1)
@@ -88,10 +88,14 @@ OWN = 0.1  # the scale of the code beside predictions of about 1; with 0.03 and 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The predictor that was chosen, and the quality of each kind in cross-validation."""
+    """The predictor that was chosen, and the quality of each kind in cross-validation.
+
+    ``doubtful`` is the one whose ``spread`` tells where to measure next: the ensemble, if there is one.
+    """
 
     predictor: Predictor
     scores: Mapping[str, Quality]
+    doubtful: Predictor
 
 
 def fit(
@@ -132,7 +136,8 @@ def fit(
         (kind for kind in scores if scores[kind].spearman >= scores["additive"].spearman),
         key=lambda kind: float((relative_N.sqrt() * (candidates[kind][1] - ms_N)).abs().mean()),
     )
-    return Fitted(candidates[kind][0](), scores)
+    doubtful = "ensemble" if "ensemble" in candidates else kind
+    return Fitted(candidates[kind][0](), scores, candidates[doubtful][0]())
 
 
 _Candidate = tuple[
