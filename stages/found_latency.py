@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,6 +15,10 @@ from stages.evaluation import Metric
 from stages.plumbing.files import FOUND_LATENCY
 from stages.records import Record
 
+if TYPE_CHECKING:
+    from stages.latencies import LatencyRecord, Qualities
+
+TITLE = "Latency"
 DEVICE = ("device", "processor")  # what tells devices apart
 
 
@@ -77,13 +81,17 @@ class FoundLatency(Record):
 
     def lines(self) -> list[str]:
         """What discretize prints."""
-        how = "measured" if self.found.measured_ms is not None else "predicted"
-        said = f"the network takes {self.found.ms:.3g} ms, {how} ({self.processor}, {self.conditions})"
+        said = f"the network takes {self.found.ms:.3g} ms, {self.how} ({self.processor}, {self.conditions})"
         if self.budget_ms is not None:
             said += f"; the budget is {self.budget_ms:g} ms"
         if self.attempts > 1:
             said += f", and {self.attempts} networks were tried"
         return [said, *([f"notice: {self.notice}"] if self.notice else [])]
+
+    @property
+    def how(self) -> str:
+        """How its latency is known, in a word."""
+        return "predicted" if self.found.measured_ms is None else "measured"
 
     @property
     def conditions(self) -> str:
@@ -107,6 +115,62 @@ def is_device(record: Record, described: Mapping[str, Any]) -> bool:
 def read_found(metric: Metric, path: Path = FOUND_LATENCY) -> FoundLatency | None:
     """latency.json of the found network; None where latency was not asked for. Raises UserError for a damaged file."""
     return FoundLatency.read(path, metric) if path.is_file() else None
+
+
+def sentences(found: FoundLatency, table: LatencyRecord, gate_ms: float | None) -> list[str]:
+    """What card and report say. ``gate_ms``: what the exported file took when it was registered, if that was measured."""
+    taken = found.found
+    said = [
+        f"The found network {'takes' if taken.measured_ms else 'is predicted to take'} {taken.ms:.3g} ms on"
+        f" {found.processor or 'an unknown device'} ({found.conditions}, {found.precision}, clock governor"
+        f" {found.governor or 'unknown'}), with random weights."
+    ]
+    if taken.measured_ms is not None:
+        said.append(f"Predicted were {taken.predicted_ms:.3g} ms.")
+    if gate_ms is not None:
+        said.append(
+            f"The exported file took {gate_ms:.3g} ms under the same conditions when it was registered."
+        )
+    if found.budget_ms is None:
+        said.append("There was no budget.")
+    else:
+        said.append(f"The budget is {found.budget_ms:g} ms, with a tolerance of {found.tolerance or 0:.0%}.")
+    if found.attempts > 1:
+        times = ", ".join(f"{tried.ms:.3g}" for tried in found.tried)
+        said.append(
+            f"{found.attempts} networks were tried, because the first missed the budget: {times} ms. The one taken is"
+            f" number {found.chosen + 1}, so it is not the network that the mix of the search ends with."
+        )
+    said.append(
+        f"The predictor ({table.kind}) knows {(table.samples or 0) - (table.held_out or 0)} architectures"
+        f" ({table.origin}). The table shows its errors on {table.held_out} others."
+    )
+    if table.noise is not None:
+        said.append(f"Two measurements of an architecture differ by {table.noise:.1%} on average.")
+    return said
+
+
+HEADS = ("", "mean error", "within 10%", "Spearman", "Kendall's tau")
+
+
+def rows(table: LatencyRecord) -> list[tuple[str, ...]]:
+    """The qualities of the predictor and of the two that it should beat, on held-out architectures."""
+    known: list[tuple[str, LatencyRecord | Qualities | None]] = [
+        ("predictor", table),
+        ("additive table", table.additive),
+        ("multiply-accumulates", table.flops),
+    ]
+    return [
+        (
+            name,
+            f"{quality.mean_relative_error or 0:.1%}",
+            f"{quality.within_10_percent or 0:.0%}",
+            f"{quality.spearman or 0:.3f}",
+            f"{quality.kendall_tau or 0:.3f}",
+        )
+        for name, quality in known
+        if quality is not None
+    ]
 
 
 def _count(number: int, what: str) -> str:

@@ -23,6 +23,7 @@ from mlflow.entities.model_registry import ModelVersion
 from stages import comparison, tasks
 from stages.errors import UserError
 from stages.evaluation import Evaluation, Metric
+from stages.found_latency import read_found
 from stages.params import Params, RegistryParams
 from stages.plumbing import limits
 from stages.plumbing.files import (
@@ -40,7 +41,7 @@ from stages.plumbing.runtime import run
 from stages.plumbing.settings import PARAMS_FILE
 from stages.plumbing.tracking import StageRun, client, reported, stage_run
 from stages.records import DataCard, ExportRecord, SearchSummary
-from stages.registry import known, lineage, verdict, versions
+from stages.registry import budget, known, lineage, verdict, versions
 from stages.registry.promotion import (
     CHALLENGER,
     REPORT,
@@ -59,9 +60,10 @@ def main(params: Params) -> None:
     if not file.is_file():
         raise UserError(f"{file} is missing; `dvc repro export` makes it")
     mlflow, cases = client(), Evaluation.load(EVALUATION).cases_sha256
+    gate = budget.limits_of(params, read_found(task.metric))
     with reported():
         version = versions.find(mlflow, name, file)
-    if version is not None and known.decision_holds(mlflow, version, task.metric, params.registry, cases):
+    if version is not None and known.decision_holds(mlflow, version, task.metric, gate, cases):
         repeat(mlflow, version, task, params, exported)
         return
     check_export(exported)
@@ -186,7 +188,8 @@ def judged(
     """Puts the version through the gate, promotes it if it passes, and writes the card."""
     from stages.registry import card, evidence  # scikit-learn and torch, which most calls do not need
 
-    name, number, limits = version.name, str(version.version), params.registry
+    name, number, found = version.name, str(version.version), read_found(task.metric)
+    limits = budget.limits_of(params, found)
     for tag in (REPORT, "refused"):  # of an earlier judgement
         mlflow.delete_model_version_tag(name, number, tag)
     with alone():
@@ -197,7 +200,8 @@ def judged(
         int8 = evidence.int8(task, challenger, limits.max_int8_drop)
         versions.attach(mlflow, version, [EXPORT / int8.file] if int8 and int8.included else [])
         mlflow.set_registered_model_alias(name, CHALLENGER, number)
-        judge = evidence.judge_of(mlflow, task, challenger, limits, verdict.barred(version))
+        timed = budget.measured(params, found, challenger.file)
+        judge = evidence.judge_of(mlflow, task, challenger, limits, verdict.barred(version), timed)
         judgement, champion = promote(mlflow, name, number, judge, task.metric)
         record = verdict.record(
             judgement,
@@ -205,7 +209,7 @@ def judged(
             int(number),
             champion,
             origin=origin,
-            measures=task.measures(challenger.evaluation),
+            measures={**task.measures(challenger.evaluation), **budget.measures(timed)},
             int8=int8,
             limits=limits,
         )

@@ -43,12 +43,12 @@ def best_first(space: SearchSpace, mix: Mix) -> Iterator[Genotype]:
     nodes = [
         (group, node, options) for group in space.groups for node, options in _options(space, mix, group)
     ]
-    first = (0,) * len(nodes)
+    first: tuple[int, ...] = (0,) * len(nodes)
 
     def worth(places: tuple[int, ...]) -> float:
         return -sum(options[place][0] for place, (_, _, options) in zip(places, nodes, strict=True))
 
-    waiting = [(worth(first), first, 0)]
+    waiting: list[tuple[float, tuple[int, ...], int]] = [(worth(first), first, 0)]
     while waiting:
         _, places, last = heapq.heappop(waiting)
         chosen: dict[str, list[tuple[int, int, str]]] = {group: [] for group in space.groups}
