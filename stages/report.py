@@ -16,7 +16,7 @@ from markupsafe import Markup
 from ruamel.yaml import YAML
 
 from models.search.landscape import Landscape
-from stages import comparison, latency_view, pictures, tasks
+from stages import comparison, front, latency_view, pictures, tasks
 from stages.alphas import read_alphas
 from stages.compare.pictures import draw as comparison_picture
 from stages.evaluation import Evaluation, Metric
@@ -94,6 +94,7 @@ def content(params: Params, registry: RegistryRecord, metric: Metric) -> dict[st
         "export": exported,
         "times": times(exported, metric),
         "latency": latency,
+        "front": front_section(metric),
         "test": views.test_panel(params, evaluation),
         "worth": worth(params, metric),
         "repeat": repeat(params, registry),
@@ -114,6 +115,14 @@ def worth(params: Params, metric: Metric) -> dict[str, Any]:
         "measured_with": record.measured_with,
         "drawing": drawn(comparison_picture, record, metric),
     }
+
+
+def front_section(metric: Metric) -> dict[str, Any] | None:
+    """What the page shows of the sweep that this network has won, if that was about latency."""
+    if (found := front.current(metric)) is None:
+        return None
+    heads, rows = front.table(found, metric)
+    return {"title": front.TITLE, "heads": heads, "rows": rows, "drawing": drawn(front.draw, found, metric)}
 
 
 def tell_registry(registry: RegistryRecord, tracked: StageRun) -> None:
