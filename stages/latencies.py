@@ -10,21 +10,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import safetensors
+import torch
 from safetensors.torch import load_file, save_file
 
-from models.search.latency.encoding import Encoding
+from models.errors import InvalidInput
+from models.search.latency.penalty import Latency, Mode
 from models.search.latency.predictors import Predictor, restore
+from models.search.penalties import Penalty
+from models.training.seeds import generator
+from stages import tasks
 from stages.errors import UserError
 from stages.evaluation import Metric
-from stages.plumbing.files import LATENCY_JSON, PREDICTOR, write_rows
+from stages.plumbing.files import LATENCY_JSON, PREDICTOR, sha256_of, write_rows
 from stages.records import Record
 
 if TYPE_CHECKING:
     from models.search.genotype import Genotype
     from models.search.spaces import SearchSpace
     from stages.contracts import Architectures
+    from stages.params import Params
 
 UNIT = "ms"
+_MODES: Mapping[str, Mode] = {"straight-through": "st", "score-function": "sf", "soft": "soft"}
 _ABOUT = "latency"  # of the metadata: kind, space, size and device, as JSON
 
 
@@ -104,7 +111,17 @@ def read_predictor(space: SearchSpace, path: Path = PREDICTOR, setting: str = ""
         raise UserError(
             f"{where} is about the space {about['space']}, not {space.name}; give a predictor of that space"
         )
-    return restore(about["kind"], state)
+    try:
+        return restore(about["kind"], state)
+    except InvalidInput as error:
+        raise UserError(f"{where} is damaged ({error})") from None
+
+
+def predictor_sha256() -> str:
+    """The hash of the predictor that the search uses. Raises UserError when the stage measure has not made one."""
+    if not PREDICTOR.is_file():
+        raise UserError(f"{PREDICTOR} is missing; `dvc repro measure` makes it")
+    return sha256_of(PREDICTOR)
 
 
 def save_predictor(path: Path, predictor: Predictor, about: Mapping[str, Any]) -> None:
@@ -154,6 +171,24 @@ def check_budget(budget_ms: float | None, record: LatencyRecord) -> None:
         )
 
 
-def encoding_of(space: SearchSpace) -> Encoding:
-    """What predictors of that space read."""
-    return Encoding(space)
+def penalties_of(params: Params, space: SearchSpace, device: torch.device) -> list[Penalty]:
+    """The penalty with which the search heeds latency, if params.yaml asks for it.
+
+    Raises UserError when the stage measure has not run, or when no network keeps to the budget.
+    """
+    config = params.latency
+    if not config.in_search():
+        return []
+    check_budget(config.budget_ms, read_record(tasks.metric(params.task)))
+    penalty = Latency(
+        space,
+        read_predictor(space),
+        generator(params.search.seed, "latency"),
+        budget_ms=config.budget_ms,
+        weight=None if config.weight == "auto" else config.weight,
+        mode=_MODES[config.mode],
+        samples=config.draws,
+        rate=params.search.alpha.learning_rate,
+        device=device,
+    )
+    return [penalty]

@@ -170,9 +170,13 @@ class LatencyParams(Section, frozen=True):
             *(sampled if self.measurements else ()),
         ]
 
-    def measured(self) -> dict[str, Any]:
+    def of_search(self) -> dict[str, Any]:
+        """The settings that a search depends on, besides the predictor."""
+        return {name: getattr(self, name) for name in ("budget_ms", "weight", "mode", "draws")}
+
+    def of_table(self) -> dict[str, Any]:
         """The active settings that measurements and predictor depend on."""
-        without = ("budget_ms", "tolerance", "weight", "mode", "draws", "always")
+        without = {*self.of_search(), "tolerance", "always"}
         return {name: value for name, value in self.active().items() if name not in without}
 
 

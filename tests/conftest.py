@@ -46,6 +46,7 @@ SLOW_FILES = (
     "tests/serving/test_registry.py",
     "tests/serving/test_server.py",
     "tests/stages/test_exit_status.py",
+    "tests/stages/test_latency_graph.py",
     "tests/stages/test_place.py",
     "tests/stages/test_tracking.py",
     "tests/tasks/test_adding_a_task.py",

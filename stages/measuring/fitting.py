@@ -71,7 +71,7 @@ def spread_of(
 
 
 def _codes(encoding: Encoding, rows: Sequence[Measurement]) -> Tensor:
-    return torch.stack([encoding.encode(row.genotype) for row in rows])
+    return encoding.encode_all([row.genotype for row in rows])
 
 
 def _ms(rows: Sequence[Measurement]) -> Tensor:

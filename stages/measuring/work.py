@@ -24,12 +24,12 @@ from stages.latencies import (
     write_table,
 )
 from stages.measuring import here, kit, picture, tables
+from stages.measuring.fastest import fastest
 from stages.measuring.fitting import Assessment, assess
 from stages.measuring.journal import Journal
 from stages.plumbing.checkpoint import Checkpoint, key
 from stages.plumbing.counting import counting
 from stages.plumbing.files import LATENCY, LATENCY_JSON, PREDICTOR, replacing, sha256_of
-from stages.plumbing.tracking import stage_run
 
 if TYPE_CHECKING:
     from models.search.spaces import SearchSpace
@@ -55,6 +55,8 @@ def measure(params: Params, part: Latency) -> list[str]:
 
 def made(params: Params, part: Latency, space: SearchSpace, identity: str) -> LatencyRecord:
     """Table, predictor, record and picture, written to artifacts/latency."""
+    from stages.plumbing.tracking import stage_run  # here, because MLflow takes a second to import
+
     metric, settings = tasks.metric(params.task), params.latency
     checkpoint = Checkpoint("measure", identity)
     with stage_run("measure", settings.active(), checkpoint.noted().get("run_id")) as tracked:
@@ -63,7 +65,18 @@ def made(params: Params, part: Latency, space: SearchSpace, identity: str) -> La
         others = [read_predictor(space, Path(path), "latency.predictors") for path in settings.predictors]
         encoding = Encoding(space)
         assessed = assess(rows, encoding, lambda genotype: part.macs(params, genotype), others, settings.seed)
-        record = record_of(params, part, space, assessed, rows, {**found, "identity": identity})
+        quickest = fastest(
+            rows,
+            space,
+            lambda genotypes: assessed.predictor(encoding.encode_all(genotypes)),
+            None if settings.measurements else lambda genotype: here.Bench(params, part)([genotype])[0][0],
+        )
+        found |= {
+            "identity": identity,
+            "fastest_ms": quickest.ms,
+            "fastest": tasks.architectures(params.task).genotype_json(quickest.genotype),
+        }
+        record = record_of(params, part, space, assessed, rows, found)
         with replacing(LATENCY) as folder:
             write_table(folder / "measurements.csv", rows, tasks.architectures(params.task))
             about = {name: found.get(name) for name in ("device", "processor", "threads", "runtime")}
@@ -125,7 +138,6 @@ def record_of(
     found: Mapping[str, Any],
 ) -> LatencyRecord:
     """The content of latency.json."""
-    fastest = None
     fields = {
         **kit.statements(params, part, space),
         **found,
@@ -137,7 +149,6 @@ def record_of(
         "flops": assessed.flops,
         "additive": assessed.additive,
         "cross_validation": assessed.cross_validation,
-        "fastest": fastest,
     }
     return LatencyRecord.model_validate({name: value for name, value in fields.items() if value is not None})
 
@@ -183,4 +194,4 @@ def identity_of(params: Params, part: Latency, space: SearchSpace) -> str:
         "files": [sha256_of(path) if path.is_file() else "" for path in files],
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return key("measure", params.task, params.latency.measured(), {"measured": digest})
+    return key("measure", params.task, params.latency.of_table(), {"measured": digest})

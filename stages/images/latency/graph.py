@@ -68,6 +68,7 @@ class _Recorder(TorchDispatchMode):
         self.nodes: list[onnx.NodeProto] = []
         self.shapes: list[onnx.ValueInfoProto] = []  # which ONNX Runtime cannot infer of what is expanded
         self._constant_names = WeakIdKeyDictionary()
+        self._contents: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -101,9 +102,13 @@ class _Recorder(TorchDispatchMode):
         return self._constant_names[value]
 
     def _constant(self, value: np.ndarray) -> str:
-        name = f"constant_{len(self.constants)}"
-        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
-        return name
+        """Equal constants are one, as in the files of torch's exporter, so that equal nodes become one, too."""
+        value = np.ascontiguousarray(value)
+        content = (str(value.dtype), value.shape, value.tobytes())
+        if content not in self._contents:
+            self._contents[content] = name = f"constant_{len(self._contents)}"
+            self.constants[name] = numpy_helper.from_array(value, name)
+        return self._contents[content]
 
 
 def _scalar(value: Tensor | float) -> Tensor:
