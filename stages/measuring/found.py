@@ -203,10 +203,11 @@ def notice(budget_ms: float | None, attempts: Attempts, chosen: int, processor: 
         return None
     if not attempts.kept(taken):
         how = "takes" if taken.times else "is predicted to take"
+        count = len(attempts.made)
+        least = f"the least of {count} networks tried" if count > 1 else "and no other is predicted within it"
         return (
-            f"latency.budget_ms is {budget_ms:g}, but the found network {how} {taken.ms:.3g} ms, the least of the"
-            f" {len(attempts.made)} that were tried; raise the budget, or latency.weight or search.epochs, so that the"
-            " search keeps to it"
+            f"latency.budget_ms is {budget_ms:g}, but the found network {how} {taken.ms:.3g} ms,"
+            f" {least}; raise the budget or search.epochs, or measure again on an idle machine"
         )
     if taken.times is None:
         return (
