@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from models.search.latency.cells import next_best
 from models.search.latency.encoding import Encoding
 from models.search.latency.predictors import Predictor, fit
+from models.search.random_cells import edges_of
 from stages import tasks
 from stages.errors import UserError
 from stages.found_latency import FoundLatency, Tried, is_device, most
 from stages.latencies import LatencyRecord, Measurement, read_predictor, read_record, read_table
 from stages.measuring import here
-from stages.measuring.candidates import next_best
 from stages.measuring.journal import Times
 from stages.plumbing.files import LATENCY
 
@@ -108,15 +109,15 @@ def found(
     record = read_record(metric)
     if not record.known:
         raise UserError(f"{LATENCY} holds no measurements; `dvc repro measure` makes them")
-    device = here.device(config.threads)
+    architectures, device = tasks.architectures(params.task), here.device(config.threads)
     at_home, bench = is_device(record, device), here.Bench(params, part)
     attempts = Attempts(
         config.budget_ms,
         config.tolerance,
         read_predictor(space),
         lambda predictor, genotype: float(predictor(Encoding(space).encode(genotype)[None])),
-        lambda predictor, limit_ms, tried: next_best(space, mix, predictor, limit_ms, tried),
-        refitting(config, space, record, tasks.architectures(params.task)),
+        candidates(space, mix, record, architectures),
+        refitting(config, space, record, architectures),
         (lambda genotype: one_thread(bench, genotype)) if at_home else None,
     )
     chosen = attempts.run(first)
@@ -125,8 +126,23 @@ def found(
     }
     about |= {"batch_size": record.batch_size, "precision": record.precision, "unit": record.unit}
     return attempts.made[chosen].genotype, record_of(
-        config, attempts, chosen, {**about, **(device if at_home else {})}, tasks.architectures(params.task)
+        config, attempts, chosen, {**about, **(device if at_home else {})}, architectures
     )
+
+
+def candidates(
+    space: SearchSpace, mix: Mix, record: LatencyRecord, architectures: Architectures
+) -> Candidate:
+    """A function that finds the best network within a latency; where it finds none, the fastest that is known."""
+
+    def candidate(predictor: Predictor, limit_ms: float, tried: Collection[Genotype]) -> Genotype | None:
+        if (best := next(next_best(space, mix, predictor, limit_ms, exclude=tried), None)) is not None:
+            return best
+        fastest = None if record.fastest is None else architectures.genotype_of(record.fastest)
+        known = {edges_of(genotype) for genotype in tried}
+        return None if fastest is None or edges_of(fastest) in known else fastest
+
+    return candidate
 
 
 def one_thread(bench: here.Bench, genotype: Genotype) -> Times:
