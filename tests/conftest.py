@@ -19,6 +19,7 @@ LONGEST = (
     "test_default_run.py",
     "test_other_runs.py",
     "test_sweep.py",
+    "test_sweep_latency.py",
     "test_devices.py",
     "test_interrupt.py",
     "test_adding_a_task.py",
