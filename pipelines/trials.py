@@ -113,8 +113,8 @@ def scores(folder: Path, rank_by: RankBy) -> dict[str, float | None]:
 
 
 def finished(folder: Path, chain: Sequence[Stage]) -> bool:
-    """Whether every stage of the chain is up to date in this workspace."""
-    return up_to_date(folder, *(stage.name for stage in chain))
+    """Whether every stage of the chain is up to date in this workspace, apart from those that are always called."""
+    return up_to_date(folder, *(stage.name for stage in chain if not stage.always))
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
