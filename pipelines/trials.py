@@ -131,7 +131,7 @@ def scores(folder: Path, rank_by: RankBy) -> dict[str, float | None]:
 
 
 def finished(folder: Path, chain: Sequence[Stage]) -> bool:
-    """Whether every stage of the chain is up to date in this workspace. Stages that always run do not count."""
+    """Whether every stage of the chain is up to date in this workspace, apart from those that are always called."""
     return up_to_date(folder, *(stage.name for stage in chain if not stage.always))
 
 
