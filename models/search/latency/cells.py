@@ -96,7 +96,7 @@ def best_first(values: Sequence[Tensor]) -> Iterator[tuple[int, ...]]:
     """One choice per slot, in descending order of the sum of their values (C,); equal sums in a fixed order."""
     orders = [(-value).argsort(stable=True).tolist() for value in values]
     gaps = [(value[order[0]] - value[order]).tolist() for value, order in zip(values, orders, strict=True)]
-    start: tuple[int, ...] = (0,) * len(values)
+    start = tuple(0 for _ in values)
     waiting, seen = [(0.0, start)], {start}
     while waiting:
         lost, places = heapq.heappop(waiting)
