@@ -166,7 +166,8 @@ def test_a_plan_draws_no_architecture_twice_and_the_same_again() -> None:
     }
     # The least sure of four times as many: here the last ones.
     later = Plan(search_space("nasbench201"), seed=3)
-    later.held_out(10), later.first(30)
+    later.held_out(10)
+    later.first(30)
     assert unsure == later.first(20)[-5:]
 
 
