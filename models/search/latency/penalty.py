@@ -3,13 +3,13 @@
 Discrete architectures are drawn from the mix, so that the predictor sees nothing but codes of networks that exist, and
 the gradient goes straight through the draw (models/search/latency/sampling.py). What is penalized is
 
-    by how much drawn architectures exceed the budget, in relation to the mean latency of the space: max(0, ms - budget)
+    by how much drawn architectures exceed the budget, in relation to it: max(0, ms / budget - 1)
 
 times a multiplier. By dual ascent, the multiplier rises while the architecture that discretization would make takes
-longer than the budget, and falls, more slowly, while it does not. Its logarithm moves, because nobody knows its
-magnitude, and it moves as fast as alpha does. Architectures within the budget are not penalized, so a multiplier that
+longer than the budget, the faster the longer that lasts, and falls slowly while it does not. Its logarithm moves,
+because nobody knows its magnitude, and at first it moves as fast as alpha does. Architectures within the budget are not penalized, so a multiplier that
 has become too large costs no accuracy once alpha has decided for one of them. With a fixed weight instead of a budget,
-the term is ms in relation to the mean latency, as published.
+the term is ms in relation to the mean latency of the space, as published.
 
 Axes: N architectures (the discretization of the mix first), D columns of a code.
 """
@@ -37,6 +37,9 @@ MODES: tuple[Mode, ...] = ("st", "sf", "soft")
 FIRST, LEAST, MOST = 0.1, 1e-3, 1e4  # multiplier at the start, and between what it stays
 FULL_SPEED = 0.2  # over the budget by this share, the multiplier rises at full speed
 SLOWLY = 0.25  # of the full speed: at least so fast it rises, and at most so fast it falls
+PATIENCE = (
+    2.5  # while the budget is exceeded, the speed grows by itself each time that alpha can move this far
+)
 REFERENCES = 512  # random architectures whose mean latency is the reference
 
 
@@ -72,6 +75,9 @@ class Latency:
         self.predictor = predictor.to(device).requires_grad_(False)
         self.sampler = Sampler(Encoding(space), temperature).to(device)
         self.multiplier = torch.tensor(FIRST if weight is None else weight, device=device)
+        self.exceeded = torch.zeros(
+            (), device=device
+        )  # how far alpha could move since the budget was last met
         self.reference_ms = self._reference(device)
         self.averages = Averages()
 
@@ -102,12 +108,14 @@ class Latency:
     def _excess(self, ms_N: Tensor) -> Tensor:
         if self.fixed or self.budget_ms is None:
             return ms_N / self.reference_ms
-        return (ms_N - self.budget_ms).clamp_min(0.0) / self.reference_ms
+        return (ms_N / self.budget_ms - 1).clamp_min(0.0)
 
     def _ascend(self, ms: Tensor) -> None:
         assert self.budget_ms is not None
         over = (ms / self.budget_ms - 1) / FULL_SPEED
-        speed = torch.where(over > 0, over.clamp(SLOWLY, 1.0), over.clamp(-SLOWLY, 0.0))
+        self.exceeded = torch.where(over > 0, self.exceeded + self.rate, 0.0)
+        rise = over.clamp(SLOWLY, 1.0) * (1 + self.exceeded / PATIENCE)
+        speed = torch.where(over > 0, rise, over.clamp(-SLOWLY, 0.0))
         self.multiplier = (self.multiplier * (self.rate * speed).exp()).clamp(LEAST, MOST)
 
     def report(self, mix: Mix) -> dict[str, float | None]:
@@ -121,11 +129,16 @@ class Latency:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return {"generator": self.generator.get_state(), "multiplier": self.multiplier}
+        return {
+            "generator": self.generator.get_state(),
+            "multiplier": self.multiplier,
+            "exceeded": self.exceeded,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.generator.set_state(state["generator"])
         self.multiplier = state["multiplier"].to(self.multiplier)
+        self.exceeded = state["exceeded"].to(self.exceeded)
 
     def _reference(self, device: torch.device | None) -> float:
         even = {group: torch.zeros(shape, device=device) for group, shape in self.space.shapes().items()}

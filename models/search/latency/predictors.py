@@ -15,7 +15,7 @@ Axes: N samples, D columns of a code, K kinds.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,14 +88,22 @@ OWN = 0.1  # the scale of the code beside predictions of about 1; with 0.03 and 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The predictor that was chosen, and the quality of each kind in cross-validation.
+    """A predictor of each kind, fitted to all samples, and their quality in cross-validation; ``kind`` is the best.
 
     ``doubtful`` is the one whose ``spread`` tells where to measure next: the ensemble, if there is one.
     """
 
-    predictor: Predictor
+    kind: str
+    predictors: Mapping[str, Predictor]
     scores: Mapping[str, Quality]
-    doubtful: Predictor
+
+    @property
+    def predictor(self) -> Predictor:
+        return self.predictors[self.kind]
+
+    @property
+    def doubtful(self) -> Predictor:
+        return self.predictors.get("ensemble", self.predictor)
 
 
 def fit(
@@ -136,13 +144,11 @@ def fit(
         (kind for kind in scores if scores[kind].spearman >= scores["additive"].spearman),
         key=lambda kind: float((relative_N.sqrt() * (candidates[kind][1] - ms_N)).abs().mean()),
     )
-    doubtful = "ensemble" if "ensemble" in candidates else kind
-    return Fitted(candidates[kind][0](), scores, candidates[doubtful][0]())
+    predictors = {name: predictor for name, (predictor, _) in candidates.items()}
+    return Fitted(kind, predictors, scores)
 
 
-_Candidate = tuple[
-    Callable[[], Predictor], Tensor
-]  # makes the predictor; predictions (N,) of samples held out
+_Candidate = tuple[Predictor, Tensor]  # fitted to all samples; predictions (N,) of samples that were held out
 
 
 def _candidates(
@@ -174,12 +180,12 @@ def _candidates(
             said_NK = torch.stack([held_out_N.float() for _, held_out_N in members], dim=1)
             shares_K = stacked(said_NK, ms_N, relative_N)
             parts = [part for part, _ in members]
-            found["ensemble"] = (lambda: Predictor("ensemble", parts, shares_K), said_NK @ shares_K)
+            found["ensemble"] = (Predictor("ensemble", parts, shares_K), said_NK @ shares_K)
     return {kind: found[kind] for kind in found if kind in kinds or kind == "additive"}
 
 
 def _alone(kind: str, part: nn.Module, held_out_N: Tensor) -> _Candidate:
-    return (lambda: Predictor(kind, [part])), held_out_N.float()
+    return Predictor(kind, [part]), held_out_N.float()
 
 
 def _transfer(

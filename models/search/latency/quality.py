@@ -29,7 +29,8 @@ class Quality:
 
 def quality(predicted_N: Tensor, measured_N: Tensor) -> Quality:
     """The quality of predictions in ms."""
-    error_N = ((predicted_N - measured_N) / measured_N).abs().double()
+    predicted_N, measured_N = predicted_N.double(), measured_N.double()
+    error_N = ((predicted_N - measured_N) / measured_N).abs()
     return Quality(
         float(error_N.mean()),
         float((error_N <= 0.1).double().mean()),
