@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 import subprocess
 import sys
@@ -57,9 +56,9 @@ def test_it_measures_fits_and_says_with_what(
 ) -> None:
     assert run_stage("measure") == 0
     about = record()
-    assert surveyed(measurements) == 60 + 4
+    assert sum(measurements) == 60 + 4
     assert about["samples"] == 60 and about["held_out"] == 10
-    for name in ("device", "processor", "governor", "runtime", "identity", "kind", "fastest"):
+    for name in ("device", "processor", "governor", "runtime", "identity", "kind"):
         assert about[name]
     wanted = {
         "unit": "ms", "precision": "float32", "batch_size": 1, "threads": 1, "space": "nasbench201",
@@ -75,7 +74,7 @@ def test_it_measures_fits_and_says_with_what(
         rows = list(csv.DictReader(file))
     assert len({row["genotype"] for row in rows}) == 60 and sum(int(row["held_out"]) for row in rows) == 10
     assert all(0 < float(row["ms"]) < 1000 and float(row["ms_spread"]) >= 0 for row in rows)
-    assert about["fastest_ms"] <= min(float(row["ms"]) for row in rows) * 1.001
+    assert 0 <= about["fastest_ms"] <= min(float(row["ms"]) for row in rows) * 1.001
     assert (LATENCY / "predicted.png").stat().st_size > 1000
     assert not list((small / ".checkpoints" / "measure").glob("*/measurements.jsonl"))
     assert "Spearman" in capsys.readouterr().out
@@ -90,13 +89,6 @@ def test_it_measures_fits_and_says_with_what(
     write_params(small / "params.yaml", {**SMALL, "retrain.channels": 3})
     assert run_stage("measure") == 0
     assert record()["size"]["channels"] == 3 and len(measurements) > asked
-
-
-def surveyed(measurements: Sequence[int]) -> int:
-    """How many networks were measured, without those at the end, one at a time, that might be the fastest."""
-    singles = len(list(itertools.takewhile(lambda count: count == 1, reversed(measurements))))
-    assert 1 <= singles <= 5
-    return sum(measurements[:-singles])
 
 
 def test_it_continues_after_a_kill(
@@ -118,7 +110,7 @@ def test_it_continues_after_a_kill(
     monkeypatch.setattr(bench, "measured", counted)
     measurements.clear()
     assert run_stage("measure") == 0
-    assert surveyed(measurements) == 60 + 4 - 24
+    assert sum(measurements) == 60 + 4 - 24
     with (LATENCY / "measurements.csv").open() as file:
         found = {row["genotype"]: float(row["ms"]) for row in csv.DictReader(file)}
     assert {name: pytest.approx(found[name], rel=1e-4) for name in kept} == kept
