@@ -150,12 +150,13 @@ def main(words: Sequence[str] | None = None) -> int:
         for key, values in of_seed.items():
             scores.setdefault(key, []).extend(values)
         seconds += taken
-    about = (
-        f"Spearman's correlation on {arguments.held_out:,} networks that nothing was fitted to: mean and standard deviation"
-        f"\nover {arguments.seeds} draws. {_machine.versions()}, one thread of {_machine.hardware(torch.device('cpu'))},"
-        f"\n{_machine.today()}, load {_machine.load()}."
-    )
-    arguments.output.write_text(report(scores, seconds, about, arguments.sizes, arguments.few))
+        about = (
+            f"Spearman's correlation on {arguments.held_out:,} networks that nothing was fitted to: mean and standard"
+            f"\ndeviation over {seed + 1} draws. {_machine.versions()}, one thread of"
+            f"\n{_machine.hardware(torch.device('cpu'))}, {_machine.today()}, load {_machine.load()}."
+        )
+        arguments.output.write_text(report(scores, seconds, about, arguments.sizes, arguments.few))
+        print(f"{arguments.output}: {seed + 1} of {arguments.seeds} draws", flush=True)
     return 0
 
 

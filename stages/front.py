@@ -106,6 +106,7 @@ def draw(file: File, front: Front, metric: Metric) -> None:
         zorder=1,
     )
     labelled: set[str] = set()
+    slowest = max(point.latency_ms for point in front.points)
     for point in front.points:
         colour = _WINNER if point.winner else _TRIAL
         words = ("winner" if point.winner else "trial") + ("" if point.measured else ", predicted")
@@ -124,12 +125,13 @@ def draw(file: File, front: Front, metric: Metric) -> None:
         axes.annotate(
             words,
             (point.latency_ms, point.score),
-            xytext=(5, 5),
+            xytext=(-6, 6) if point.latency_ms > 0.8 * slowest else (6, 6),
             textcoords="offset points",
+            ha="right" if point.latency_ms > 0.8 * slowest else "left",
             fontsize=7,
             color=INK,
         )
-    axes.set_xlabel(f"latency of the found network (ms), {front.device}", fontsize=9)
+    axes.set_xlabel(f"latency of the found network (ms)\n{front.device}", fontsize=8)
     axes.set_ylabel(front.ranked_by, fontsize=9)
     if metric.outcomes == "right or wrong":
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))

@@ -71,8 +71,7 @@ class LatencyRecord(Record):
     additive: Qualities | None = None  # a table with the latency of every operation on every edge
     cross_validation: dict[str, Qualities] | None = None  # kind -> its quality on what it was not fitted to
     noise: float | None = None  # mean relative difference of two measurements of an architecture
-    fastest_ms: float | None = None  # the lowest predicted latency in the space
-    fastest: dict[str, Any] | None = None  # genotype.json of that architecture
+    fastest_ms: float | None = None  # the lowest latency in the space, predicted or measured
 
     @property
     def known(self) -> bool:
@@ -166,7 +165,7 @@ def check_budget(budget_ms: float | None, record: LatencyRecord) -> None:
     if budget_ms is not None and record.fastest_ms is not None and budget_ms < record.fastest_ms:
         raise UserError(
             f"latency.budget_ms is {budget_ms:g}, but the fastest network of the space {record.space} takes"
-            f" {record.fastest_ms:.3g} ms on this device ({record.processor}); raise the budget above that, or make"
+            f" {record.fastest_ms:.3g} ms on this device ({record.processor or record.origin}); raise the budget above that, or make"
             " the networks smaller in section retrain"
         )
 

@@ -24,10 +24,8 @@ import onnxruntime
 UNIT = "ms"
 BLOCK = 8  # networks that take turns, so that a change of the clock does not fall on one of them
 TURNS = 8  # of every network of a block
-AGREE, RETRIES = (
-    0.05,
-    2,
-)  # how much the two fastest turns may differ, and how often a network gets more turns if they do
+AGREE = 0.05  # by how much the two fastest turns of a network may differ; otherwise it gets more turns
+RETRIES = 2  # how often it does
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _SAID_EVERY = 5.0  # seconds
 _NOT_READ = ("opset", "ir version", "ir_version")  # in the words of a runtime that is too old for a file

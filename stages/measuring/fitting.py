@@ -45,7 +45,6 @@ def assess(
     codes_ND, ms_N = _codes(encoding, fitted), _ms(fitted)
     test_ND, measured_N = _codes(encoding, tested), _ms(tested)
     found = fit(codes_ND, ms_N, seed=seed, references=others)
-    table = fit(codes_ND, ms_N, seed=seed, kinds=("additive",))
     predicted_N = found.predictor(test_ND).detach()
     few = fitted[:: max(len(fitted) // _MACS, 1)][:_MACS]
     line_N = _line(_macs(macs, few), _ms(few), _macs(macs, tested))
@@ -53,7 +52,7 @@ def assess(
         found.predictor,
         {kind: Qualities(**asdict(score)) for kind, score in found.scores.items()},
         _quality(predicted_N, measured_N),
-        _quality(table.predictor(test_ND).detach(), measured_N),
+        _quality(found.predictors["additive"](test_ND).detach(), measured_N),
         _quality(line_N, measured_N),
         predicted_N.tolist(),
         measured_N.tolist(),
@@ -64,7 +63,7 @@ def spread_of(
     rows: Sequence[Measurement], encoding: Encoding, seed: int
 ) -> Callable[[Sequence[Genotype]], Tensor]:
     """A function that says how much the members of an ensemble, fitted to these rows, disagree about architectures."""
-    predictor = fit(_codes(encoding, rows), _ms(rows), seed=seed, kinds=("ensemble",)).predictor
+    predictor = fit(_codes(encoding, rows), _ms(rows), seed=seed, kinds=("ensemble",)).doubtful
     return lambda genotypes: predictor.spread(
         torch.stack([encoding.encode(genotype) for genotype in genotypes])
     )

@@ -34,20 +34,18 @@ def pack(
     genotypes = Plan(space, config.seed).first(config.samples)
     new = path.with_name(f"{path.name}.new")
     with zipfile.ZipFile(new, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
-        files = {}
         for number, genotype in enumerate(genotypes):
             count("networks", number, len(genotypes))
-            files[genotype] = f"{number:05}.onnx"
-            _write(packed, f"networks/{files[genotype]}", part.network(params, genotype))
-        again = drawn_again(genotypes, config.repeated, config.seed)
+            _write(packed, f"networks/{number}.onnx", part.network(params, genotype))
+        again = drawn_again(range(len(genotypes)), config.repeated, config.seed)
         manifest = {
             **statements(params, part, space),
             "opset": part.opset(params),
             "inputs": part.inputs(params),
             **{name: getattr(config, name) for name in ("threads", "repeats", "warmup")},
             "networks": [
-                {"file": files[genotype], "genotype": architectures.genotype_json(genotype)}
-                for genotype in [*genotypes, *again]
+                {"file": f"{number}.onnx", "genotype": architectures.genotype_json(genotypes[number])}
+                for number in (*range(len(genotypes)), *again)
             ],
         }
         manifest["size"] = json.dumps(manifest["size"])

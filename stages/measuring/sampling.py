@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from models.training.seeds import generator
 
 _CHOICE = 4  # random architectures for each that is measured where the predictor is unsure
 
+T = TypeVar("T")
 Unsure = Callable[[Sequence[Genotype]], Tensor]  # genotypes -> relative disagreement (N,)
 
 
@@ -83,7 +85,7 @@ def _all_of(space: SearchSpace, edges: Sequence[Edge], op: str) -> tuple[tuple[i
     return tuple(chosen)
 
 
-def drawn_again(measured: Sequence[Genotype], count: int, seed: int) -> list[Genotype]:
-    """Of the measured architectures those that are measured a second time, at random."""
+def drawn_again(measured: Sequence[T], count: int, seed: int) -> list[T]:
+    """Of what is measured those that are measured a second time, at random."""
     order = torch.randperm(len(measured), generator=generator(seed, "measured again"))
     return [measured[place] for place in order[:count].tolist()]

@@ -101,7 +101,7 @@ def test_it_computes_what_torch_computes(name: str, tmp_path: Path) -> None:
         expected = network(torch.from_numpy(images)).numpy()
     run = session(model.SerializeToString(), tmp_path / "optimized.onnx")
     for batch in (1, 3):
-        found = run.run(["probabilities"], {"image": images[:batch]})[0]
+        found = np.asarray(run.run(["probabilities"], {"image": images[:batch]})[0])
         np.testing.assert_allclose(found, expected[:batch], atol=1e-5)
     least = 1e-5 if name == "s4 with noise" else 1e-4  # what the image has to say drowns in the noise
     assert name == "nothing" or np.ptp(expected, axis=0).max() > least, "the answer depends on the image"

@@ -3,74 +3,24 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import json
-import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
 from stages.errors import UserError
-from stages.images.data import ImageCard
-from stages.images.params import METRIC
 from stages.latencies import LatencyRecord, check_budget
 from stages.measuring import bench
 from stages.plumbing.files import LATENCY, LATENCY_JSON, PREDICTOR
-from tests.stages.conftest import TINY, write_params
+from tests.stages.conftest import SMALL, TINY, write_params
 from tests.stages.processes import environment
 from tests.stages.test_bad_input import fails, fingerprint
 
 RunStage = Callable[..., int]
-SMALL = {
-    **TINY,
-    "search.space": "nasbench201",
-    "search.cells": 1,
-    "retrain.cells": 1,
-    "search.stages": 1,
-    "retrain.stages": 1,
-    "latency.budget_ms": 1000,
-    "latency.samples": 60,
-    "latency.held_out": 10,
-    "latency.repeated": 4,
-    "latency.rounds": 2,
-    "latency.repeats": 2,
-    "latency.warmup": 0,
-}
-
-
-@pytest.fixture
-def small(project: Path) -> Path:
-    """A project whose networks are the smallest there are. Of its data, there is only what measuring needs."""
-    (project / "artifacts" / "data").mkdir(parents=True)
-    card = ImageCard(
-        name="digits", counts={"train": 8, "val": 8, "test": 8}, sha256="0", image_shape=(8, 8, 1), mean=[0.3],
-        std=[0.4], mirror=False, classes=[str(number) for number in range(10)],
-    )  # fmt: skip
-    card.write(project / "artifacts" / "data" / "data.json", METRIC)
-    write_params(project / "params.yaml", SMALL)
-    return project
-
-
-@pytest.fixture
-def measurements(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many networks each call has measured."""
-    calls: list[int] = []
-    original = bench.measured
-
-    def measured(networks: Sequence[bytes], *rest: Any) -> Any:
-        calls.append(len(networks))
-        return original(networks, *rest)
-
-    monkeypatch.setattr(bench, "measured", measured)
-    return calls
 
 
 def record() -> dict[str, Any]:
@@ -106,9 +56,9 @@ def test_it_measures_fits_and_says_with_what(
 ) -> None:
     assert run_stage("measure") == 0
     about = record()
-    assert surveyed(measurements) == 60 + 4
+    assert sum(measurements) == 60 + 4
     assert about["samples"] == 60 and about["held_out"] == 10
-    for name in ("device", "processor", "governor", "runtime", "identity", "kind", "fastest"):
+    for name in ("device", "processor", "governor", "runtime", "identity", "kind"):
         assert about[name]
     wanted = {
         "unit": "ms", "precision": "float32", "batch_size": 1, "threads": 1, "space": "nasbench201",
@@ -124,7 +74,7 @@ def test_it_measures_fits_and_says_with_what(
         rows = list(csv.DictReader(file))
     assert len({row["genotype"] for row in rows}) == 60 and sum(int(row["held_out"]) for row in rows) == 10
     assert all(0 < float(row["ms"]) < 1000 and float(row["ms_spread"]) >= 0 for row in rows)
-    assert about["fastest_ms"] <= min(float(row["ms"]) for row in rows) * 1.001
+    assert 0 <= about["fastest_ms"] <= min(float(row["ms"]) for row in rows) * 1.001
     assert (LATENCY / "predicted.png").stat().st_size > 1000
     assert not list((small / ".checkpoints" / "measure").glob("*/measurements.jsonl"))
     assert "Spearman" in capsys.readouterr().out
@@ -139,13 +89,6 @@ def test_it_measures_fits_and_says_with_what(
     write_params(small / "params.yaml", {**SMALL, "retrain.channels": 3})
     assert run_stage("measure") == 0
     assert record()["size"]["channels"] == 3 and len(measurements) > asked
-
-
-def surveyed(measurements: Sequence[int]) -> int:
-    """How many networks were measured, without those at the end, one at a time, that might be the fastest."""
-    singles = len(list(itertools.takewhile(lambda count: count == 1, reversed(measurements))))
-    assert 1 <= singles <= 5
-    return sum(measurements[:-singles])
 
 
 def test_it_continues_after_a_kill(
@@ -167,7 +110,7 @@ def test_it_continues_after_a_kill(
     monkeypatch.setattr(bench, "measured", counted)
     measurements.clear()
     assert run_stage("measure") == 0
-    assert surveyed(measurements) == 60 + 4 - 24
+    assert sum(measurements) == 60 + 4 - 24
     with (LATENCY / "measurements.csv").open() as file:
         found = {row["genotype"]: float(row["ms"]) for row in csv.DictReader(file)}
     assert {name: pytest.approx(found[name], rel=1e-4) for name in kept} == kept
@@ -188,7 +131,6 @@ def test_a_budget_below_the_fastest_network(
     asked = len(measurements)
     fails(run_stage, capsys, "measure", 2, f"{record()['fastest_ms']:.3g} ms on this device")
     assert len(measurements) == asked, "what is known is not measured again"
-    fails(run_stage, capsys, "search", 2, "latency.budget_ms is 1e-06")
 
 
 def test_a_record_without_a_processor_refuses_too() -> None:
@@ -235,118 +177,8 @@ def test_the_search_heeds_the_predictor(
         last = list(csv.DictReader(file))[-1]
     assert 0 < float(last["latency_ms"]) < 1000 and float(last["latency_over_budget"]) == 0
     assert float(last["latency_multiplier"]) > 0
+    write_params(small / "params.yaml", {**SMALL, "latency.budget_ms": 1e-6})
+    fails(run_stage, capsys, "search", 2, "latency.budget_ms is 1e-06, but the fastest network")
+    write_params(small / "params.yaml", SMALL)
     PREDICTOR.write_bytes(b"broken")
     fails(run_stage, capsys, "search", 2, "predictor.safetensors is damaged")
-
-
-# Kits
-
-
-@pytest.fixture
-def kit(small: Path, run_stage: RunStage) -> Path:
-    assert pack(run_stage, "device.zip") == 0
-    return small / "device.zip"
-
-
-def pack(run_stage: RunStage, *out: str) -> int:
-    from stages import measure
-    from stages.plumbing import runtime
-
-    arguments, sys.argv = sys.argv, ["stages.measure", "kit", *out]
-    try:
-        return runtime.run("measure", measure.kit, command="", out="")
-    finally:
-        sys.argv = arguments
-
-
-def on_device(kit: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs a kit as a user does on a device, which has neither the project nor its folder."""
-    command = [sys.executable, "-I", str(kit), *arguments]
-    return subprocess.run(command, cwd=kit.parent, capture_output=True, text=True, check=False)
-
-
-def test_a_kit_measures_elsewhere_and_its_table_is_taken(
-    kit: Path,
-    small: Path,
-    run_stage: RunStage,
-    tmp_path_factory: pytest.TempPathFactory,
-    measurements: list[int],
-) -> None:
-    device = tmp_path_factory.mktemp("device") / kit.name
-    shutil.copy(kit, device)
-    done = on_device(device, "pi.csv")
-    assert done.returncode == 0, done.stderr
-    assert "64 of 64 networks, 0:00 left" in done.stdout
-    table = device.parent / "pi.csv"
-    whole = table.read_bytes()
-    # Killed while it wrote: the torn line goes, the others stay.
-    lines = whole.splitlines(keepends=True)
-    table.write_bytes(b"".join(lines[:33]) + lines[33][:20])
-    assert on_device(device, "pi.csv").returncode == 0
-    again = table.read_bytes().splitlines(keepends=True)
-    assert again[:33] == lines[:33] and len(again) == len(lines) == 65
-    # Another processor, so that its numbers are believed.
-    table.write_text(table.read_text().replace(bench.described(1)["processor"], "Raspberry Pi 4"))
-    write_params(small / "params.yaml", {**SMALL, "latency.measurements": str(table)})
-    assert run_stage("measure") == 0
-    about = record()
-    assert about["origin"] == "pi.csv" and about["processor"] == "Raspberry Pi 4" and about["threads"] == 1
-    assert about["samples"] == 60 and about["held_out"] == 10 and about["noise"] >= 0
-    assert measurements == [], "nothing is measured here"
-    refused = on_device(device, "pi.csv")
-    assert refused.returncode == 2 and "give another name for the result" in refused.stderr
-
-
-def test_equal_kits_are_equal_bytes_and_small(kit: Path, run_stage: RunStage) -> None:
-    before = kit.read_bytes()
-    assert pack(run_stage, "device.zip") == 0
-    assert kit.read_bytes() == before
-    with zipfile.ZipFile(kit) as packed:
-        names = packed.namelist()
-        manifest = json.loads(packed.read("manifest.json"))
-    assert len([name for name in names if name.endswith(".onnx")]) == 60
-    assert len(manifest["networks"]) == 64 and {"__main__.py", "manifest.json"} <= set(names)
-    assert len(before) < 60 * 20_000
-
-
-def test_a_runtime_that_is_too_old_for_a_kit(tmp_path: Path) -> None:
-    graph = helper.make_graph(
-        [helper.make_node("Relu", ["image"], ["probabilities"])],
-        "future",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 2])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])],
-    )
-    newer_opset = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 99)], ir_version=10)
-    newer_format = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=99)
-    for model in (newer_opset, newer_format):
-        folder = tmp_path / str(model.ir_version)
-        (folder / "networks").mkdir(parents=True)
-        shutil.copy(bench.__file__, folder / "__main__.py")
-        onnx.save(model, folder / "networks" / "0.onnx")
-        manifest = {
-            "space": "s5", "size": "{}", "precision": "float32", "batch_size": 1, "unit": "ms", "threads": 1,
-            "repeats": 1, "warmup": 0, "kit": "abc", "networks": [{"file": "0.onnx", "genotype": {}}],
-            "inputs": {"image": {"shape": [2], "type": "float32", "below": 2}},
-        }  # fmt: skip
-        (folder / "manifest.json").write_text(json.dumps(manifest))
-        done = on_device(folder)
-        assert done.returncode == 2, done.stderr
-        assert done.stderr.startswith("error: onnxruntime") and done.stderr.count("\n") == 1
-        assert "is too old for these networks" in done.stderr and "export.opset" in done.stderr
-
-
-@pytest.mark.parametrize("out", [(), ("kit.tar",), ("nowhere/kit.zip",)])
-def test_a_kit_needs_a_place(
-    small: Path, run_stage: RunStage, capsys: pytest.CaptureFixture[str], out: tuple[str, ...]
-) -> None:
-    assert pack(run_stage, *out) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_networks_of_a_kit_answer_like_networks(kit: Path) -> None:
-    """Made-up weights neither overflow nor vanish, which would change how long the processor takes."""
-    with zipfile.ZipFile(kit) as packed:
-        feed = bench.feed_of(json.loads(packed.read("manifest.json"))["inputs"], 3)
-        for name in [name for name in packed.namelist() if name.endswith(".onnx")][:10]:
-            answer = bench.session_of(packed.read(name), 1).run(None, feed)[0]
-            assert answer.shape == (3, 10) and np.isfinite(answer).all()

@@ -17,9 +17,7 @@ from models.search.genotype import Genotype
 from models.search.latency.encoding import Encoding
 from models.search.random_cells import edges_of, random_cells
 from models.search.spaces import Edge, SearchSpace
-from stages.latencies import Measurement
 from stages.measuring import bench
-from stages.measuring.fastest import fastest, neighbours
 from stages.measuring.fitting import _line
 from stages.measuring.here import round_sizes
 from stages.measuring.journal import Journal, measured_by
@@ -166,7 +164,8 @@ def test_a_plan_draws_no_architecture_twice_and_the_same_again() -> None:
     }
     # The least sure of four times as many: here the last ones.
     later = Plan(search_space("nasbench201"), seed=3)
-    later.held_out(10), later.first(30)
+    later.held_out(10)
+    later.first(30)
     assert unsure == later.first(20)[-5:]
 
 
@@ -186,37 +185,6 @@ def test_rounds_and_second_measurements() -> None:
 
 
 # Fits
-
-
-def test_the_fastest_network_is_found_by_single_changes() -> None:
-    space = search_space("nasbench201")
-    costs = torch.rand(6, 5, generator=torch.Generator().manual_seed(0))
-    ops = space.groups["cell"][0].ops
-
-    def ms(genotype: Genotype) -> float:
-        return sum(float(costs[row, ops.index(op)]) for row, (_, _, op) in enumerate(genotype.groups["cell"]))
-
-    rows = [Measurement(genotype, ms(genotype)) for genotype in cells("nasbench201", 12)]
-    predict = lambda genotypes: torch.tensor([ms(genotype) for genotype in genotypes])  # noqa: E731
-    for measure in (None, ms):
-        found = fastest(rows, space, predict, measure)
-        assert found.ms == pytest.approx(float(costs.min(dim=1).values.sum()))
-        assert found.ms == pytest.approx(ms(found.genotype))
-    # A predictor that promises too much: what was measured counts.
-    lie = lambda genotypes: predict(genotypes) - 100 * (predict(genotypes) > 3)  # noqa: E731
-    assert fastest(rows, space, lie, ms).ms <= min(row.ms for row in rows)
-
-
-@pytest.mark.parametrize(("name", "count"), [("nasbench201", 6 * 4), ("s5", None)])
-def test_neighbours_are_genotypes_of_the_space_that_differ_in_one_edge(name: str, count: int | None) -> None:
-    space, genotype = search_space(name), cells(name, 1)[0]
-    found = list(neighbours(genotype, space))
-    assert count is None or len(found) == count
-    assert len({edges_of(other) for other in found}) == len(found)
-    for other in found:
-        assert from_json(to_json(other)) == other
-        assert other.changes(genotype) == 1
-        Encoding(space).encode(other)
 
 
 def test_the_line_through_multiply_accumulates() -> None:

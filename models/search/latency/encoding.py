@@ -75,7 +75,7 @@ class Encoding(nn.Module):
     def encode(self, genotype: Genotype) -> Tensor:
         """The code (D,) of a genotype."""
         chosen = {group: rows.to(self.sums) for group, rows in one_hot(self.space, genotype).items()}
-        return self.encode_mix(chosen)
+        return self.encode_mix(chosen).float()
 
     def encode_all(self, genotypes: Sequence[Genotype]) -> Tensor:
         """The codes (N, D) of genotypes."""

@@ -88,8 +88,8 @@ class Sampler(nn.Module):
     def soft(self, logits: Mapping[str, Tensor], discrete_NRO: Tensor) -> Tensor:
         """The shares of the operations on the edges that an architecture keeps."""
         logits_RO = self.encoding.table(logits).masked_fill(~self.encoding.allowed, -torch.inf)
-        kept_NR1 = 1.0 if self.kept is None else discrete_NRO.sum(dim=-1, keepdim=True)
-        return torch.softmax(logits_RO, dim=-1) * kept_NR1
+        shares_NRO = torch.softmax(logits_RO, dim=-1).expand_as(discrete_NRO)
+        return shares_NRO if self.kept is None else shares_NRO * discrete_NRO.sum(dim=-1, keepdim=True)
 
     def _edges(self, strength_R: Tensor, noise_NR: Tensor, kept: int) -> tuple[Tensor, Tensor]:
         """1 for edges that are kept and 0 for others, (N, R), and the log-probability (N,) of keeping them."""
