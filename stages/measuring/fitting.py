@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from models.search.discretize import one_hot
 from models.search.genotype import Genotype
 from models.search.latency.encoding import Encoding
 from models.search.latency.predictors import Predictor, fit
@@ -52,7 +53,7 @@ def assess(
         found.predictor,
         {kind: Qualities(**asdict(score)) for kind, score in found.scores.items()},
         _quality(predicted_N, measured_N),
-        _quality(found.predictors["additive"](test_ND).detach(), measured_N),
+        _quality(_table(encoding, fitted, tested, seed), measured_N),
         _quality(line_N, measured_N),
         predicted_N.tolist(),
         measured_N.tolist(),
@@ -67,6 +68,19 @@ def spread_of(
     return lambda genotypes: predictor.spread(
         torch.stack([encoding.encode(genotype) for genotype in genotypes])
     )
+
+
+def _table(
+    encoding: Encoding, fitted: Sequence[Measurement], tested: Sequence[Measurement], seed: int
+) -> Tensor:
+    """What a table with the latency of every operation on every edge says, whatever the operation leads to."""
+
+    def plain(rows: Sequence[Measurement]) -> Tensor:
+        mixes = [one_hot(encoding.space, row.genotype) for row in rows]
+        return torch.stack([encoding.table(mix).flatten().float() for mix in mixes])
+
+    table = fit(plain(fitted), _ms(fitted), seed=seed, kinds=("additive",)).predictor
+    return table(plain(tested)).detach()
 
 
 def _codes(encoding: Encoding, rows: Sequence[Measurement]) -> Tensor:
