@@ -130,8 +130,9 @@ def report(scores: Scores, seconds: Sequence[float], about: str, sizes: Sequence
 
 
 def cell(values: Sequence[float]) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.4f} ± {deviation:.4f}"
+    if len(values) == 1:
+        return f"{values[0]:.4f}"
+    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -152,7 +153,7 @@ def main(words: Sequence[str] | None = None) -> int:
         seconds += taken
         about = (
             f"Spearman's correlation on {arguments.held_out:,} networks that nothing was fitted to: mean and standard"
-            f"\ndeviation over {seed + 1} draws. {_machine.versions()}, one thread of"
+            f"\ndeviation over {seed + 1} draw(s). {_machine.versions()}, one thread of"
             f"\n{_machine.hardware(torch.device('cpu'))}, {_machine.today()}, load {_machine.load()}."
         )
         arguments.output.write_text(report(scores, seconds, about, arguments.sizes, arguments.few))

@@ -37,7 +37,7 @@ def test_the_report_compares_kinds_on_every_device(tmp_path: Path) -> None:
     words = [str(table), "--seeds", "2", "--sizes", "50", "90", "--few", "30", "--held-out", "100"]
     assert latency_predictors.main([*words, "--output", str(result)]) == 0
     text = result.read_text()
-    assert "over 2 draws" in text.replace("\n", " ")
+    assert "over 2 draw(s)" in text.replace("\n", " ")
     for title in ("## 50 networks", "## 90 networks", "## A new device: 30 networks"):
         section = text.split(title)[1].split("\n## ")[0]
         rows = [line.split(" | ") for line in section.splitlines() if line.startswith("| ")]

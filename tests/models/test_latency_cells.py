@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.images.spaces import search_space
-from models.search.discretize import discretize
+from models.search.discretize import discretize, one_hot
 from models.search.genotype import Genotype
 from models.search.latency import cells as module
 from models.search.latency.cells import Cells, best_first, fastest, next_best, slots_of
@@ -60,6 +60,14 @@ ALL_EDGES = SearchSpace(  # 3^6 cells, some with edges that lead to nothing
 )
 
 
+def leads_through(genotype: Genotype) -> bool:
+    reached = {0}
+    for src, dst, op in sorted(genotype.groups["g"], key=lambda edge: edge[1]):
+        if src in reached and op != "none":
+            reached.add(dst)
+    return 3 in reached
+
+
 def every(space: SearchSpace) -> list[Genotype]:
     (group,) = space.groups
     parts = itertools.product(*(slot.choices for slot in slots_of(space)))
@@ -86,8 +94,13 @@ def test_sums_come_in_descending_order_and_each_once() -> None:
 @pytest.mark.parametrize("name", ["s1", "s5", "nasbench201"])
 def test_without_a_budget_the_next_best_is_what_discretization_takes(name: str) -> None:
     space = search_space(name)
-    for seed in range(3):
-        mix = a_mix(space, seed)
+    connects = Encoding(space).connects
+    mixes = [a_mix(space, seed) for seed in range(5)]
+    taken = [
+        mix for mix in mixes if bool(connects(Encoding(space).table(one_hot(space, discretize(space, mix)))))
+    ]
+    assert taken
+    for mix in taken:
         (first,) = itertools.islice(next_best(space, mix, predict, 1e9), 1)
         assert edges_of(first) == edges_of(discretize(space, mix))
 
@@ -95,8 +108,9 @@ def test_without_a_budget_the_next_best_is_what_discretization_takes(name: str) 
 def test_those_within_a_budget_come_by_preference_and_none_is_missed() -> None:
     space = ALL_EDGES
     mix, encoding = a_mix(space), Encoding(space)
-    codes = encoding.encode_all(genotypes := every(space))
-    ms = predict(codes)
+    genotypes = [genotype for genotype in every(space) if leads_through(genotype)]
+    assert 300 < len(genotypes) < number_of_cells(space)
+    ms = predict(encoding.encode_all(genotypes))
     budget = float(ms.quantile(0.02))
     within = [genotype for genotype, time in zip(genotypes, ms.tolist(), strict=True) if time <= budget]
     expected = sorted((preference(space, mix, genotype) for genotype in within), reverse=True)

@@ -76,9 +76,14 @@ class Cells:
 
     @torch.no_grad()
     def ms(self, chosen_NS: Tensor) -> Tensor:
-        """The predicted latency (N,) of genotypes given as their choices."""
+        """The predicted latency (N,) of genotypes given as their choices; infinite where no path leads through a cell.
+
+        Such a network computes nothing of its input, and would be the fastest.
+        """
         tables = [table[some] for table, some in zip(self.tables, chosen_NS.T, strict=True)]
-        return self.predict(self.encoding.encode_table(torch.stack(tables).sum(dim=0)).float())
+        chosen_NRO = torch.stack(tables).sum(dim=0)
+        ms_N = self.predict(self.encoding.encode_table(chosen_NRO).float())
+        return torch.where(self.encoding.connects(chosen_NRO), ms_N, torch.inf)
 
     def genotype(self, chosen: Sequence[int]) -> Genotype:
         groups: dict[str, tuple[_Edge, ...]] = dict.fromkeys(self.space.groups, ())
@@ -110,7 +115,7 @@ def best_first(values: Sequence[Tensor]) -> Iterator[tuple[int, ...]]:
 
 
 def fastest(space: SearchSpace, predict: Predict, seed: int = 0) -> float:
-    """The lowest predicted latency (ms) of the space.
+    """The lowest predicted latency (ms) of the space, among cells through which a path leads.
 
     Exact for spaces of up to ``ALL`` genotypes and where latency is a sum over the slots. Elsewhere it is that of the
     best of some local searches, which change one slot at a time, so that the space may have a faster genotype.
@@ -150,6 +155,8 @@ def next_best(
     limit: int = 20_000,
 ) -> Iterator[Genotype]:
     """Genotypes that keep a budget as predicted, in descending order of the mix's preference, none in ``exclude``.
+
+    Cells through which no path leads are left out.
 
     The first ``limit`` genotypes of the space are looked at in this order, so that none is missed among them. If they
     do not contain any, genotypes farther from the mix are looked for where preference and latency are traded, and the

@@ -38,6 +38,7 @@ class Encoding(nn.Module):
     leaves: Tensor
     enters: Tensor
     outputs: Tensor
+    inputs: Tensor
     sums: Tensor
 
     def __init__(self, space: SearchSpace):
@@ -48,6 +49,10 @@ class Encoding(nn.Module):
         nodes = {(group, node) for group, edge in rows for node in (edge.src, edge.dst)}
         place = {node: index for index, node in enumerate(sorted(nodes))}
         ends = {place[group, node] for group in space.groups for node in space.outputs(group)}
+        entered = {(group, edge.dst) for group, edge in rows}
+        starts = {
+            group: {place[node] for node in nodes - entered if node[0] == group} for group in space.groups
+        }
         names = [[*edge.ops, *[""] * (self.width - len(edge.ops))] for _, edge in rows]
         tables = {
             "computes": [[op not in ("", "none") for op in ops] for ops in names],
@@ -61,6 +66,7 @@ class Encoding(nn.Module):
                 [place[group, edge.dst] == node for node in range(len(place))] for group, edge in rows
             ],
             "outputs": [node in ends for node in range(len(place))],
+            "inputs": [[node in starts[group] for node in range(len(place))] for group in space.groups],
         }
         for name, table in tables.items():
             self.register_buffer(name, torch.tensor(table, device="cpu"), persistent=False)
@@ -111,14 +117,27 @@ class Encoding(nn.Module):
         columns = codes_ND[:, : len(self.sums)]
         return columns.unflatten(1, (-1, self.candidates)).sum(dim=1)
 
+    def connects(self, chosen: Tensor) -> Tensor:
+        """Whether a path leads from the input to the output of every cell type, ([N]), bool.
+
+        ``chosen`` is as in ``encode_table``. Without a path, the network answers the same whatever it is given.
+        """
+        if not self.has_dead_ends:
+            return chosen.new_ones(chosen.shape[:-2], dtype=torch.bool)
+        return ((self.inputs.to(chosen) @ self._reached(chosen * self.computes))[..., 0] > 0).all(dim=-1)
+
     def _reaches_output(self, chosen: Tensor) -> Tensor:
         """Whether what arrives at an edge's end goes on to the output: ([N,] R), bool."""
+        return (self.enters.to(chosen) @ self._reached(chosen))[..., 0] > 0
+
+    def _reached(self, chosen: Tensor) -> Tensor:
+        """1 for nodes from which a path leads to the output, and for the output, ([N,] V, 1)."""
         carries = (chosen.amax(dim=-1, keepdim=True) > 0) & self.leaves
         steps = carries.to(chosen).transpose(-1, -2) @ self.enters.to(chosen)  # ([N,] V, V)
         reached = self.outputs.to(chosen)[:, None]
         for _ in range(self.longest):
             reached = ((steps @ reached + self.outputs[:, None]) > 0).to(chosen)
-        return (self.enters.to(chosen) @ reached)[..., 0] > 0
+        return reached
 
 
 def _sums(space: SearchSpace) -> Tensor:
