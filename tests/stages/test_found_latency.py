@@ -285,6 +285,21 @@ def test_a_refit_believes_what_was_measured_here(
     assert float(refit([Measurement(genotype, before, 0.01)])(code)) == pytest.approx(before, rel=0.05)
 
 
+def test_where_no_network_is_fast_enough_the_fastest_of_the_table_is_tried(
+    finished_copy: Path, run_stage: RunStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(here.Bench, "__call__", fake({}))
+    write_params(finished_copy / "params.yaml", {**LATENCY, "latency.always": True})
+    assert run_stage("measure") == 0
+    write_params(finished_copy / "params.yaml", {**LATENCY, "latency.budget_ms": 0.5})  # below any network
+    assert run_stage("discretize") == 0
+    record = read_found(METRIC)
+    assert record is not None and record.attempts == 2 and record.chosen == 1
+    skips = [edges for name, edges in record.found.genotype.items() if name in ("normal", "reduce")]
+    assert {op for edges in skips for op, _ in edges} == {"skip_connect"}  # a corner of the space
+    assert record.notice is not None and "the least of 2 networks tried" in record.notice
+
+
 def test_a_budget_without_measurements_is_one_line(
     finished_copy: Path, run_stage: RunStage, capsys: pytest.CaptureFixture[str]
 ) -> None:
