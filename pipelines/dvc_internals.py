@@ -42,6 +42,9 @@ class Stage:
     gpu: bool  # whether it computes on a GPU where there is one (``meta: {gpu: true}``)
     needs: tuple[str, ...] = ()  # the stages whose outputs it reads
     params: tuple[str, ...] = ()  # the sections and keys of params.yaml that it reads; no other file's
+    always: bool = (
+        False  # whether it is always called (``always_changed``), because DVC cannot know what it looks at
+    )
 
     def reads(self, key: str) -> bool:
         """Whether the value of a key of params.yaml changes what the stage does."""
@@ -144,7 +147,9 @@ def _stage(graph: networkx.DiGraph, stage: Any) -> Stage:
         for key in dep.params
     ]
     needs = sorted(needed.name for needed in graph.successors(stage))
-    return Stage(stage.name, bool((stage.meta or {}).get("gpu")), tuple(needs), tuple(params))
+    return Stage(
+        stage.name, bool((stage.meta or {}).get("gpu")), tuple(needs), tuple(params), stage.always_changed
+    )
 
 
 def _within(path: str, folders: set[str]) -> bool:

@@ -25,14 +25,20 @@ from prefect.task_runners import TaskRunner
 
 from pipelines import sweep_report as report
 from pipelines.command import BAD_INPUT, change, failed, message_of, on_profile, run_flow
-from pipelines.graph import without_effect
+from pipelines.graph import stages, without_effect
 from pipelines.nas import execute_all, nas
 from pipelines.process import ended_together
 from pipelines.runners import RUNNERS, WORKERS, RunnerName, connected, cores_per_trial, task_runner
+from pipelines.sweep_latency import front_of, share_table
 from pipelines.sweep_request import Request, checked, grid_from, seeds_from
 from pipelines.trials import TARGETS, RankBy, Result, Trial, finished, run_trial, scores, winner
 from pipelines.workspace import WORKSPACES, save_experiment, workspace
 from stages.errors import MachineError, UserError
+from stages.evaluation import Metric
+from stages.found_latency import read_found
+from stages.front import Front
+from stages.front import write as write_front
+from stages.plumbing.files import FOUND_LATENCY, REPORT
 
 
 @flow(name="sweep", persist_result=False)
@@ -71,10 +77,13 @@ def sweep(
             _prepare(request, timeout_hours)
             results = _run(request, pool, timeout_hours, environment)
             best = winner(results, request.metric)
-            report.publish(run, results, best, rank_by, request.metric)
+            front = front_of(results, best, rank_by, request.metric, _folder)
+            report.publish(run, results, best, rank_by, request.metric, front)
             if best is None:
                 raise _all_failed(results)
-            said = report.publish_winner(run, *_finish(best, timeout_hours), request.metric)
+            said = report.publish_winner(
+                run, *_finish(best, timeout_hours, front, request.metric), request.metric
+            )
             return Completed(message=f"{best.trial} is the best of {len(results)} trials: {said}")
     except (UserError, MachineError, OSError) as error:
         return failed(error)
@@ -83,10 +92,12 @@ def sweep(
 def _prepare(request: Request, timeout_hours: float) -> None:
     """Runs once what all trials share, and makes their workspaces from it. Raises UserError or MachineError."""
     with workspace(request.params, get_run_logger().info) as base:
-        _succeed(execute_all(without_effect(request.chain, request.varied), base, timeout_hours))
+        shared = without_effect(request.chain, request.varied)
+        _succeed(execute_all(shared, base, timeout_hours))
         for trial in request.trials:
-            with workspace(trial.changes, get_run_logger().info, base):
-                pass
+            with workspace(trial.changes, get_run_logger().info, base) as folder:
+                if any(stage.name == "measure" for stage in shared):
+                    share_table(base, folder)
 
 
 def _run(
@@ -132,7 +143,8 @@ def _result(trial: Trial, future: PrefectFuture[Any] | None, request: Request) -
     state = "cached" if future is None else "ran"
     others = scores(folder, request.rank_by)
     score = others.pop(request.metric.name)
-    return Result(trial, state, score, run_id=report.run_of(folder), others=others)
+    latency = read_found(request.metric, folder / FOUND_LATENCY)
+    return Result(trial, state, score, run_id=report.run_of(folder), others=others, latency=latency)
 
 
 def _folder(trial: Trial) -> Path:
@@ -145,12 +157,21 @@ def _all_failed(results: Sequence[Result]) -> UserError | MachineError:
     return kind(f"all {len(results)} trials have failed; the first, {first.trial}: {first.error}")
 
 
-def _finish(best: Result, timeout_hours: float) -> tuple[Path, str]:
+def _finish(best: Result, timeout_hours: float, front: Front | None, metric: Metric) -> tuple[Path, str]:
     """Retrains the winner in full and registers it. Returns its workspace and its run in MLflow."""
     trial = best.trial
     with workspace(trial.final, get_run_logger().info, _folder(trial)) as folder:
-        pass  # after a short retraining, this is another workspace, which begins with the results of the trial
+        # After a short retraining, this is another workspace, which begins with the results of the trial.
+        reported = (folder / REPORT).is_file()
+        news = front is not None and write_front(folder, front, metric)
     _succeed(nas(dict(trial.final), timeout_hours=timeout_hours, return_state=True))
+    if news and reported:  # perhaps a report of before, which DVC takes for up to date
+        with workspace(trial.final, get_run_logger().info) as folder:
+            _succeed(
+                execute_all(
+                    [s for s in stages(folder) if s.name == "report"], folder, timeout_hours, force=True
+                )
+            )
     return folder, report.run_of(folder)
 
 

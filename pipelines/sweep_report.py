@@ -19,8 +19,12 @@ from mlflow.entities import Param
 from prefect.artifacts import create_markdown_artifact
 
 from pipelines.summary import embedded, mlflow_page
-from pipelines.trials import SEED, RankBy, Result, Trial
+from pipelines.trials import RANKED, SEED, RankBy, Result, Trial, written
 from stages.evaluation import Metric
+from stages.front import TITLE as FRONT_TITLE
+from stages.front import Front, best_of
+from stages.front import draw as draw_front
+from stages.front import table as front_table
 from stages.plumbing.files import REGISTRY, RETRAIN, write_rows
 from stages.plumbing.limits import short_name
 from stages.plumbing.pipeline import PipelineRun
@@ -31,10 +35,6 @@ from stages.registry.record import RegistryRecord
 
 matplotlib.use("Agg")
 
-RANKED: dict[RankBy, str] = {  # what is compared, in words
-    "search": "validation {} of the search",
-    "short-retrain": "validation {} after a short retraining",
-}
 _FOUND, _BEST, _FAILED = "#2b6cb0", "#c05621", "#c53030"
 
 
@@ -76,18 +76,24 @@ def run_of(folder: Path) -> str:
 
 
 def publish(
-    run: SweepRun, results: Sequence[Result], best: Result | None, rank_by: RankBy, metric: Metric
+    run: SweepRun,
+    results: Sequence[Result],
+    best: Result | None,
+    rank_by: RankBy,
+    metric: Metric,
+    front: Front | None = None,
 ) -> None:
     """Publishes all trials in MLflow, where their runs become children of ``run``, and as a Prefect artifact."""
     with tempfile.TemporaryDirectory() as name, reported():
         table, picture = Path(name) / "trials.csv", Path(name) / "trials.png"
         write_rows(table, rows(results, best, metric))
         draw(picture, results, best, rank_by, metric)
+        fronts = write_front(Path(name), front, metric) if front else []
         for result in results:
             if result.run_id:
                 run.mlflow.set_tag(result.run_id, "mlflow.parentRunId", run.id)
                 run.mlflow.set_tag(result.run_id, "mlflow.runName", short_name(str(result.trial)))
-        for file in (table, picture):
+        for file in (table, picture, *fronts):
             run.mlflow.log_artifact(run.id, str(file))
         run.mlflow.log_metric(run.id, "failed_trials", sum(result.state == "failed" for result in results))
         if best is not None and best.score is not None:
@@ -96,7 +102,24 @@ def publish(
                     run.mlflow.log_metric(run.id, f"valid_{name}", score)
             run.mlflow.set_tag(run.id, "winner", best.trial.name)
         text = markdown(results, best, rank_by, picture, run.page, metric)
+        if front is not None:
+            text += f"\n\n{front_in_words(front, fronts[-1], metric)}"
     create_markdown_artifact(markdown=text, key="sweep", description="All trials of the sweep")
+
+
+def write_front(folder: Path, front: Front, metric: Metric) -> list[Path]:
+    """Writes the front as a table and as a picture."""
+    table, picture, best = folder / "front.csv", folder / "front.png", best_of(front.points, metric)
+    write_rows(table, [{**point.model_dump(), "front": point in best} for point in front.points])
+    draw_front(picture, front, metric)
+    return [table, picture]
+
+
+def front_in_words(front: Front, picture: Path, metric: Metric) -> str:
+    """The front's part of the Prefect artifact."""
+    heads, lines = front_table(front, metric)
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *lines))
+    return f"**{FRONT_TITLE}** ({front.device})\n\n{table}\n\n![{FRONT_TITLE}]({embedded(picture)})"
 
 
 def publish_winner(run: SweepRun, folder: Path, child: str, metric: Metric) -> str:
@@ -123,6 +146,7 @@ def rows(results: Sequence[Result], best: Result | None, metric: Metric) -> list
             **result.trial.point,
             f"valid_{metric.name}": result.score,
             **{f"valid_{form.name}": result.others.get(form.name) for form in others_of(metric)},
+            **(latency_of(result) if any(other.latency for other in results) else {}),
             "state": result.state,
             "winner": result is best,
             "error": result.error,
@@ -130,6 +154,15 @@ def rows(results: Sequence[Result], best: Result | None, metric: Metric) -> list
         }
         for result in results
     ]
+
+
+def latency_of(result: Result) -> dict[str, float | None]:
+    """The columns about the latency of a trial's network."""
+    found = None if result.latency is None else result.latency.found
+    return {
+        "latency_ms": found and found.measured_ms,
+        "predicted_latency_ms": found and found.predicted_ms,
+    }
 
 
 def markdown(
@@ -153,7 +186,7 @@ def markdown(
     lines = [
         [
             str(result.trial.seed),
-            *map(str, result.trial.point.values()),
+            *map(written, result.trial.point.values()),
             "failed" if result.score is None else metric.digits(result.score),
             *(digits(result.others.get(form.name), form) for form in others),
             "**winner**" if result is best else result.error.replace("|", "\\|") or result.state,
@@ -229,4 +262,4 @@ def draw(path: Path, results: Sequence[Result], best: Result | None, rank_by: Ra
 
 
 def _label(trial: Trial) -> str:
-    return "\n".join(f"{key}={value}" for key, value in trial.point.items())
+    return "\n".join(trial.values)

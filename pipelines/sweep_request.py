@@ -16,6 +16,7 @@ from stages.evaluation import Metric
 from stages.plumbing import watched
 from stages.plumbing.settings import PARAMS_FILE, load
 
+MEASURE = "latency.always"
 SHORT = 10  # a short retraining has this fraction of the epochs of a full one: 1/10
 
 
@@ -41,6 +42,7 @@ def checked(
     """The trials that are asked for. Raises UserError for what no trial could do, or what would have no effect."""
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     _check_keys(seeds, numbers, params, grid)
+    params = _with_latency(params, grid)
     base = load(PARAMS_FILE, params)
     if rank_by == "search" and ranking_epochs is not None:
         raise UserError(f"ranking_epochs is {ranking_epochs}; it needs rank_by to be short-retrain")
@@ -69,6 +71,16 @@ def checked(
             )
     metric = base.registry.judged_by(tasks.metric(base.task))
     return Request(params, trials, chain, [SEED, *grid], rank_by, metric)
+
+
+def _with_latency(params: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> Mapping[str, Any]:
+    """The parameters of a sweep over settings of latency: all trials measure, also one without a budget.
+
+    So all of them share one table, and the latency of every found network is known.
+    """
+    if MEASURE in grid or not any(key.partition(".")[0] == "latency" for key in grid):
+        return params
+    return {MEASURE: True, **params}
 
 
 def _check_keys(

@@ -6,6 +6,7 @@ Also what a worker of a task runner executes, because a worker in another proces
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from pipelines.workspace import experiment_name, workspace
 from stages import tasks
 from stages.errors import MachineError, UserError
 from stages.evaluation import Metric
+from stages.found_latency import FoundLatency
 from stages.plumbing.files import RETRAIN, SEARCH
 from stages.plumbing.settings import PARAMS_FILE, load
 from stages.records import RetrainMetrics, SearchSummary
@@ -33,6 +35,11 @@ SEED = "search.seed"
 EPOCHS = "retrain.epochs"
 RankBy = Literal["search", "short-retrain"]
 TARGETS: dict[RankBy, str] = {"search": "discretize", "short-retrain": "retrain"}  # the last stage of a trial
+
+RANKED: dict[RankBy, str] = {  # what is compared, in words
+    "search": "validation {} of the search",
+    "short-retrain": "validation {} after a short retraining",
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,17 @@ class Trial:
         return experiment_name(self.changes)
 
     def __str__(self) -> str:
-        return " ".join([f"seed {self.seed}", *(f"{key}={value}" for key, value in self.point.items())])
+        return " ".join([f"seed {self.seed}", *self.values])
+
+    @property
+    def values(self) -> list[str]:
+        """What it has of the grid, as a user would write it: latency.budget_ms=null."""
+        return [f"{key}={written(value)}" for key, value in self.point.items()]
+
+
+def written(value: Any) -> str:
+    """A value as YAML has it, where Python writes it otherwise."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 @dataclass(frozen=True)
@@ -66,6 +83,7 @@ class Result:
     others: Mapping[str, float | None] = field(
         default_factory=dict
     )  # the scores by the other forms of the metric
+    latency: FoundLatency | None = None  # of the found network, where it is known
 
 
 def plan(
@@ -113,8 +131,8 @@ def scores(folder: Path, rank_by: RankBy) -> dict[str, float | None]:
 
 
 def finished(folder: Path, chain: Sequence[Stage]) -> bool:
-    """Whether every stage of the chain is up to date in this workspace."""
-    return up_to_date(folder, *(stage.name for stage in chain))
+    """Whether every stage of the chain is up to date in this workspace, apart from those that are always called."""
+    return up_to_date(folder, *(stage.name for stage in chain if not stage.always))
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)

@@ -142,6 +142,30 @@ class Speed(Protocol):
         ...
 
 
+class Latency(Protocol):
+    """NAME.latency, which a task may leave out"""
+
+    def size(self, params: Any) -> Mapping[str, Any]:
+        """JSON of what the latency of an architecture depends on besides: the sizes that the stage retrain builds."""
+        ...
+
+    def inputs(self, params: Any) -> Mapping[str, Mapping[str, Any]]:
+        """Input name -> ``shape`` of one case, ``type`` of its numbers, and ``below``, which the numbers stay."""
+        ...
+
+    def network(self, params: Any, genotype: Genotype) -> bytes:
+        """The ONNX file of an architecture as the stage export would write it, with made-up weights."""
+        ...
+
+    def macs(self, params: Any, genotype: Genotype) -> int:
+        """Multiply-accumulates of an architecture's network for one case."""
+        ...
+
+    def opset(self, params: Any) -> int:
+        """The version of ONNX that the files need."""
+        ...
+
+
 class Testing(Protocol):
     """NAME.testing"""
 

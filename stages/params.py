@@ -128,6 +128,58 @@ class EarlyStoppingParams(Section, frozen=True):
         return keys.get(self.watch, ("window", "threshold", "limit"))
 
 
+class LatencyParams(Section, frozen=True):
+    """How long networks may take, what their latency is measured with, and how the search heeds it."""
+
+    budget_ms: Positive | None
+    tolerance: Share
+    weight: NotNegative | Literal["auto"]
+    mode: Literal["straight-through", "score-function", "soft"]
+    draws: Count
+    always: bool
+    measurements: AnyPath | None
+    predictors: list[AnyPath]
+    samples: Annotated[int, Field(ge=20)]
+    held_out: Annotated[int, Field(ge=5)]
+    repeated: Natural
+    rounds: Annotated[int, Field(ge=1, le=10)]
+    repeats: Count
+    warmup: Natural
+    threads: Count
+    batch_size: Count
+    precision: Literal["float32"]
+    seed: Seed
+
+    def in_search(self) -> bool:
+        """Whether the search heeds latency."""
+        return self.budget_ms is not None or self.weight not in ("auto", 0)
+
+    def known(self) -> bool:
+        """Whether the stage measure has anything to do."""
+        return self.always or self.in_search() or self.measurements is not None
+
+    def inactive(self) -> Collection[str]:
+        searched = ("mode", "draws")
+        sampled = ("samples", "repeated", "rounds", "repeats", "warmup", "threads")
+        always = ("budget_ms", "weight", "always", "measurements")
+        if not self.known():
+            return [name for name in type(self).model_fields if name not in always]
+        return [
+            *(() if self.in_search() else searched),
+            *(() if self.budget_ms else ("tolerance",)),
+            *(sampled if self.measurements else ()),
+        ]
+
+    def of_search(self) -> dict[str, Any]:
+        """The settings that a search depends on, besides the predictor."""
+        return {name: getattr(self, name) for name in ("budget_ms", "weight", "mode", "draws")}
+
+    def of_table(self) -> dict[str, Any]:
+        """The active settings that measurements and predictor depend on."""
+        without = {*self.of_search(), "tolerance", "always"}
+        return {name: value for name, value in self.active().items() if name not in without}
+
+
 class SearchParams(Section, frozen=True):
     """The search settings of every task: the strategies and their settings. Tasks add spaces and sizes."""
 
@@ -204,6 +256,7 @@ class Params(Section, frozen=True):
     task: str
     data: DataParams
     train: TrainParams
+    latency: LatencyParams
     search: SearchParams
     discretize: DiscretizeParams
     retrain: RetrainParams
@@ -238,6 +291,11 @@ class Params(Section, frozen=True):
             raise ValueError(
                 f"search.mean_shift.probe_images is {probed}; it should divide search.batch_size ({batch}) and be a"
                 f" multiple of train.devices ({self.train.devices}), because the images are spread evenly over the batch"
+            )
+        if self.latency.samples < 2 * self.latency.held_out:
+            raise ValueError(
+                f"latency.samples is {self.latency.samples}; it should be at least twice latency.held_out"
+                f" ({self.latency.held_out}), because the others are what the predictor is fitted to"
             )
         for section, size in (("search", self.search), ("retrain", self.retrain)):
             if size.batch_size % self.train.devices:

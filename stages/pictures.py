@@ -188,6 +188,16 @@ def instability_panels(history: Sequence[Row]) -> list[Panel]:
     return [panel for panel in panels if all(column in columns for column in panel.lines.values())]
 
 
+def latency_panels(history: Sequence[Row]) -> list[Panel]:
+    """The panels of a search that heeds latency: predicted latency, its multiplier, and samples over the budget."""
+    panels = [
+        Panel("predicted latency of the genotype (ms)", {"latency": "latency_ms"}, from_zero=True),
+        Panel("multiplier of the latency", {"multiplier": "latency_multiplier"}),
+        Panel("sampled networks over the budget", {"share": "latency_over_budget"}, percent=True),
+    ]
+    return [panel for panel in panels if all(column in history[0] for column in panel.lines.values())]
+
+
 def instability(file: File, history: Sequence[Row]) -> None:
     """Draws the panels of instability side by side."""
     panels = instability_panels(history)

@@ -23,6 +23,7 @@ from mlflow.entities.model_registry import ModelVersion
 from stages import comparison, tasks
 from stages.errors import UserError
 from stages.evaluation import Evaluation, Metric
+from stages.found_latency import read_found
 from stages.params import Params, RegistryParams
 from stages.plumbing import limits
 from stages.plumbing.files import (
@@ -40,7 +41,7 @@ from stages.plumbing.runtime import run
 from stages.plumbing.settings import PARAMS_FILE
 from stages.plumbing.tracking import StageRun, client, reported, stage_run
 from stages.records import DataCard, ExportRecord, SearchSummary
-from stages.registry import known, lineage, verdict, versions
+from stages.registry import budget, known, lineage, verdict, versions
 from stages.registry.promotion import (
     CHALLENGER,
     REPORT,
@@ -61,9 +62,10 @@ def main(params: Params) -> None:
     if not file.is_file():
         raise UserError(f"{file} is missing; `dvc repro export` makes it")
     mlflow, cases = client(), Evaluation.load(EVALUATION).cases_sha256
+    gate = budget.limits_of(params, read_found(task.metric))
     with reported():
         version = versions.find(mlflow, name, file)
-    if version is not None and known.decision_holds(mlflow, version, task.metric, params.registry, cases):
+    if version is not None and known.decision_holds(mlflow, version, task.metric, gate, cases):
         repeat(mlflow, version, task, params, exported)
         return
     check_export(exported)
@@ -192,7 +194,8 @@ def judged(
     """Puts the version through the gate, promotes it if it passes, and writes the card."""
     from stages.registry import card, evidence  # scikit-learn and torch, which most calls do not need
 
-    name, number, limits = version.name, str(version.version), params.registry
+    name, number, found = version.name, str(version.version), read_found(task.metric)
+    limits = budget.limits_of(params, found)
     for tag in (REPORT, "refused"):  # of an earlier judgement
         mlflow.delete_model_version_tag(name, number, tag)
     with alone():
@@ -205,7 +208,8 @@ def judged(
         mlflow.set_registered_model_alias(name, CHALLENGER, number)
         cases = challenger.evaluation.cases_sha256
         succession = succeed(mlflow, name, cases, task.metric, newcomer=number)
-        judge = evidence.judge_of(mlflow, task, challenger, limits, verdict.barred(version))
+        timed = budget.measured(params, found, challenger.file)
+        judge = evidence.judge_of(mlflow, task, challenger, limits, verdict.barred(version), timed)
         judgement, champion = promote(mlflow, name, number, judge, task.metric)
         record = verdict.record(
             judgement,
@@ -213,7 +217,7 @@ def judged(
             int(number),
             champion,
             origin=origin,
-            measures=task.measures(challenger.evaluation),
+            measures={**task.measures(challenger.evaluation), **budget.measures(timed)},
             int8=int8,
             limits=limits,
         )

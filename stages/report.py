@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from models.search.landscape import Landscape
-from stages import comparison, pictures, tasks
+from stages import comparison, front, latency_view, pictures, tasks
 from stages.alphas import read_alphas
 from stages.compare.pictures import draw as comparison_picture
 from stages.evaluation import Evaluation, Metric
@@ -66,6 +66,9 @@ def content(params: Params, registry: RegistryRecord, metric: Metric) -> dict[st
     evaluation, views = Evaluation.load(EVALUATION), tasks.views(params.task)
     exported = ExportRecord.read(EXPORT / "export.json", metric)
     search = searched(params, metric)
+    latency = latency_view.section(
+        params, metric, registry, search["space"], search["history"], search["chosen"]
+    )
 
     def score(value: float | None) -> str:
         """A score as tiles and tables show it."""
@@ -80,13 +83,18 @@ def content(params: Params, registry: RegistryRecord, metric: Metric) -> dict[st
         "sentence": first_upper(registry.reason),
         "facts": facts(registry.model_dump(), metric),
         "compared": compared(registry),
-        "tiles": tiles(exported, search["summary"], len(evaluation.per_case), metric, score),
+        "tiles": [
+            *tiles(exported, search["summary"], len(evaluation.per_case), metric, score),
+            *([latency["tile"]] if latency else []),
+        ],
         "data": tasks.data(params.task).read_card(),
         "data_words": views.data_words(),
         "search": search,
         "retrain": retrained(metric),
         "export": exported,
         "times": times(exported, metric),
+        "latency": latency,
+        "front": front_section(metric),
         "test": views.test_panel(params, evaluation),
         "worth": worth(params, metric),
         "repeat": repeat(params, registry),
@@ -107,6 +115,14 @@ def worth(params: Params, metric: Metric) -> dict[str, Any]:
         "measured_with": record.measured_with,
         "drawing": drawn(comparison_picture, record, metric),
     }
+
+
+def front_section(metric: Metric) -> dict[str, Any] | None:
+    """What the page shows of the sweep that this network has won, if that was about latency."""
+    if (found := front.current(metric)) is None:
+        return None
+    heads, rows = front.table(found, metric)
+    return {"title": front.TITLE, "heads": heads, "rows": rows, "drawing": drawn(front.draw, found, metric)}
 
 
 def tell_registry(registry: RegistryRecord, tracked: StageRun) -> None:
@@ -187,6 +203,8 @@ def searched(params: Params, metric: Metric) -> dict[str, Any]:
     panels = [*pictures.learning_panels(metric), *pictures.instability_panels(history)]
     return {
         "summary": summary,
+        "space": space,
+        "history": history,
         "epochs": len(history),
         "chosen": chosen,
         "two_inputs": layout.inputs == 2,

@@ -14,6 +14,7 @@ from models.training.loop import run as train
 from models.training.precision import resolved
 from stages import pictures, tasks
 from stages.alphas import save_alphas
+from stages.latencies import predictor_sha256
 from stages.plumbing.checkpoint import Checkpoint, key
 from stages.plumbing.devices import on_devices
 from stages.plumbing.files import LANDSCAPE, SEARCH, SEARCH_RESULTS, replacing, write_rows
@@ -38,6 +39,9 @@ def main(params: Params) -> None:
     precision = resolved(params.train.precision)
     settings = {**params.search.active(), "train": {**params.train.active(), "precision": precision}}
     inputs = {"data": card.sha256, **training.inputs(params)}
+    if params.latency.in_search():
+        settings["latency"] = params.latency.of_search()
+        inputs["latency"] = predictor_sha256()
     checkpoint = Checkpoint("search", key("search", params.task, settings, inputs))
     resume = checkpoint.load()
     program = training.search(params)

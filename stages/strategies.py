@@ -32,9 +32,11 @@ def relaxation_name(config: SearchParams) -> str:
     return config.single_level.relaxation if config.strategy == "single-level" else "softmax"
 
 
-def strategy_of(config: SearchParams, space: SearchSpace, device: torch.device) -> Alternating:
-    """The strategy that the settings name, with newly drawn architecture parameters."""
-    return _STRATEGIES[config.strategy](config, space, device)
+def strategy_of(
+    config: SearchParams, space: SearchSpace, device: torch.device, penalties: Sequence[Penalty] = ()
+) -> Alternating:
+    """The strategy that the settings name, with newly drawn architecture parameters and ``penalties`` besides its own."""
+    return _STRATEGIES[config.strategy](config, space, device, penalties)
 
 
 def needs_architecture_batches(config: SearchParams) -> bool:
@@ -54,14 +56,16 @@ def early_stopping_of(config: SearchParams, watched_group: str) -> EarlyStopping
             return None
 
 
-def _alternating(config: SearchParams, space: SearchSpace, device: torch.device, **arguments) -> Alternating:
+def _alternating(
+    config: SearchParams, space: SearchSpace, device: torch.device, penalties: Sequence[Penalty], **arguments
+) -> Alternating:
     alpha = AlphaConfig(**config.alpha.model_dump(exclude={"temperature_end"}))
     return Alternating(
         space,
         alpha,
         generator(config.seed, "alpha"),
         device=device,
-        penalties=_penalties(config, space),
+        penalties=[*_penalties(config, space), *penalties],
         temperature=partial(geometric, 1.0, config.alpha.temperature_end, epochs=config.epochs),
         **arguments,
     )
@@ -88,7 +92,9 @@ def _mean_shift(config: SearchParams) -> MeanShift:
     return MeanShift(settings, config.epochs, generator(config.seed, "smoothing"))
 
 
-_STRATEGIES: Mapping[str, Callable[[SearchParams, SearchSpace, torch.device], Alternating]] = {
+_STRATEGIES: Mapping[
+    str, Callable[[SearchParams, SearchSpace, torch.device, Sequence[Penalty]], Alternating]
+] = {
     "darts": _alternating,
     "darts-2nd": lambda config, *rest: _alternating(config, *rest, estimator=Pathwise(unrolled)),
     "sdarts-rs": lambda config, *rest: _alternating(config, *rest, smoothing=_perturbation(config, 0)),

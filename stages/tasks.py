@@ -20,6 +20,7 @@ Parts that a task may leave out:
 
     NAME.comparison      the networks that a found one is compared with
     NAME.speed           how long these networks take
+    NAME.latency         networks of the search space as files, whose latency the stage measure measures
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         Data,
         Export,
         Exported,
+        Latency,
         Preparation,
         Speed,
         Testing,
@@ -102,6 +104,11 @@ def comparison(task: str) -> Comparison | None:
 def speed(task: str) -> Speed | None:
     """The part of the task that times the networks of a comparison; None where there is none."""
     return cast("Speed | None", _optional(f"{TASKS[task]}.speed"))
+
+
+def latency(task: str) -> Latency | None:
+    """The part of the task that makes the networks whose latency is measured; None where there is none."""
+    return cast("Latency | None", _optional(f"{TASKS[task]}.latency"))
 
 
 def _optional(name: str) -> object | None:

@@ -73,7 +73,7 @@ def _darts(
         return tuple(Edge(src, dst, row) for (src, dst), row in zip(darts_edges(), ops, strict=True))
 
     groups = {"normal": edges(normal), "reduce": edges(reduce)}
-    return SearchSpace(name, "darts", groups, incoming=2, exclude_none=True)
+    return SearchSpace(name, "darts", groups, incoming=2, exclude_none=True, concatenated=True)
 
 
 def _same(*ops: str) -> tuple[tuple[str, ...], ...]:

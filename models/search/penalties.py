@@ -1,7 +1,8 @@
-"""What is added to the loss that alpha descends, so that the mix decides: a function of alpha alone, times a weight.
+"""What is added to the loss that alpha descends: a function of alpha alone, times a weight.
 
-A penalty rises over the epochs: at first the loss of the network moves alpha, in the end the penalty does. It
-fits every estimator, because its gradient is added to the estimator's.
+Those here make the mix decide. They rise over the epochs: at first the loss of the network moves alpha, in the end the
+penalty does. Another one keeps a budget of latency (models/search/latency/penalty.py). A penalty fits every estimator,
+because its gradient is added to the estimator's.
 
 Axes: E edges, O operations.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -28,8 +29,8 @@ class Penalty(Protocol):
     """A term of alpha's loss that depends on alpha alone."""
 
     @property
-    def weight(self) -> float:
-        """The factor of the term in this epoch."""
+    def weight(self) -> float | Tensor:
+        """The factor of the term in this step."""
         ...
 
     def start_epoch(self, epoch: int) -> None: ...
@@ -40,6 +41,13 @@ class Penalty(Protocol):
         ``mix`` is the relaxation of ``logits``.
         """
         ...
+
+    def report(self, mix: Mix) -> dict[str, float | None]:
+        """Columns of the history of its own, at the end of an epoch."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 class Rising:
@@ -63,6 +71,15 @@ class Rising:
 
     def __call__(self, logits: Mapping[str, Tensor], mix: Mix) -> Tensor:
         return self.measure(logits, mix)
+
+    def report(self, mix: Mix) -> dict[str, float | None]:
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass
 
 
 def beta(logits: Mapping[str, Tensor], mix: Mix) -> Tensor:

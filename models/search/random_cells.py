@@ -41,11 +41,11 @@ def random_cell(space: SearchSpace, generator: torch.Generator) -> Genotype:
     for group, edges in space.groups.items():
         chosen: list[_Choice] = []
         for incoming in _by_node(edges):
-            kept = _kept(space, incoming)
-            weights = [math.prod(len(_ops(space, edge)) for edge in some) for some in kept]
+            kept = _subsets(space, incoming)
+            weights = [math.prod(len(possible_ops(space, edge)) for edge in some) for some in kept]
             which = kept[_draw(weights, generator)]
             for edge in which:
-                ops = _ops(space, edge)
+                ops = possible_ops(space, edge)
                 chosen.append((edge.src, edge.dst, ops[_draw([1] * len(ops), generator)]))
         groups[group] = tuple(chosen)
     return Genotype(space.family, groups)
@@ -54,7 +54,7 @@ def random_cell(space: SearchSpace, generator: torch.Generator) -> Genotype:
 def number_of_cells(space: SearchSpace) -> int:
     """How many cells a search in this space can end with."""
     return math.prod(
-        sum(math.prod(len(_ops(space, edge)) for edge in some) for some in _kept(space, incoming))
+        sum(math.prod(len(possible_ops(space, edge)) for edge in some) for some in _subsets(space, incoming))
         for edges in space.groups.values()
         for incoming in _by_node(edges)
     )
@@ -71,14 +71,24 @@ def _by_node(edges: Sequence[Edge]) -> list[list[Edge]]:
     return [list(incoming) for _, incoming in itertools.groupby(ordered, key=lambda edge: edge.dst)]
 
 
-def _kept(space: SearchSpace, incoming: Sequence[Edge]) -> list[Sequence[Edge]]:
+def kept_edges(space: SearchSpace, edges: Sequence[Edge]) -> list[list[Sequence[Edge]]]:
+    """Of the edges of a cell type, those whose choice is independent of others, and the sets of them that may stay.
+
+    That is each edge by itself or, where nodes keep some of their edges, the edges into each node.
+    """
+    if space.incoming is None:
+        return [[(edge,)] for edge in edges]
+    return [_subsets(space, incoming) for incoming in _by_node(edges)]
+
+
+def _subsets(space: SearchSpace, incoming: Sequence[Edge]) -> list[Sequence[Edge]]:
     """The sets of edges that may stay of those into a node."""
     if space.incoming is None:
         return [incoming]
     return list(itertools.combinations(incoming, min(space.incoming, len(incoming))))
 
 
-def _ops(space: SearchSpace, edge: Edge) -> list[str]:
+def possible_ops(space: SearchSpace, edge: Edge) -> list[str]:
     """The operations that an edge may keep."""
     return [op for op in edge.ops if not (space.exclude_none and op == "none")]
 

@@ -21,7 +21,8 @@ class SearchSpace:
 
     ``family`` is the ``space`` of genotype.json; one kind of network reads all genotypes of a family. A
     genotype keeps the ``incoming`` strongest edges into each node (None: all of them). With ``exclude_none``,
-    no edge of it carries ``none``.
+    no edge of it carries ``none``. The output of a cell is its last node or, with ``concatenated``, all nodes that
+    edges lead to.
     """
 
     name: str
@@ -29,6 +30,12 @@ class SearchSpace:
     groups: Mapping[str, tuple[Edge, ...]]
     incoming: int | None
     exclude_none: bool
+    concatenated: bool = False
+
+    def outputs(self, group: str) -> tuple[int, ...]:
+        """The nodes that form the output of a cell type."""
+        nodes = sorted({edge.dst for edge in self.groups[group]})
+        return tuple(nodes if self.concatenated else nodes[-1:])
 
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Cell type -> (edges, operations), the shape of its mix.

@@ -208,7 +208,12 @@ class Alternating:
             "temperature": self.temperature,
             **self.averages.means(),
             **(self.smoothing.report() if self.smoothing else {}),
+            **self._report_of_penalties(),
         }
+
+    def _report_of_penalties(self) -> dict[str, float | None]:
+        mix = detached(self.mix())
+        return {name: value for penalty in self.penalties for name, value in penalty.report(mix).items()}
 
     def notices(self) -> list[str]:
         return self.smoothing.notices() if self.smoothing else []
@@ -218,6 +223,7 @@ class Alternating:
             "alpha": {group: alpha.detach() for group, alpha in self.alpha.items()},
             "optimizer": self.optimizer.state_dict(),
             "smoothing": self.smoothing.state_dict() if self.smoothing else {},
+            "penalties": [penalty.state_dict() for penalty in self.penalties],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -226,6 +232,8 @@ class Alternating:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.smoothing:
             self.smoothing.load_state_dict(state["smoothing"])
+        for penalty, of_penalty in zip(self.penalties, state["penalties"], strict=True):
+            penalty.load_state_dict(of_penalty)
 
 
 def detached(mix: Mix) -> dict[str, Tensor]:

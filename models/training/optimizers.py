@@ -1,4 +1,4 @@
-"""SGD and Adam of torch that do without the compiler.
+"""SGD, Adam and AdamW of torch that do without the compiler.
 
 Most methods of ``torch.optim.Optimizer`` are wrapped so that ``torch.compile`` leaves them alone, and the wrappers import the
 whole compiler, which takes seconds. We compile networks, never a step of an optimizer, so these classes call what is
@@ -37,6 +37,16 @@ class Adam(_Plain, torch.optim.Adam):
     """Adam (Kingma and Ba 2015)."""
 
     _step = staticmethod(inspect.unwrap(torch.optim.Adam.step))
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        return self._step(self, closure)
+
+
+class AdamW(_Plain, torch.optim.AdamW):
+    """Adam with weight decay apart from the gradient (Loshchilov and Hutter, arXiv 1711.05101)."""
+
+    _step = staticmethod(inspect.unwrap(torch.optim.AdamW.step))
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:

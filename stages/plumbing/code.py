@@ -30,6 +30,7 @@ PARTS = {  # function of stages/tasks.py -> part of a task's package
     "views": "views",
     "comparison": "comparison",
     "speed": "speed",
+    "latency": "latency",
 }
 # Packages whose versions change numbers or files: name in imports -> name in the lock file. The other packages store,
 # draw or transfer results: DVC, MLflow, Prefect, pydantic, safetensors, matplotlib, pytest, ...

@@ -18,12 +18,16 @@ from stages.plumbing.runtime import STATE
 
 ARTIFACTS = Path("artifacts")
 DATA = ARTIFACTS / "data"
+LATENCY = ARTIFACTS / "latency"
 SEARCH = ARTIFACTS / "search"
 GENOTYPE = ARTIFACTS / "genotype"
 RETRAIN = ARTIFACTS / "retrain"
 EXPORT = ARTIFACTS / "export"
+LATENCY_JSON = LATENCY / "latency.json"
+PREDICTOR = LATENCY / "predictor.safetensors"
 ALPHAS = SEARCH / "alphas.safetensors"
 GENOTYPE_JSON = GENOTYPE / "genotype.json"
+FOUND_LATENCY = GENOTYPE / "latency.json"
 EVALUATION = EXPORT / "evaluation.safetensors"
 SEARCH_RESULTS = [SEARCH / name for name in ("alphas.safetensors", "history.csv", "summary.json")]
 LANDSCAPE = SEARCH / "landscape.csv"

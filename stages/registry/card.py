@@ -19,7 +19,11 @@ import jinja2
 
 from stages.comparison import NOT_COMPARED, TITLE, ComparisonRecord, sentences
 from stages.evaluation import Metric
-from stages.plumbing.files import CARD, GENOTYPE, SEARCH, read_json
+from stages.found_latency import HEADS, FoundLatency, read_found, rows
+from stages.found_latency import TITLE as LATENCY_TITLE
+from stages.found_latency import sentences as latency_sentences
+from stages.latencies import read_record
+from stages.plumbing.files import CARD, GENOTYPE, LATENCY, SEARCH, read_json
 from stages.records import DataCard, ExportRecord, SearchSummary
 from stages.registry.gate import Judgement
 from stages.registry.markdown import plain, table
@@ -58,6 +62,8 @@ def document(
     """The whole card. ``record`` is what registry.json will hold, ``compared`` what a comparison found, if any."""
     evidence = judgement.evidence
     summary = SearchSummary.read(SEARCH / "summary.json", evidence.metric)
+    found = read_found(evidence.metric)
+    noticed = (*task.notices, summary.notice, found.notice if found else None)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         undefined=jinja2.StrictUndefined,
@@ -70,7 +76,9 @@ def document(
     return environment.get_template("card.md.j2").render(
         record=record,
         task=task,
-        notices=[plain(notice) for notice in (*task.notices, summary.notice) if notice],
+        notices=[plain(notice) for notice in noticed if notice],
+        latency_title=LATENCY_TITLE,
+        latency=latency(found, judgement) if found else None,
         worth_title=TITLE,
         worth=worth(compared, evidence.metric),
         metric=evidence.metric,
@@ -89,6 +97,18 @@ def document(
         pictures=sorted(GENOTYPE.glob("*.png")),
         genotype=json.dumps(read_json(GENOTYPE / "genotype.json")),
     )
+
+
+def latency(found: FoundLatency, judgement: Judgement) -> dict[str, object]:
+    """The section about how long the network takes, where the settings asked for it."""
+    budget, known = judgement.evidence.budget, read_record(judgement.evidence.metric)
+    picture = LATENCY / "predicted.png"
+    lines = latency_sentences(found, known, budget.taken_ms if budget else None)
+    return {
+        "lines": [plain(line) for line in lines],
+        "table": table(HEADS, rows(known)),
+        "picture": picture.relative_to(CARD.parent) if picture.is_file() else None,
+    }
 
 
 def worth(compared: ComparisonRecord | None, metric: Metric) -> str:

@@ -17,7 +17,7 @@ from stages.evaluation import Evaluation, latency_ms
 from stages.params import RegistryParams
 from stages.plumbing.files import EVALUATION, EXPORT, sha256_of
 from stages.records import ExportRecord
-from stages.registry.gate import Champion, Evidence, Judgement, decide
+from stages.registry.gate import Budget, Champion, Evidence, Judgement, decide
 from stages.registry.record import Int8
 from stages.registry.task import Task
 from stages.registry.verdict import within
@@ -41,11 +41,17 @@ def challenger(task: Task, version: ModelVersion, exported: ExportRecord) -> Cha
 
 
 def judge_of(
-    mlflow: MlflowClient, task: Task, challenger: Challenger, limits: RegistryParams, barred: str | None
+    mlflow: MlflowClient,
+    task: Task,
+    challenger: Challenger,
+    limits: RegistryParams,
+    barred: str | None,
+    budget: Budget | None = None,
 ) -> Callable[[ModelVersion | None], Judgement]:
     """A judge who compares the challenger with the champion that it is given.
 
-    ``barred`` is a reason to refuse the challenger whatever the comparison says: it was rolled back.
+    ``barred`` is a reason to refuse the challenger whatever the comparison says: it was rolled back. ``budget`` is what
+    the limits' latency is about, if it is not that of one case.
     """
 
     def judge(version: ModelVersion | None) -> Judgement:
@@ -58,6 +64,7 @@ def judge_of(
             largest_difference=challenger.exported.largest_difference,
             disagreements=challenger.exported.disagreements,
             identical=challenger.identical,
+            budget=budget,
         )
         judgement = decide(evidence, limits)
         return judgement if barred is None else replace(judgement, refusals=(barred, *judgement.refusals))

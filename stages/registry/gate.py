@@ -28,6 +28,15 @@ class Champion:
     trouble: str | None = None  # why there is no evaluation
 
 
+@dataclass(frozen=True)
+class Budget:
+    """The latency budget of the search, and how long the challenger takes under its conditions."""
+
+    budget_ms: float
+    taken_ms: float
+    conditions: str  # in words
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """All that is known about a challenger when it is judged."""
@@ -39,6 +48,7 @@ class Evidence:
     largest_difference: float  # between the exported file's and torch's answers, over all test cases
     disagreements: int  # test cases that the exported file and torch answer differently, ties aside
     identical: bool  # the registered file answers bit for bit as the exported one
+    budget: Budget | None = None  # None: registry.max_latency_ms is about the latency of one case
 
 
 @dataclass(frozen=True)
@@ -139,9 +149,16 @@ def parity(evidence: Evidence, _: Comparison | None, limits: RegistryParams) -> 
 
 def latency(evidence: Evidence, _: Comparison | None, limits: RegistryParams) -> str | None:
     """The time budget."""
-    limit, case = limits.max_latency_ms, evidence.metric.case
+    limit, case, budget = limits.max_latency_ms, evidence.metric.case, evidence.budget
     if limit is None:
         return None
+    if budget is not None:
+        if budget.taken_ms <= limit:
+            return None
+        return (
+            f"a call takes {budget.taken_ms:.3g} ms ({budget.conditions}), more than latency.budget_ms"
+            f" ({budget.budget_ms:g}) and latency.tolerance allow ({limit:.3g})"
+        )
     if (taken := evidence.challenger.costs.get("latency_ms")) is None:
         return f"registry.max_latency_ms is {limit:g}, but nothing measured the time per {case}"
     if taken <= limit:

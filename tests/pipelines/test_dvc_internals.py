@@ -99,6 +99,9 @@ def test_the_graph(folder: Path) -> None:
     assert stages["reads"] == Stage("reads", gpu=True, needs=("made",)), broken(
         "Stage.meta is what dvc.yaml says"
     )
+    assert {name for name, stage in stages.items() if stage.always} == {"speaks"}, broken(
+        "Stage.always_changed is what dvc.yaml says"
+    )
 
 
 def test_what_has_changed(folder: Path) -> None:

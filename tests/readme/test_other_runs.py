@@ -66,5 +66,5 @@ def test_every_dvc_command(pictures: Path, tmp_path: Path) -> None:
     assert "test_accuracy" in printed["dvc metrics diff"]
     page = (clone / "dvc_plots/index.html").read_text()
     assert "Search, score by epoch" in page and "Retraining, score by epoch" in page
-    for stage in ("prepare", "search", "discretize", "retrain", "export", "register", "report"):
+    for stage in ("prepare", "measure", "search", "discretize", "retrain", "export", "register", "report"):
         assert f"| {stage} |" in printed["dvc dag"]

@@ -10,7 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from ruamel.yaml import YAML
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from stages.images.data import ImageCard
+from stages.images.params import METRIC
+from stages.measuring import bench
 from stages.plumbing import runtime
 from tests.stages.processes import ROOT, environment
 
@@ -48,6 +51,24 @@ TINY = {
     "retrain.cells": 3,
     "retrain.batch_size": 256,
     "export.latency_repeats": 1,
+}
+
+
+# Networks whose latency is measured in seconds, all of them together.
+SMALL = {
+    **TINY,
+    "search.space": "nasbench201",
+    "search.cells": 1,
+    "retrain.cells": 1,
+    "search.stages": 1,
+    "retrain.stages": 1,
+    "latency.budget_ms": 1000,
+    "latency.samples": 60,
+    "latency.held_out": 10,
+    "latency.repeated": 4,
+    "latency.rounds": 2,
+    "latency.repeats": 2,
+    "latency.warmup": 0,
 }
 
 
@@ -163,3 +184,30 @@ def named(finished_copy: Path, request: pytest.FixtureRequest) -> str:
     name = f"model-{hashlib.sha256(request.node.name.encode()).hexdigest()[:8]}"
     write_params(finished_copy / "params.yaml", {**TINY, "registry.name": name})
     return name
+
+
+@pytest.fixture
+def small(project: Path) -> Path:
+    """A project whose networks are the smallest there are. Of its data, there is only what measuring needs."""
+    (project / "artifacts" / "data").mkdir(parents=True)
+    card = ImageCard(
+        name="digits", counts={"train": 8, "val": 8, "test": 8}, sha256="0", image_shape=(8, 8, 1), mean=[0.3],
+        std=[0.4], mirror=False, classes=[str(number) for number in range(10)],
+    )  # fmt: skip
+    card.write(project / "artifacts" / "data" / "data.json", METRIC)
+    write_params(project / "params.yaml", SMALL)
+    return project
+
+
+@pytest.fixture
+def measurements(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many networks each call has measured."""
+    calls: list[int] = []
+    original = bench.measured
+
+    def measured(networks: Sequence[bytes], *rest: Any) -> Any:
+        calls.append(len(networks))
+        return original(networks, *rest)
+
+    monkeypatch.setattr(bench, "measured", measured)
+    return calls

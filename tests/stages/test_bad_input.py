@@ -38,7 +38,9 @@ def fails(
         assert word in error
 
 
-@pytest.mark.parametrize("stage", ["prepare", "search", "discretize", "retrain", "export", "register"])
+@pytest.mark.parametrize(
+    "stage", ["prepare", "measure", "search", "discretize", "retrain", "export", "register"]
+)
 def test_a_typing_error_stops_every_stage(
     finished_copy: Path, run_stage: RunStage, capsys: pytest.CaptureFixture[str], stage: str
 ) -> None:

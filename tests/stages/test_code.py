@@ -33,13 +33,23 @@ def declared(stage: str, task: str) -> dict[str, set[Path]]:
     return {entry: files(ROOT / entry.replace("${task}", task)) for entry in code}
 
 
+def known_by_measure(path: Path, task: str, stage: str) -> bool:
+    """Whether a file is of the part latency, which a task may lack, so that DVC would refuse it as a dependency.
+
+    The stage measure is always called, and its results have this code in their identity. Others depend on its results.
+    """
+    called = STAGES[stage].get("always_changed") or "artifacts/latency" in STAGES[stage]["deps"]
+    return ROOT / "stages" / task / "latency" in path.parents and bool(called)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_dvc_watches_the_code_that_a_stage_imports_and_no_other(stage: str) -> None:
     used: set[str] = set()
     for task in TASKS:
         entries, imported = declared(stage, task), set(code_of(stage, task))
         watched = {file for files in entries.values() for file in files}
-        assert sorted(imported - watched) == [], f"imported by {task}, but not among the deps of dvc.yaml"
+        missing = sorted(path for path in imported - watched if not known_by_measure(path, task, stage))
+        assert missing == [], f"imported by {task}, but not among the deps of dvc.yaml"
         used |= {entry for entry, files in entries.items() if files & imported}
     assert sorted(set(declared(stage, "images")) - used) == [], "among the deps of dvc.yaml, but not imported"
 

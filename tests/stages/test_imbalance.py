@@ -22,7 +22,7 @@ from tests.stages.networks import DATA, EXPORT, export, linear
 from tests.stages.registering import alias, number, registry, run_champion, settings
 
 RunStage = Callable[..., int]
-STAGES = ("prepare", "search", "discretize", "retrain", "export", "register", "report")
+STAGES = ("prepare", "measure", "search", "discretize", "retrain", "export", "register", "report")
 NOTICE = "1 of 3 classes is never recognized: rare_one (2 test images)"
 
 

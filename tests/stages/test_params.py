@@ -101,7 +101,7 @@ def test_a_mistake_is_one_clear_line(tmp_path: Path, changes: dict[str, Any], me
     [
         ("data: [\n", "is not valid YAML"),
         ("data: 1\ndata: 2\n", "line 2 is not valid YAML: found duplicate key"),
-        ("just words", "must hold the sections task, data, train, search"),
+        ("just words", "must hold the sections task, data, train, latency, search"),
         ("", "must hold the sections"),
     ],
 )

@@ -18,7 +18,7 @@ from tests.stages.conftest import TINY, common, store  # noqa: F401
 from tests.stages.processes import ROOT
 
 CURVES = Path(__file__).parent / "curves"
-CHAIN = ("prepare", "search", "discretize", "retrain", "export", "register", "report")
+CHAIN = ("prepare", "measure", "search", "discretize", "retrain", "export", "register", "report")
 ALL = [*TASKS, "curves"]
 
 
@@ -77,7 +77,7 @@ def finished_chain(
     tmp_path_factory: pytest.TempPathFactory,
     store: str,  # noqa: F811
 ) -> Iterator[Path]:
-    """A project of the task in which all seven stages have run, as the current folder. Do not change its files."""
+    """A project of the task in which all eight stages have run, as the current folder. Do not change its files."""
     folder = tmp_path_factory.mktemp(task)
     write_profile(task, folder / "params.yaml", **{"registry.name": f"contract-{task}"})
     (folder / "data").mkdir()

@@ -27,6 +27,8 @@ from stages.comparison import COMPARE_JSON, ComparisonRecord
 from stages.errors import UserError
 from stages.evaluation import Evaluation
 from stages.genotypes import read_genotype
+from stages.measure import part_of
+from stages.measuring import bench
 from stages.params import Params
 from stages.plumbing.files import (
     ALPHAS,
@@ -298,3 +300,19 @@ def test_without_its_part_a_task_compares_nothing_and_says_so(
     record = ComparisonRecord.read(COMPARE_JSON, tasks.metric(task))
     assert (record.random, record.best_of, record.baselines, record.others) == (None, None, {}, [])
     assert record.found.params == RetrainMetrics.read(RETRAIN / "metrics.json", tasks.metric(task)).params
+
+
+def test_latency_is_measured_or_refused_in_one_line(task: str, params: Params) -> None:
+    genotype = read_genotype(task)
+    if tasks.latency(task) is None:
+        with pytest.raises(
+            UserError, match=f"the task {task} cannot measure the latency of its networks; set"
+        ):
+            part_of(params)
+        return
+    part = part_of(params)
+    ((ms, spread),) = bench.measured(
+        [part.network(params, genotype)], bench.feed_of(part.inputs(params), 2), 1, 2, 0
+    )
+    assert ms > 0 and spread >= 0 and part.macs(params, genotype) > 0
+    assert json.loads(json.dumps(part.size(params))) == part.size(params)

@@ -32,6 +32,7 @@ from stages.images.training.inputs import (
     read_images,
 )
 from stages.images.training.table import read_benchmark
+from stages.latencies import penalties_of
 from stages.strategies import early_stopping_of, strategy_of
 
 
@@ -59,7 +60,7 @@ def search_on(data: Images, params: Params) -> Search:
     task = ImageTask(space, card.image_shape, len(card.classes), config.seed, stages=config.stages)
     return image_search(
         task,
-        strategy_of(config, space, device()),
+        strategy_of(config, space, device(), penalties_of(params, space, device())),
         loaders(data, config),
         SearchConfig(
             epochs=config.epochs,
