@@ -86,9 +86,12 @@ def test_a_file_that_git_does_not_know_is_named_before_anything_runs(project: Pa
         pass
     git(project, "rm", "-q", "--cached", "stages/alphas.py")
     git(project, "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "-qm", "without")
-    with pytest.raises(
-        UserError, match=r"^stages/alphas.py: imported by a stage, .*`git add stages/alphas.py`$"
-    ), workspace({"search.seed": 4}):
+    with (
+        pytest.raises(
+            UserError, match=r"^stages/alphas.py: imported by a stage, .*`git add stages/alphas.py`$"
+        ),
+        workspace({"search.seed": 4}),
+    ):
         pass
     assert not (project / WORKSPACES / experiment_name({"search.seed": 4})).exists()
 
