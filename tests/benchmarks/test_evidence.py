@@ -82,7 +82,7 @@ def test_the_subset_is_the_beginning_of_the_file(tmp_path: Path) -> None:
         for part, offset in (("train", 0), ("test", 100))
         for what, shape in (("images", (1, 1, 1)), ("labels", ()))
     }
-    np.savez(tmp_path / "some.npz", **arrays)
+    np.savez(tmp_path / "some.npz", **arrays)  # pyright: ignore[reportArgumentType]
     with np.load(evidence.subset(tmp_path / "some.npz", 8, tmp_path)) as made:
         assert made["train_labels"].tolist() == list(range(8))
         assert made["val_images"].flatten().tolist() == [8, 9]
