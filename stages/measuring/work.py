@@ -151,7 +151,7 @@ def said(record: LatencyRecord, *, news: bool) -> list[str]:
     lines = [
         f"{record.samples} architectures, {record.origin} ({record.processor or 'device unknown'}); predictor"
         f" {record.kind}: mean error {100 * (record.mean_relative_error or 0):.1f}%,"
-        f" {100 * (record.within_10_percent or 0):.0f}% within 10%, Spearman {record.spearman:.3f} on"
+        f" {100 * (record.within_10_percent or 0):.1f}% within 10%, Spearman {record.spearman:.3f} on"
         f" {record.held_out} held out (multiply-accumulates alone: {record.flops_spearman:.3f})"
     ]
     if record.noise is not None:
