@@ -107,7 +107,7 @@ def draw(file: File, front: Front, metric: Metric) -> None:
     )
     labelled: set[str] = set()
     slowest = max(point.latency_ms for point in front.points)
-    for point in front.points:
+    for number, point in enumerate(sorted(front.points, key=lambda point: point.latency_ms)):
         colour = _WINNER if point.winner else _TRIAL
         words = ("winner" if point.winner else "trial") + ("" if point.measured else ", predicted")
         axes.scatter(
@@ -125,7 +125,8 @@ def draw(file: File, front: Front, metric: Metric) -> None:
         axes.annotate(
             words,
             (point.latency_ms, point.score),
-            xytext=(-6, 6) if point.latency_ms > 0.8 * slowest else (6, 6),
+            # Above and below by turns, because neighbours would cover each other.
+            xytext=(-6 if point.latency_ms > 0.8 * slowest else 6, 6 if number % 2 == 0 else -12),
             textcoords="offset points",
             ha="right" if point.latency_ms > 0.8 * slowest else "left",
             fontsize=7,
@@ -135,8 +136,8 @@ def draw(file: File, front: Front, metric: Metric) -> None:
     axes.set_ylabel(front.ranked_by, fontsize=9)
     if metric.outcomes == "right or wrong":
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
-    axes.set_xlim(left=0)
-    axes.margins(x=0.12, y=0.15)
+    axes.set_xlim(0, 1.12 * slowest)
+    axes.margins(y=0.15)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8, loc="lower right")
     figure.savefig(file)

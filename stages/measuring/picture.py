@@ -28,8 +28,6 @@ def draw(file: File, predicted: Sequence[float], measured: Sequence[float], reco
         f"mean error {100 * (record.mean_relative_error or 0):.1f}%, Spearman {record.spearman:.3f}",
         fontsize=10,
     )
-    axes.set_xscale("log")
-    axes.set_yscale("log")
     axes.legend(frameon=False, fontsize=8)
-    axes.grid(alpha=0.3, which="both")
+    axes.grid(alpha=0.3)
     figure.savefig(file)
