@@ -22,7 +22,8 @@ def draw(file: File, predicted: Sequence[float], measured: Sequence[float], reco
     axes.fill_between(ends, low, high, color=_BAND, alpha=0.5, label="within 10%")
     axes.plot(ends, ends, color=INK, linewidth=1)
     axes.scatter(measured, predicted, s=12, color=_POINTS, alpha=0.7, label="held-out architectures")
-    axes.set_xlabel(f"measured ms, {record.threads or '?'} threads, batch {record.batch_size}")
+    threads = f"{record.threads or '?'} thread{'s' if record.threads != 1 else ''}"
+    axes.set_xlabel(f"measured ms, {threads}, batch {record.batch_size}")
     axes.set_ylabel("predicted ms")
     axes.set_title(
         f"mean error {100 * (record.mean_relative_error or 0):.1f}%, Spearman {record.spearman:.3f}",
