@@ -130,7 +130,7 @@ def found(
         refitting(config, space, record, architectures),
         (lambda genotype: one_thread(bench, genotype)) if at_home else None,
     )
-    chosen = attempts.run(first)
+    chosen = attempts.run(alive(space, first, attempts))
     about = {
         name: getattr(record, name) for name in ("device", "processor", "governor", "threads", "runtime")
     }
@@ -140,17 +140,31 @@ def found(
     )
 
 
+def alive(space: SearchSpace, first: Genotype, attempts: Attempts) -> Genotype:
+    """The first network or, where no path leads through its cells, the best one within the budget.
+
+    Without a path, a network computes nothing of its input, and keeps to the budget for that reason alone.
+    """
+    if attempts.budget_ms is None or Encoding(space).leads(first):
+        return first
+    return attempts.candidate(attempts.predictor, attempts.budget_ms, [first]) or first
+
+
 def candidates(space: SearchSpace, mix: Mix, architectures: Architectures) -> Candidate:
-    """A function that finds the best network within a latency; where it finds none, the fastest of the table."""
+    """A function that finds the best network within a latency; where it finds none, the fastest of the table.
+
+    Neither is a network in which no path leads from the input to the output.
+    """
+    encoding = Encoding(space)
 
     def candidate(predictor: Predictor, limit_ms: float, tried: Collection[Genotype]) -> Genotype | None:
         if (best := next(next_best(space, mix, predictor, limit_ms, exclude=tried), None)) is not None:
             return best
-        fastest = min(
-            read_table(LATENCY / "measurements.csv", architectures), key=lambda row: row.ms
-        ).genotype
+        table = read_table(LATENCY / "measurements.csv", architectures)
+        alive = [row for row in table if encoding.leads(row.genotype)]
+        fastest = min(alive, key=lambda row: row.ms, default=None)
         known = {edges_of(genotype) for genotype in tried}
-        return None if edges_of(fastest) in known else fastest
+        return None if fastest is None or edges_of(fastest.genotype) in known else fastest.genotype
 
     return candidate
 

@@ -21,7 +21,7 @@ from stages.found_latency import FoundLatency, Tried, is_device, read_found, row
 from stages.images.params import METRIC
 from stages.latencies import LatencyRecord, Measurement, Qualities
 from stages.measuring import here
-from stages.measuring.found import ATTEMPTS, Attempts, notice
+from stages.measuring.found import ATTEMPTS, Attempts, alive, notice
 from tests.stages.conftest import ROOT, TINY, write_params
 
 RunStage = Callable[..., int]
@@ -79,6 +79,24 @@ def test_the_network_of_the_mix_is_taken_when_it_keeps_to_the_budget() -> None:
     assert attempts.run(edge(0)) == 0 and tried(attempts) == [0]  # 9.81 ms are within 10% of 9 ms
     assert device.tables == []
     assert notice(9.0, attempts, 0, None) is None
+
+
+def test_a_cell_without_a_path_is_not_taken_however_fast_it_is() -> None:
+    space, op = search_space("nasbench201"), "nor_conv_3x3"
+    places = [(edge.src, edge.dst) for edge in space.groups["cell"]]
+
+    def cell(*none: tuple[int, int]) -> Genotype:
+        edges = tuple((src, dst, "none" if (src, dst) in none else op) for src, dst in places)
+        return Genotype(space.family, {"cell": edges})
+
+    dead, live = cell((0, 3), (1, 3), (2, 3)), cell((0, 3), (1, 3))
+    assert not Encoding(space).leads(dead) and Encoding(space).leads(live)
+    device = Device()
+    assert alive(space, live, device.attempts(5.0)) == live
+    assert alive(space, dead, device.attempts(5.0)) == edge(4), "the best that is predicted within the budget"
+    assert device.limits == [5.0]
+    assert alive(space, dead, device.attempts(None)) == dead, "without a budget, the search decides"
+    assert alive(space, dead, device.attempts(0.5)) == dead, "there is no other"
 
 
 def test_what_misses_the_budget_joins_the_table_and_the_next_best_within_it_is_tried() -> None:

@@ -126,6 +126,10 @@ class Encoding(nn.Module):
             return chosen.new_ones(chosen.shape[:-2], dtype=torch.bool)
         return ((self.inputs.to(chosen) @ self._reached(chosen * self.computes))[..., 0] > 0).all(dim=-1)
 
+    def leads(self, genotype: Genotype) -> bool:
+        """The same of a genotype."""
+        return bool(self.connects(self.table(one_hot(self.space, genotype))))
+
     def _reaches_output(self, chosen: Tensor) -> Tensor:
         """Whether what arrives at an edge's end goes on to the output: ([N,] R), bool."""
         return (self.enters.to(chosen) @ self._reached(chosen))[..., 0] > 0
