@@ -111,6 +111,10 @@ class RetrainParams(shared.RetrainParams, frozen=True):
     class_weights: Literal["none", "balanced"]
     auxiliary_weight: NotNegative
 
+    def network(self) -> dict[str, int]:
+        """The arguments of ``found_network`` that this section has."""
+        return self.model_dump(include={"seed", "channels", "cells", "stages"})
+
     def in_force(self) -> Recipe:
         """The values of the recipe, and in their place those that are not ``auto``."""
         recipe = RECIPES[self.recipe](self.epochs)

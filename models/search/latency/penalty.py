@@ -7,9 +7,9 @@ the gradient goes straight through the draw (models/search/latency/sampling.py).
 
 times a multiplier. By dual ascent, the multiplier rises while the architecture that discretization would make takes
 longer than the budget, the faster the longer that lasts, and falls slowly while it does not. Its logarithm moves,
-because nobody knows its magnitude, and at first it moves as fast as alpha does. Architectures within the budget are not penalized, so a multiplier that
-has become too large costs no accuracy once alpha has decided for one of them. With a fixed weight instead of a budget,
-the term is ms in relation to the mean latency of the space, as published.
+because nobody knows its magnitude, and at first it moves as fast as alpha does. Architectures within the budget are
+not penalized, so a multiplier that has become too large costs no accuracy once alpha has decided for one of them. With
+a fixed weight instead of a budget, the term is ms in relation to the mean latency of the space, as published.
 
 Axes: N architectures (the discretization of the mix first), D columns of a code.
 """
@@ -170,8 +170,6 @@ def _check(
     if mode not in MODES:
         raise InvalidInput(f"latency.mode is {mode!r}; choose one of {', '.join(MODES)}")
     if samples < 1 or (mode == "sf" and samples < 2):
-        raise InvalidInput(
-            f"latency.samples_per_step is {samples}; set 1 or more, and 2 or more with mode sf"
-        )
+        raise InvalidInput(f"latency.draws is {samples}; set 1 or more, and 2 or more with mode sf")
     if not temperature > 0:
         raise InvalidInput(f"latency.temperature is {temperature}; set a positive number")

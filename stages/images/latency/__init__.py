@@ -60,10 +60,7 @@ def _deployed(params: Params, genotype: Genotype) -> Deployed:
         genotype,
         card.image_shape,
         len(card.classes),
-        seed=config.seed,
-        channels=config.channels,
-        cells=config.cells,
-        stages=config.stages,
+        **config.network(),
         auxiliary=False,
     )
     return Deployed(plain, card.mean, card.std).eval()

@@ -26,10 +26,7 @@ def load_deployed(config: RetrainParams, weights: Path) -> Deployed:
         read_genotype("images"),
         card.image_shape,
         len(card.classes),
-        seed=config.seed,
-        channels=config.channels,
-        cells=config.cells,
-        stages=config.stages,
+        **config.network(),
         auxiliary=False,
     )
     try:

@@ -87,10 +87,7 @@ def retrain_on(data: Images, params: Params, genotype: Genotype) -> Retraining:
         genotype,
         card.image_shape,
         len(card.classes),
-        seed=config.seed,
-        channels=config.channels,
-        cells=config.cells,
-        stages=config.stages,
+        **config.network(),
         auxiliary=config.auxiliary_weight > 0,
     )
     return retraining_of(network, data, params)
