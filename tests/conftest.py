@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = (
@@ -57,6 +59,27 @@ SLOW_FILES = (
 )
 
 torch.set_num_threads(1)
+
+# As at a terminal, also for the processes that tests start: a shell starts ``make test &`` with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _handlers() -> dict[str, object]:
+    return {number.name: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+
+AT_START = _handlers()
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """Fails a test that leaves SIGINT or SIGTERM handled otherwise, because later tests and their processes inherit it."""
+    yield
+    left = _handlers()
+    for name, handler in AT_START.items():
+        signal.signal(signal.Signals[name], handler)  # pyright: ignore[reportArgumentType]
+    assert left == AT_START
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

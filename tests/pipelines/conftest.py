@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -124,14 +123,6 @@ def git_project(folder: Path) -> None:
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "project"]):
         subprocess.run([*git, *command], cwd=folder, check=True)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def ctrl_c() -> Iterator[None]:
-    """SIGINT as at a terminal, also for the processes that tests start: a shell starts ``make test &`` with it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

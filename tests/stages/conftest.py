@@ -126,19 +126,25 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str) -> Path
 
 
 @pytest.fixture
-def run_stage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def run_stage() -> Callable[..., int]:
     """Runs a stage in this process, in the current folder; returns its exit status."""
 
     def run(name: str, *options: str, **arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", [f"stages.{name}", *options])
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            return runtime.run(name, importlib.import_module(f"stages.{name}").main, **arguments)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return run_here(name, importlib.import_module(f"stages.{name}").main, *options, **arguments)
 
     return run
+
+
+def run_here(name: str, main: Callable[..., None], *options: str, **arguments: str) -> int:
+    """Runs the main function of a stage in this process, as ``python -m stages.NAME OPTIONS`` does; returns its exit status."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    words, sys.argv = sys.argv, [f"stages.{name}", *options]
+    try:
+        return runtime.run(name, main, **arguments)
+    finally:
+        sys.argv = words
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

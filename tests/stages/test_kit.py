@@ -15,28 +15,22 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from stages import measure
 from stages.measuring import bench
-from tests.stages.conftest import SMALL, write_params
+from tests.stages.conftest import SMALL, run_here, write_params
 from tests.stages.test_measure import record
 
 RunStage = Callable[..., int]
 
 
 @pytest.fixture
-def kit(small: Path, run_stage: RunStage) -> Path:
-    assert pack(run_stage, "device.zip") == 0
+def kit(small: Path) -> Path:
+    assert pack("device.zip") == 0
     return small / "device.zip"
 
 
-def pack(run_stage: RunStage, *out: str) -> int:
-    from stages import measure
-    from stages.plumbing import runtime
-
-    arguments, sys.argv = sys.argv, ["stages.measure", "kit", *out]
-    try:
-        return runtime.run("measure", measure.kit, command="", out="")
-    finally:
-        sys.argv = arguments
+def pack(*out: str) -> int:
+    return run_here("measure", measure.kit, "kit", *out, command="", out="")
 
 
 def on_device(kit: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -77,9 +71,9 @@ def test_a_kit_measures_elsewhere_and_its_table_is_taken(
     assert refused.returncode == 2 and "give another name for the result" in refused.stderr
 
 
-def test_equal_kits_are_equal_bytes_and_small(kit: Path, run_stage: RunStage) -> None:
+def test_equal_kits_are_equal_bytes_and_small(kit: Path) -> None:
     before = kit.read_bytes()
-    assert pack(run_stage, "device.zip") == 0
+    assert pack("device.zip") == 0
     assert kit.read_bytes() == before
     with zipfile.ZipFile(kit) as packed:
         names = packed.namelist()
@@ -116,10 +110,8 @@ def test_a_runtime_that_is_too_old_for_a_kit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("out", [(), ("kit.tar",), ("nowhere/kit.zip",)])
-def test_a_kit_needs_a_place(
-    small: Path, run_stage: RunStage, capsys: pytest.CaptureFixture[str], out: tuple[str, ...]
-) -> None:
-    assert pack(run_stage, *out) == 2
+def test_a_kit_needs_a_place(small: Path, capsys: pytest.CaptureFixture[str], out: tuple[str, ...]) -> None:
+    assert pack(*out) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

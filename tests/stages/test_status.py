@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from stages.plumbing import counting, runtime, status
 from stages.plumbing.progress import EpochProgress
 from stages.plumbing.runtime import Interrupted
 from stages.plumbing.status import ATTEMPT, EXECUTION, STATE, Outcome, Progress, next_attempt, own_progress
-from tests.stages.conftest import ROOT, TINY, write_params
+from tests.stages.conftest import ROOT, TINY, run_here, write_params
 
 Main = Callable[..., None]
 
@@ -43,14 +42,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(main: Main, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["stages.search", *options])
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        return runtime.run("search", main)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def run(main: Main, *options: str) -> int:
+    return run_here("search", main, *options)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +58,6 @@ def run(main: Main, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
 )
 def test_how_a_stage_ended_is_in_its_outcome(
     folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
     error: BaseException | None,
     exit_status: int,
     message: str,
@@ -79,7 +71,7 @@ def test_how_a_stage_ended_is_in_its_outcome(
             raise error
 
     before = status.now()
-    assert run(main, monkeypatch) == exit_status
+    assert run(main) == exit_status
     outcome = Outcome.read(folder, "search", "second")
     assert outcome is not None
     assert (outcome.status, outcome.message, outcome.execution) == (exit_status, message, "run")
@@ -96,7 +88,6 @@ def test_how_a_stage_ended_is_in_its_outcome(
 )
 def test_an_interruption_says_what_the_next_run_does(
     folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     saved: int | None,
     then: str,
@@ -112,7 +103,7 @@ def test_an_interruption_says_what_the_next_run_does(
                 progress.step(StepEnd(2, 3, 1, 1))
         raise Interrupted("interrupted by SIGINT", 130)
 
-    assert run(main, monkeypatch) == 130
+    assert run(main) == 130
     assert capsys.readouterr().err == f"search: interrupted by SIGINT; `dvc repro` {then}\n"
 
 
@@ -124,44 +115,34 @@ def test_an_interruption_before_the_stage_begins_promises_nothing(
 
     status.ProgressFile("search").write(saved=5)
     monkeypatch.setattr(runtime, "load", load)
-    assert run(lambda _: None, monkeypatch) == 130
+    assert run(lambda _: None) == 130
     assert capsys.readouterr().err == "search: interrupted by SIGINT before it began\n"
 
 
 def test_an_interrupted_command_that_is_no_stage_does_not_name_dvc(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def main(_: object, move: str | None) -> None:
         raise Interrupted("interrupted by SIGINT", 130)
 
-    monkeypatch.setattr(sys, "argv", ["stages.champion"])
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        assert runtime.run("champion", main, move="") == 130
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    assert run_here("champion", main, move="") == 130
     assert capsys.readouterr().err == "champion: interrupted by SIGINT\n"
 
 
-def test_an_error_is_told_also_where_its_traceback_is_shown(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_is_told_also_where_its_traceback_is_shown(folder: Path) -> None:
     def main(_: object) -> None:
         raise UserError("search.epochs is 0")
 
     with pytest.raises(UserError):
-        run(main, monkeypatch, "--debug")
+        run(main, "--debug")
     outcome = Outcome.read(folder, "search", "second")
     assert outcome is not None
     assert outcome.status == 2
 
 
-def test_wrong_parameters_are_told_before_the_stage_begins(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_parameters_are_told_before_the_stage_begins(folder: Path) -> None:
     write_params(folder / "params.yaml", {"search.epochs": "many"})
-    assert run(lambda _: None, monkeypatch) == 2
+    assert run(lambda _: None) == 2
     outcome = Outcome.read(folder, "search", "second")
     assert outcome is not None
     assert "search.epochs is 'many'" in outcome.message
@@ -170,7 +151,7 @@ def test_wrong_parameters_are_told_before_the_stage_begins(
 
 def test_a_folder_that_is_no_project_stays_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(lambda _: None, monkeypatch) == 2
+    assert run(lambda _: None) == 2
     assert list(tmp_path.iterdir()) == []
 
 
@@ -178,7 +159,7 @@ def test_what_an_earlier_attempt_told_is_not_taken_for_the_present_one(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(ATTEMPT, "first")
-    assert run(lambda _: None, monkeypatch) == 0
+    assert run(lambda _: None) == 0
     assert Outcome.read(folder, "search", "first") is not None
     assert Outcome.read(folder, "search", "second") is None
     assert Progress.read(folder, "search", "second") is None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,8 @@ from ruamel.yaml import YAML
 
 import models
 import stages
-from stages.plumbing import runtime
 from stages.tasks import TASKS
-from tests.stages.conftest import TINY, common, store  # noqa: F401
+from tests.stages.conftest import TINY, common, run_here, store  # noqa: F401
 from tests.stages.processes import ROOT
 
 CURVES = Path(__file__).parent / "curves"
@@ -57,13 +56,7 @@ def write_profile(task: str, path: Path, **changes: Any) -> None:
 
 def run(stage: str) -> int:
     """Runs a stage in this process, in the current folder."""
-    from importlib import import_module
-
-    arguments, sys.argv = sys.argv, [f"stages.{stage}"]
-    try:
-        return runtime.run(stage, import_module(f"stages.{stage}").main)
-    finally:
-        sys.argv = arguments
+    return run_here(stage, import_module(f"stages.{stage}").main)
 
 
 @pytest.fixture(scope="module", params=ALL)
