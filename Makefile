@@ -35,9 +35,9 @@ clusters: $(VENV)/ready ## install Ray and Dask, for sweeps on the machines of a
 	uv pip install --quiet --require-hashes --no-deps -r requirements-clusters.lock
 
 server: $(VENV)/ready ## Prefect's server and pages: http://127.0.0.1:4200
-	env -u PREFECT_API_URL prefect server start --host 127.0.0.1 --port 4200
+	python -m pipelines.server
 
-deploy: $(VENV)/ready ## send pool, queues, automations and deployments to the server (ARGS="--gpus 2")
+deploy: $(VENV)/ready ## send pool, queues, limits and deployments to the server (ARGS="--gpus 2")
 	python -m pipelines.deploy $(ARGS)
 
 worker: $(VENV)/ready ## execute what is scheduled; GPU=0: with that GPU, which its runs take by turns
