@@ -27,7 +27,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Completed, Failed
 
 from pipelines import gpu
-from pipelines.command import BAD_INPUT, change, failed, on_profile, run_flow
+from pipelines.command import BAD_INPUT, change, failed, named, on_profile, run_flow
 from pipelines.dvc_internals import up_to_date
 from pipelines.graph import Stage, stages
 from pipelines.process import run_stage
@@ -35,6 +35,7 @@ from pipelines.summary import publish
 from pipelines.workspace import save_experiment, workspace
 from stages.errors import MachineError, UserError
 from stages.plumbing import watched
+from stages.plumbing.run_row import FLOW_RUN
 from stages.plumbing.settings import PARAMS_FILE, load
 from stages.plumbing.status import EXECUTION, Progress
 
@@ -44,7 +45,7 @@ TIMED_OUT = "TimedOut"  # Prefect's own name for such a state
 CACHED = "cached: nothing that it depends on has changed"
 
 
-@flow(name="nas", persist_result=False)
+@flow(name="nas", flow_run_name=named(), persist_result=False)
 def nas(
     params: dict[str, Any] | None = None,
     target: str | None = None,
@@ -122,7 +123,7 @@ def execute(
         return Completed(name="Cached", message=CACHED)
     try:
         with _gpu(stage) as (variables, check):
-            identity = {EXECUTION: str(flow_run.id), "MSDARTS_FLOW_RUN": str(flow_run.id)}
+            identity = {EXECUTION: str(flow_run.id), FLOW_RUN: str(flow_run.id)}
             result = run_stage(
                 stage.name,
                 folder,

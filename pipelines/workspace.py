@@ -1,6 +1,6 @@
 """Where a run works: in the project's folder or, with parameters of its own, in a workspace for these parameters.
 
-A workspace is a git worktree within the project's ``.dvc/tmp/exps``, named after the hash of the changed parameters. The same
+A workspace is a git worktree within the project's ``.dvc/tmp/exps``, named after the changed parameters. The same
 changes lead to the same place, where they find the checkpoints and results of an interrupted run; other changes never
 meet them. The project's params.yaml is not touched. A workspace starts from the project as it is (the last commit, the
 changes in tracked files, dvc.lock and the results that it names) and shares the project's DVC cache and data.
@@ -9,8 +9,6 @@ changes in tracked files, dvc.lock and the results that it names) and shares the
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -32,21 +30,16 @@ from pipelines.pruning import lock_of, prune, used
 from stages.errors import UserError, of_words
 from stages.plumbing import watched
 from stages.plumbing.code import ROOT, closure
-from stages.plumbing.runtime import STATE, TEMPORARY
+from stages.plumbing.naming import experiment_name
+from stages.plumbing.runtime import STATE, WORKSPACES
 from stages.plumbing.settings import PARAMS_FILE, load, write
 from stages.plumbing.settings import changed as changed_params
 
-WORKSPACES = TEMPORARY / "flows"  # within it, stages know that their results belong to the project around it
 _AUTHOR = {
     f"GIT_{role}_{what}": value
     for role in ("AUTHOR", "COMMITTER")
     for what, value in (("NAME", "nas"), ("EMAIL", "nas@localhost"))
 }
-
-
-def experiment_name(changes: Mapping[str, Any]) -> str:
-    """The name of a run with these parameters: that of its DVC experiment and of its workspace."""
-    return f"nas-{hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:10]}"
 
 
 @contextlib.contextmanager

@@ -44,6 +44,7 @@ def test_changes_have_a_workspace_and_the_project_stays_as_it_is(project: Path) 
     (project / "params.yaml").write_text((project / "params.yaml").read_text() + "# mine, not committed\n")
     before = (project / "params.yaml").read_bytes()
     with workspace(CHANGES) as folder:
+        assert folder.name.startswith("digits-ms-darts-seed3-")
         assert load(folder / "params.yaml").search.seed == 3
         assert "# mine, not committed" in (folder / "params.yaml").read_text()
         assert (folder / "data/images.npz").read_text() == "images"
@@ -113,7 +114,7 @@ def test_old_workspaces_go_unless_a_run_can_be_resumed_or_works_there(project: P
         with workspace({"search.seed": 7}) as newest:
             assert not folders[3].exists()
             assert all(folders[seed].exists() for seed in (4, 5, 6))
-    assert git(project, "worktree", "list").count("nas-") == 4
+    assert git(project, "worktree", "list").count("-seed") == 4
     old(newest.name)
     with workspace({"search.seed": 7}) as again:  # the one in use never goes
         assert again == newest and (again / "params.yaml").exists()
