@@ -87,17 +87,21 @@ class Service:
         if self.batcher.full():
             raise Busy
         model = self.model  # this request keeps its model, even if another one is swapped in meanwhile
+        if model.shape is None:
+            raise RequestError(404, f"The served network takes no pictures; see /v2/models/{model.name}.")
         content_type = request.headers.get("content-type", "")
         json = content_type.partition(";")[0].strip().lower() == "application/json"
         limit = self.settings.max_json_mib if json else self.settings.max_body_mib
         with self.memory.lease() as lease:
             body = await receive(request, int(limit * MIB), self.settings.body_seconds, lease)
-            images = await self._decode(content_type, body, model)
+            images = await self._decode(content_type, body, model, model.shape)
         return model, await self.batcher.predict(model, images)
 
-    async def _decode(self, content_type: str, body: bytes, model: Model) -> Images:
+    async def _decode(
+        self, content_type: str, body: bytes, model: Model, shape: tuple[int, int, int]
+    ) -> Images:
         loop = asyncio.get_running_loop()
-        task = (content_type, body, model.shape, self.limits)
+        task = (content_type, body, shape, self.limits)
         if self.batcher.coming >= self.settings.queue_size:
             raise Busy
         if len(body) <= INLINE and (images := read_images(*task, INLINE, model.pixel_scale)) is not None:
