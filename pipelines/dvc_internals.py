@@ -7,11 +7,14 @@ stages/plumbing/runtime.py, because stages import nothing of this package; the s
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +24,8 @@ import networkx
 from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+from dvc.utils import strictyaml
 
 from stages.errors import UserError
 from stages.plumbing.settings import PARAMS_FILE
@@ -29,6 +34,7 @@ LOCK_FILE = "dvc.lock"
 _LOCAL_SETTINGS = Path(".dvc/config.local")  # those that are not in git
 _EXIT_STATUS = re.compile(r"ERROR: failed to reproduce '.+': failed to run: .+, exited with (-?\d+)$")
 _ERROR = "ERROR: "
+_WRITING = 1.0  # seconds that another DVC may take to write a small file
 
 # A workspace begins with what the cache holds; that the rest is missing there is no reason for a warning.
 logging.getLogger("dvc_data").setLevel(logging.ERROR)
@@ -121,6 +127,47 @@ def share_cache(project: Path, folder: Path) -> None:
     with Repo(str(folder)) as repo, repo.config.edit("local") as config:
         # Relative to the current folder, from where DVC makes it relative to the file: DVC writes ASCII only.
         cast(dict[str, Any], config)["cache"]["dir"] = os.path.relpath(cache)
+
+
+def mend(folder: Path) -> None:
+    """Repairs the files that DVC leaves half written when it is killed or the disk is full, and that stop it ever after.
+
+    An unreadable lock of readers and writers is removed. dvc.lock is kept while it is whole, and put back when it is not, unless
+    that is a conflict of git, which is the user's.
+    """
+    temporary = folder / ".dvc/tmp"
+    if not _is_json(temporary / "rwlock"):
+        time.sleep(_WRITING)
+        if not _is_json(temporary / "rwlock"):
+            (temporary / "rwlock").unlink(missing_ok=True)
+    lock, kept = folder / LOCK_FILE, temporary / "dvc.lock.whole"
+    if lock_is_whole(folder):
+        if not kept.exists() or kept.read_bytes() != lock.read_bytes():
+            _replace(kept, lock.read_bytes())
+    elif lock.exists() and kept.exists() and b"<<<<<<<" not in lock.read_bytes():
+        _replace(lock, kept.read_bytes())
+
+
+def lock_is_whole(folder: Path) -> bool:
+    """Whether there is a dvc.lock that DVC accepts."""
+    try:
+        strictyaml.load(str(folder / LOCK_FILE), COMPILED_LOCKFILE_SCHEMA)
+    except (DvcException, OSError, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _is_json(path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        json.loads(path.read_text(encoding="utf-8"))
+        return True
+    return not path.exists()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(content)
+    part.replace(path)
 
 
 def check_out(folder: Path) -> None:

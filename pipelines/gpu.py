@@ -23,7 +23,7 @@ from stages.errors import MachineError, UserError
 LIMIT = "MSDARTS_GPU_LIMIT"  # name of the global concurrency limit that guards this worker's GPU
 LEASE = 60.0  # seconds after which the GPU of a run that died is free again
 RENEWAL = 20.0  # seconds between two renewals
-PATIENCE = 5.0  # seconds until the next attempt when the server does not answer or the GPU is taken
+PATIENCE = 3.0  # seconds until the next attempt when the server does not answer or the GPU is taken
 
 _GONE, _LOCKED = httpx.codes.GONE, httpx.codes.LOCKED
 

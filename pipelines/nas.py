@@ -28,7 +28,7 @@ from prefect.states import Completed, Failed
 
 from pipelines import gpu
 from pipelines.command import BAD_INPUT, change, failed, named, on_profile, run_flow
-from pipelines.dvc_internals import up_to_date
+from pipelines.dvc_internals import mend, up_to_date
 from pipelines.graph import Stage, stages
 from pipelines.process import run_stage
 from pipelines.summary import publish
@@ -119,9 +119,10 @@ def execute(
 
     The state says whether the stage ran or was up to date, or in one line what went wrong.
     """
-    if not force and up_to_date(folder, stage.name):
-        return Completed(name="Cached", message=CACHED)
     try:
+        mend(folder)
+        if not force and up_to_date(folder, stage.name):
+            return Completed(name="Cached", message=CACHED)
         with _gpu(stage) as (variables, check):
             identity = {EXECUTION: str(flow_run.id), FLOW_RUN: str(flow_run.id)}
             result = run_stage(

@@ -28,6 +28,7 @@ STARTING = 300.0  # seconds
 
 EVERY = 5.0  # seconds between two looks
 LATE = 20.0  # seconds between two looks that mean an interruption
+STARTS = 12  # looks that may fail before anybody is told, because the server starts
 
 _LIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 _PAGE = 200  # runs that the server returns at once
@@ -105,16 +106,19 @@ def last_heartbeat(client: SyncPrefectClient, run: UUID) -> UUID | None:
 
 def watch(api: str, silence: float) -> None:
     """Watches the runs of the server with this address, for ever."""
+    watching, failures = Watch(silence), 0
     with temporary_settings({PREFECT_API_URL: api, PREFECT_CLIENT_MAX_RETRIES: 0}):
         while True:
             try:
+                # A new one each time: the server closes a connection that is idle for 5 s, as long as we pause.
                 with get_client(sync_client=True) as client:
-                    watching = Watch(silence)
-                    while True:
-                        watching.look(client, time.monotonic())
-                        time.sleep(EVERY)
+                    watching.look(client, time.monotonic())
+                failures = 0
             except httpx.HTTPError as error:  # the server starts, or its database is away
-                logger.debug("starts anew: %s", error)
+                watching, failures = Watch(silence), failures + 1
+                if failures > STARTS:
+                    logger.warning("cannot look for silent runs: %s", error)
             except Exception:
-                logger.exception("starts anew")
+                watching = Watch(silence)
+                logger.exception("cannot look for silent runs")
             time.sleep(EVERY)

@@ -27,6 +27,8 @@ from pipelines.dvc_internals import (
     check_out,
     experiment_ref,
     experiment_title,
+    lock_is_whole,
+    mend,
     share_cache,
 )
 from pipelines.pruning import lock_of, prune, used
@@ -68,6 +70,7 @@ def workspace(
         lock_of(project, name), lambda: on_wait(f"waits until another flow run in {folder} has ended")
     ):
         used(project, name)
+        mend(folder)
         if changes:
             with FileLock(project / STATE / "workspaces.lock"):  # git creates one worktree at a time
                 prune(project, project / WORKSPACES)
@@ -132,9 +135,7 @@ def _make(project: Path, folder: Path, changes: Mapping[str, Any], base: Path) -
             str(folder),
             commit,
         )
-    bare = not (
-        folder / LOCK_FILE
-    ).exists()  # also after a run that was killed before it had finished any stage
+    bare = not lock_is_whole(folder)  # also after a run that was killed before it had finished any stage
     source = base if bare else folder
     results = (source / LOCK_FILE).read_bytes() if (source / LOCK_FILE).exists() else None
     if bare and (kept := _results_of_experiment(project, commit, folder.name)) is not None:

@@ -5,6 +5,7 @@ The assumptions are used in pipelines/dvc_internals.py and, where stages need th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from dvc.repo.experiments.utils import EXEC_TMP_DIR
 
 from pipelines import dvc_internals as internals
 from pipelines.dvc_internals import Stage
+from stages.errors import UserError
 from stages.plumbing.runtime import OWNER, TEMPORARY
 from stages.plumbing.status import ATTEMPT
 from tests.stages.conftest import ROOT
@@ -207,6 +209,47 @@ def test_a_worktree_shares_the_cache_and_takes_results_from_it(repository: Path)
     (worktree / internals.LOCK_FILE).write_bytes(lock)
     internals.check_out(worktree)
     assert (worktree / "made").read_text() == "1\n", broken("Repo.checkout() takes out what dvc.lock names")
+
+
+@pytest.mark.parametrize("left", ["", '{"write": {"made'])
+def test_a_lock_of_readers_that_a_killed_dvc_has_half_written_is_removed(folder: Path, left: str) -> None:
+    repro(folder, "made")
+    (folder / ".dvc/tmp/rwlock").write_text(left)
+    (folder / "made").unlink()
+    process, lines = repro(folder, "made")
+    assert process.returncode != 0, broken(f"DVC stops at a rwlock that it cannot read; it printed {lines}")
+    internals.mend(folder)
+    process, lines = repro(folder, "made")
+    assert process.returncode == 0, lines
+
+
+def test_the_last_whole_lock_file_is_put_back(folder: Path) -> None:
+    internals.mend(folder)  # nothing to keep
+    repro(folder, "made")
+    repro(folder, "reads")
+    whole = (folder / "dvc.lock").read_text()
+    internals.mend(folder)
+    torn = 0
+    for length in range(0, len(whole) - 1, 10):
+        (folder / "dvc.lock").write_text(whole[:length])  # the disk was full, or DVC was killed
+        with contextlib.suppress(UserError):
+            internals.all_stages(folder)
+            continue
+        torn += 1
+        internals.mend(folder)
+        assert (folder / "dvc.lock").read_text() == whole
+        assert internals.up_to_date(folder, "made", "reads")
+    assert torn > 5, broken("DVC refuses a dvc.lock that ends early")
+
+
+def test_a_conflict_of_git_in_the_lock_file_is_left_to_the_user(folder: Path) -> None:
+    repro(folder, "made")
+    internals.mend(folder)
+    (folder / "dvc.lock").write_text("<<<<<<< HEAD\nschema: '2.0'\n=======\n")
+    internals.mend(folder)
+    assert "<<<<<<<" in (folder / "dvc.lock").read_text()
+    with pytest.raises(UserError, match="YAML file structure is corrupted"):
+        internals.all_stages(folder)
 
 
 def test_no_other_module_imports_dvc() -> None:
