@@ -22,6 +22,7 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner
 
+from pipelines import alerts
 from pipelines import compare_report as report
 from pipelines.command import BAD_INPUT, change, message_of, named, on_profile, run_flow
 from pipelines.comparing import finish, made, plan_of, run_training
@@ -36,7 +37,7 @@ from stages.plumbing.settings import PARAMS_FILE, load
 RANDOM, SEEDS = 8, 3  # random cells and seeds, unless numbers are given
 
 
-@flow(name="compare", flow_run_name=named("compare"), persist_result=False)
+@flow(name="compare", flow_run_name=named("compare"), on_failure=[alerts.on_failure], persist_result=False)
 def compare(
     random: int = RANDOM,
     seeds: int | list[int] = SEEDS,

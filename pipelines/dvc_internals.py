@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from stages.errors import UserError
 from stages.plumbing.settings import PARAMS_FILE
 
 LOCK_FILE = "dvc.lock"
+_SETTINGS = Path(".dvc/config")
 _LOCAL_SETTINGS = Path(".dvc/config.local")  # those that are not in git
 _EXIT_STATUS = re.compile(r"ERROR: failed to reproduce '.+': failed to run: .+, exited with (-?\d+)$")
 _ERROR = "ERROR: "
@@ -179,6 +181,21 @@ def check_out(folder: Path) -> None:
 def experiment_ref(commit: str, name: str) -> str:
     """The git reference under which DVC finds an experiment that is based on a commit."""
     return f"refs/exps/{commit[:2]}/{commit[2:]}/{name}"
+
+
+def experiments_named(folder: Path, name: str) -> list[str]:
+    """The git references of the experiments of this name, one for each commit that they are based on."""
+    command = ["git", "for-each-ref", "--format=%(refname)", f"refs/exps/*/*/{name}"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.split()
+
+
+def share_remote(project: Path, folder: Path) -> bool:
+    """Gives a worktree the project's present settings of DVC. Returns whether ``dvc push`` knows where to."""
+    if folder != project:
+        shutil.copy(project / _SETTINGS, folder / _SETTINGS)
+        share_cache(project, folder)
+    with Repo(str(folder)) as repo:
+        return bool(repo.config["core"].get("remote"))
 
 
 def experiment_title(name: str) -> str:

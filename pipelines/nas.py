@@ -26,11 +26,12 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Completed, Failed
 
-from pipelines import gpu
+from pipelines import alerts, gpu
 from pipelines.command import BAD_INPUT, change, failed, named, on_profile, run_flow
 from pipelines.dvc_internals import mend, up_to_date
 from pipelines.graph import Stage, stages
 from pipelines.process import run_stage
+from pipelines.sharing import share
 from pipelines.summary import publish
 from pipelines.workspace import save_experiment, workspace
 from stages.errors import MachineError, UserError
@@ -45,7 +46,7 @@ TIMED_OUT = "TimedOut"  # Prefect's own name for such a state
 CACHED = "cached: nothing that it depends on has changed"
 
 
-@flow(name="nas", flow_run_name=named(), persist_result=False)
+@flow(name="nas", flow_run_name=named(), on_failure=[alerts.on_failure], persist_result=False)
 def nas(
     params: dict[str, Any] | None = None,
     target: str | None = None,
@@ -72,9 +73,12 @@ def nas(
             if changes:
                 save_experiment(folder)
             publish(folder, changes)
+            settings = load(folder / PARAMS_FILE)
+            alerts.on_decision(folder, flow_run.name or "nas", settings.alerts, get_run_logger().warning)
+            not_pushed = share(folder, settings.share, timeout_hours)
     except (UserError, MachineError, OSError) as error:
         return failed(error)
-    return Completed(message=f"{target or 'every stage'} is done")
+    return Completed(message=f"{target or 'every stage'} is done{not_pushed}")
 
 
 def execute_all(

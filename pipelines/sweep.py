@@ -23,6 +23,7 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner
 
+from pipelines import alerts
 from pipelines import sweep_report as report
 from pipelines.command import BAD_INPUT, change, failed, message_of, named, on_profile, run_flow
 from pipelines.graph import stages, without_effect
@@ -41,7 +42,12 @@ from stages.front import write as write_front
 from stages.plumbing.files import FOUND_LATENCY, REPORT
 
 
-@flow(name="sweep", flow_run_name=named("sweep", "seeds", "grid"), persist_result=False)
+@flow(
+    name="sweep",
+    flow_run_name=named("sweep", "seeds", "grid"),
+    on_failure=[alerts.on_failure],
+    persist_result=False,
+)
 def sweep(
     seeds: int | list[int] = 3,
     params: dict[str, Any] | None = None,
