@@ -93,6 +93,10 @@ class Injector:
                 _network.cut()
                 self._later(fault.seconds, _network.mend)
 
+    def ready(self, fault: Fault) -> bool:
+        """Whether there is something to hit: a stage, say, runs for a part of the time only."""
+        return fault.kind in ("full", "cut") or bool(self._victims(fault.target))
+
     def mend(self, *, all: bool = False) -> None:
         """Ends the faults whose time is over, or all of them."""
         due = [entry for entry in self.mending if all or entry[0] <= time.monotonic()]

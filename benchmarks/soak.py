@@ -141,6 +141,8 @@ class Soak:
         for number, fault in enumerate(self.faults):
             while time.monotonic() < began + 60 * (number + 1):
                 self.tick()
+            while not self.injector.ready(fault) and time.monotonic() < began + 60 * (number + 2) - 5:
+                self.tick()
             self.injector.strike(fault)
             say(
                 f"{fault.kind} {fault.target} for {fault.seconds} s, hit: {fault.hit}, alive: {', '.join(fault.roles)}"
