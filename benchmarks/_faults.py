@@ -33,6 +33,7 @@ class Fault:
     kind: str  # kill, stop, full or cut
     target: str  # a role of a process, host (a worker and all below it), disk or network
     seconds: float  # until it is mended: the server starts again, a stopped process goes on
+    delay: float = 0  # seconds after its target is there, so that not only beginnings are hit
     hit: bool = False  # whether there was such a process
     began: float = 0.0  # seconds since 1970
     roles: list[str] = field(default_factory=list)  # what lived then
@@ -54,7 +55,7 @@ def faults(seed: int, count: int, network: bool, disk: bool) -> list[Fault]:
             role = draw.choice(("worker", "flow", "stage", "dvc", "server")) if kind == "stop" else target
             seconds = draw.choice(LONG if kind == "cut" or role == "server" else BRIEF)
             lasts = kind != "kill" or role == "server"
-            chosen.append(Fault(kind, role, seconds if lasts else 0))
+            chosen.append(Fault(kind, role, seconds if lasts else 0, draw.randrange(30)))
     return chosen[:count]
 
 
@@ -92,6 +93,10 @@ class Injector:
                 fault.hit = True
                 _network.cut()
                 self._later(fault.seconds, _network.mend)
+
+    def ready(self, fault: Fault) -> bool:
+        """Whether there is something to hit: a stage, say, runs for a part of the time only."""
+        return fault.kind in ("full", "cut") or bool(self._victims(fault.target))
 
     def mend(self, *, all: bool = False) -> None:
         """Ends the faults whose time is over, or all of them."""

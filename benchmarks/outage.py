@@ -61,7 +61,7 @@ def main() -> int:
 
 def outage(site: Site, seconds: float, seed: int) -> dict[str, Any]:
     """Two runs, and the server away for ``seconds`` while the first one searches. Returns what was seen."""
-    epochs = 8 + int(seconds)  # an epoch takes about a second
+    epochs = 8 + int(seconds)  # an epoch takes a second or two
     with site.client() as client:
         deployment = client.read_deployment_by_name("nas/on-demand").id
         first, second = (

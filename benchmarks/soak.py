@@ -139,13 +139,20 @@ class Soak:
         self._schedule()
         began = time.monotonic()
         for number, fault in enumerate(self.faults):
-            while time.monotonic() < began + 60 * (number + 1):
+            self._until(began + 60 * (number + 1))
+            latest = began + 60 * (number + 2) - 5
+            while not self.injector.ready(fault) and time.monotonic() < latest:
                 self.tick()
+            self._until(min(time.monotonic() + fault.delay, latest))
             self.injector.strike(fault)
             say(
                 f"{fault.kind} {fault.target} for {fault.seconds} s, hit: {fault.hit}, alive: {', '.join(fault.roles)}"
             )
         while self.injector.mending:
+            self.tick()
+
+    def _until(self, end: float) -> None:
+        while time.monotonic() < end:
             self.tick()
 
     def tick(self) -> None:

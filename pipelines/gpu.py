@@ -28,6 +28,9 @@ PATIENCE = 3.0  # seconds until the next attempt when the server does not answer
 _GONE, _LOCKED = httpx.codes.GONE, httpx.codes.LOCKED
 
 
+_UNRETURNED: dict[str, UUID] = {}  # leases of this process whose end the server could not be told, by limit
+
+
 @contextlib.contextmanager
 def held(limit: str) -> Iterator[Callable[[], None]]:
     """Waits for the GPU and holds it within the block.
@@ -35,11 +38,12 @@ def held(limit: str) -> Iterator[Callable[[], None]]:
     Yields a function that raises MachineError once another run has the GPU. Raises UserError where the server has no limit of
     that name.
     """
-    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
-        lease = Lease(client, limit)
-        lease.wait()
-        with lease.renewed():
-            yield lease.check
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+        get_client(sync_client=True) as client,
+        Lease(client, limit).held() as lease,
+    ):
+        yield lease.check
 
 
 class Lease:
@@ -50,18 +54,26 @@ class Lease:
         self.id: UUID | None = None
         self.ending = threading.Event()
 
-    def wait(self) -> None:
-        """Waits until the slot is ours."""
-        told = False
-        while True:
-            try:
-                if self.take():
-                    return
-            except httpx.HTTPError as error:
-                if not told:
-                    get_run_logger().warning("waits for the Prefect server, which says: %s", error)
-                told = True
-            time.sleep(PATIENCE)
+    @contextlib.contextmanager
+    def held(self) -> Iterator[Lease]:
+        """Waits for the slot, renews the lease within the block, and returns the slot at its end."""
+        self._wait()
+        thread = threading.Thread(target=self._renew, daemon=True, name=f"lease of {self.limit}")
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.ending.set()
+            thread.join()
+            if self.id is not None:
+                self._return(self.id)
+
+    def check(self) -> None:
+        """Raises MachineError if another run has the slot."""
+        if self.id is None:
+            raise MachineError(
+                f"another run was given {self.limit} while this one could not reach the server"
+            )
 
     def take(self) -> bool:
         """Whether the slot was free and is ours now. Raises httpx.HTTPError where the server does not answer that."""
@@ -81,19 +93,32 @@ class Lease:
         self.id = UUID(answer["lease_id"])
         return True
 
-    @contextlib.contextmanager
-    def renewed(self) -> Iterator[None]:
-        """Renews the lease within the block and returns the slot at its end."""
-        thread = threading.Thread(target=self._renew, daemon=True, name=f"lease of {self.limit}")
-        thread.start()
+    def _wait(self) -> None:
+        told = False
+        while True:
+            try:
+                if self._take_left() or self.take():
+                    return
+            except httpx.HTTPError as error:
+                if not told:
+                    get_run_logger().warning("waits for the Prefect server, which says: %s", error)
+                told = True
+            time.sleep(PATIENCE)
+
+    def _take_left(self) -> bool:
+        """Whether an earlier stage of this process has left the slot, which the server still holds for it."""
+        left = _UNRETURNED.get(self.limit)
+        if left is None or not self._lives(left):
+            _UNRETURNED.pop(self.limit, None)
+            return False
+        self.id = _UNRETURNED.pop(self.limit)
+        return True
+
+    def _return(self, lease: UUID) -> None:
         try:
-            yield
-        finally:
-            self.ending.set()
-            thread.join()
-            if self.id is not None:
-                with contextlib.suppress(httpx.HTTPError):  # then the lease expires
-                    self.client.release_concurrency_slots_with_lease(self.id)
+            self.client.release_concurrency_slots_with_lease(lease)
+        except httpx.HTTPError:
+            _UNRETURNED[self.limit] = lease
 
     def _renew(self) -> None:
         pause = RENEWAL
@@ -107,17 +132,15 @@ class Lease:
     def _renew_once(self) -> None:
         """Renews the lease. If it has expired, takes the slot again, or knows that another run has it."""
         assert self.id is not None
-        try:
-            self.client.renew_concurrency_lease(self.id, LEASE)
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code != _GONE:
-                raise
-            if not self.take():
-                self.id = None
+        if not self._lives(self.id) and not self.take():
+            self.id = None
 
-    def check(self) -> None:
-        """Raises MachineError if another run has the slot."""
-        if self.id is None:
-            raise MachineError(
-                f"another run was given {self.limit} while this one could not reach the server"
-            )
+    def _lives(self, lease: UUID) -> bool:
+        """Renews a lease; whether the server still knew it."""
+        try:
+            self.client.renew_concurrency_lease(lease, LEASE)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code == _GONE:
+                return False
+            raise
+        return True

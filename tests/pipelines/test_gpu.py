@@ -76,9 +76,7 @@ def renewed(server: Server, times: int = 3) -> None:
 
 
 def test_a_lease_outlives_any_absence_of_the_server(server: Server) -> None:
-    lease = lease_of(server)
-    lease.wait()
-    with lease.renewed():
+    with lease_of(server).held() as lease:
         renewed(server)
         server.away = True
         time.sleep(0.2)  # twenty renewals fail
@@ -90,10 +88,20 @@ def test_a_lease_outlives_any_absence_of_the_server(server: Server) -> None:
     assert server.holder is None
 
 
+def test_a_slot_that_could_not_be_returned_is_used_by_the_next_stage(server: Server) -> None:
+    with lease_of(server).held() as first:
+        server.away = True
+    assert server.holder == first.id  # the server knows of no end
+    server.away = False
+    with lease_of(server).held() as second:
+        assert server.holder == second.id == first.id
+    assert server.holder is None
+    with lease_of(server).held() as third:
+        assert third.id != first.id
+
+
 def test_a_run_that_comes_back_takes_its_slot_again_if_nobody_else_has_it(server: Server) -> None:
-    lease = lease_of(server)
-    lease.wait()
-    with lease.renewed():
+    with lease_of(server).held() as lease:
         server.holder = None  # the server was away from this run only, and the lease has expired
         renewed(server)
         lease.check()
@@ -101,9 +109,7 @@ def test_a_run_that_comes_back_takes_its_slot_again_if_nobody_else_has_it(server
 
 
 def test_a_run_whose_gpu_was_given_to_another_run_ends_its_stage(server: Server) -> None:
-    lease = lease_of(server)
-    lease.wait()
-    with lease.renewed():
+    with lease_of(server).held() as lease:
         other = server.holder = uuid4()
         for _ in range(1000):
             if lease.id is None:
@@ -118,7 +124,7 @@ def test_a_run_whose_gpu_was_given_to_another_run_ends_its_stage(server: Server)
 
 def test_an_unknown_limit_is_the_users_mistake_and_a_server_that_is_away_is_not(server: Server) -> None:
     with pytest.raises(UserError, match="'gup', but the Prefect server has no limit of that name"):
-        lease_of(server, "gup").wait()
+        lease_of(server, "gup").take()
     server.away = True
     with pytest.raises(httpx.ConnectError):
         lease_of(server).take()
