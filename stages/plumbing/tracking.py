@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -302,9 +302,12 @@ def _resumed(mlflow: MlflowClient, id: str | None) -> Run | None:
     if id is None:
         return None
     try:
-        return mlflow.get_run(id)
+        run = mlflow.get_run(id)
     except MlflowException:  # the store was cleared in the meantime
         return None
+    return (
+        run if run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
+    )  # or a person has deleted the run
 
 
 def _parent(mlflow: MlflowClient, experiment: str) -> str:

@@ -73,6 +73,21 @@ def test_a_run_that_was_cut_off_keeps_its_parent_and_another_run_gets_its_own(
     assert client().get_run(first).info.status == ("KILLED" if status == "RUNNING" else status)
 
 
+@pytest.mark.parametrize("status", ["RUNNING", "FAILED"])
+def test_a_run_that_a_person_has_deleted_is_not_gone_on_with(
+    status: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MSDARTS_EXECUTION", "first")
+    with stage_run("search", {}) as stage:
+        parent = client().get_run(stage.id).data.tags["mlflow.parentRunId"]
+    client().update_run(parent, status=status)
+    for run in (stage.id, parent):
+        client().delete_run(run)
+    with stage_run("search", {}, resume=stage.id) as again:  # of the same execution
+        assert again.id != stage.id
+        assert client().get_run(again.id).data.tags["mlflow.parentRunId"] != parent
+
+
 def test_the_commit_is_dirty_when_code_or_settings_differ_and_not_when_results_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
