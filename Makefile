@@ -1,6 +1,6 @@
 # `make` prints this list. Everything runs in .venv, made from requirements.lock on first use.
 .DEFAULT_GOAL := help
-.PHONY: help repro task flow sweep compare clusters auth server worker deploy test quick coverage check format serve rollback bench bench-serve stability lock ui clean
+.PHONY: help repro experiments task flow sweep compare clusters auth server worker deploy test quick coverage check format serve rollback bench bench-serve stability lock ui clean
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,6 +18,10 @@ help: ## print every target
 repro: $(VENV)/ready ## images to registered network: runs every stage that is out of date
 	python -m stages.plumbing.settings
 	dvc repro
+
+# DVC always shows all of params.yaml and every dependency; here are the settings in which experiments differ, and their numbers.
+experiments: $(VENV)/ready ## experiments side by side: numbers, and the settings in which they differ (ARGS="--sort-by test_accuracy")
+	dvc exp show --no-pager --only-changed --drop '^(artifacts|models|stages)(/|$$)' $(ARGS)
 
 task: $(VENV)/ready ## put the settings of another task into params.yaml (NAME=images)
 	python -m pipelines.task $(NAME)

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from prefect.task_runners import TaskRunner
 from pipelines import alerts
 from pipelines import sweep_report as report
 from pipelines.command import BAD_INPUT, change, failed, message_of, named, on_profile, run_flow
-from pipelines.graph import stages, without_effect
+from pipelines.graph import without_effect
 from pipelines.nas import execute_all, nas
 from pipelines.process import ended_together
 from pipelines.runners import RUNNERS, WORKERS, RunnerName, connected, cores_per_trial, task_runner
@@ -39,7 +40,8 @@ from stages.evaluation import Metric
 from stages.found_latency import read_found
 from stages.front import Front
 from stages.front import write as write_front
-from stages.plumbing.files import FOUND_LATENCY, REPORT
+from stages.plumbing.files import FOUND_LATENCY
+from stages.registry.asking import PROMOTE
 
 
 @flow(
@@ -168,17 +170,21 @@ def _finish(best: Result, timeout_hours: float, front: Front | None, metric: Met
     trial = best.trial
     with workspace(trial.final, get_run_logger().info, _folder(trial)) as folder:
         # After a short retraining, this is another workspace, which begins with the results of the trial.
-        reported = (folder / REPORT).is_file()
-        news = front is not None and write_front(folder, front, metric)
-    _succeed(nas(dict(trial.final), timeout_hours=timeout_hours, return_state=True))
-    if news and reported:  # perhaps a report of before, which DVC takes for up to date
-        with workspace(trial.final, get_run_logger().info) as folder:
-            _succeed(
-                execute_all(
-                    [s for s in stages(folder) if s.name == "report"], folder, timeout_hours, force=True
-                )
-            )
+        if front is not None:
+            write_front(folder, front, metric)
+    with _promoting():
+        _succeed(nas(dict(trial.final), timeout_hours=timeout_hours, return_state=True))
     return folder, report.run_of(folder)
+
+
+@contextlib.contextmanager
+def _promoting() -> Iterator[None]:
+    """Lets the winner become champion without asking: it alone is tested, and was chosen on the validation cases."""
+    os.environ[PROMOTE] = "auto"  # a stage has the environment of its flow, which is alone in its process
+    try:
+        yield
+    finally:
+        del os.environ[PROMOTE]
 
 
 def _succeed(state: State) -> None:

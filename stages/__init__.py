@@ -4,9 +4,12 @@ import atexit
 import gc
 import os
 
-from stages.plumbing.starting import end_at_once, module_of_command
+from stages.plumbing import earlier
+from stages.plumbing.starting import end_at_once, is_stage_of_dvc, module_of_command
 
 end_at_once("stages")
+if is_stage_of_dvc():
+    atexit.register(earlier.bring_back)  # however the stage ends, even while it imports
 
 # Set before MLflow is imported. Telemetry is off. Requests to an unreachable server fail soon instead of being
 # retried for minutes, because an interrupted stage resumes where it was.

@@ -26,6 +26,7 @@ def main(params: Params) -> None:
             origin = {"git_commit": git_commit(), "run_id": tracked.id, "data_sha256": data_sha256}
             record = exported.record.model_copy(update={"origin": origin})
             record.write(folder / "export.json", metric)
+            record.write_numbers(folder, metric)
             exported.evaluation.save(folder / "evaluation.safetensors")
         tracked.metrics(record.content(metric))
         tracked.artifacts(EXPORT)

@@ -65,13 +65,11 @@ def current(metric: Metric) -> Front | None:
     return front if front.genotype_sha256 == sha256_of(GENOTYPE_JSON) else None
 
 
-def write(folder: Path, front: Front, metric: Metric) -> bool:
-    """Writes front.json into a project or workspace, and returns whether that has changed the file."""
+def write(folder: Path, front: Front, metric: Metric) -> None:
+    """Writes front.json into a project or workspace."""
     path = folder / FRONT
-    before = path.read_bytes() if path.is_file() else None
     path.parent.mkdir(parents=True, exist_ok=True)
     front.write(path, metric)
-    return path.read_bytes() != before
 
 
 def table(front: Front, metric: Metric) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
 from pathlib import Path
 from typing import Any
 
 import jinja2
+
+_PACKAGES = ("torch", "torchvision", "numpy", "onnx", "onnxruntime", "mlflow", "dvc")
 
 
 def environment(beside: str) -> jinja2.Environment:
@@ -32,3 +36,9 @@ def number(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def versions() -> dict[str, str]:
+    """The versions that a page names: of Python and of the packages that a run is made with."""
+    packages = {package: importlib.metadata.version(package) for package in _PACKAGES}
+    return {"Python": platform.python_version(), **packages}

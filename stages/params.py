@@ -234,6 +234,8 @@ class ExportParams(Section, frozen=True):
 
 class RegistryParams(Section, frozen=True):
     name: Annotated[str, Field(min_length=1, max_length=250, pattern=r"^[^/:'\"]+$")]
+    promote: Literal["auto", "ask"]
+    max_test_uses: Count | None
     min_gain: NotNegative
     significance: Fraction | None
     max_difference: Positive

@@ -18,6 +18,9 @@ from stages.errors import UserError
 from stages.evaluation import Metric
 from stages.plumbing.files import read_json, write_json
 
+NUMBERS = (
+    "numbers.json"  # beside the records of search, retrain and export: the few numbers that people compare
+)
 _DIGITS = 12  # of a balanced validation score
 
 
@@ -36,6 +39,17 @@ class Record(BaseModel):
     def write(self, path: Path, metric: Metric) -> None:
         """Writes the file, atomically."""
         write_json(path, self.content(metric))
+
+    def numbers(self) -> dict[str, float | None]:
+        """What people compare between runs: name -> number, or None where it is not known."""
+        return {}
+
+    def write_numbers(self, folder: Path, metric: Metric) -> None:
+        """Writes numbers.json, which `dvc metrics diff` and `dvc exp show` show."""
+        known = {
+            _in_words(name, metric): value for name, value in self.numbers().items() if value is not None
+        }
+        write_json(folder / NUMBERS, known)
 
     @classmethod
     def read(cls, path: Path, metric: Metric) -> Self:
@@ -99,6 +113,13 @@ class SearchSummary(Record):
     best_valid_score: float | None
     best_valid_balanced_score: float | None = None  # of the epoch with the best valid_score
 
+    def numbers(self) -> dict[str, float | None]:
+        return {
+            "search_valid_score": self.valid_score,
+            "search_valid_balanced_score": self.valid_balanced_score,
+            "discretization_gap": self.discretization_gap,
+        }
+
     def chosen_epoch(self, which: str) -> int:
         """The epoch that the architecture is taken from: the "last", or the "best" by validation score."""
         return self.epoch if which == "last" else self.best_epoch
@@ -130,6 +151,14 @@ class RetrainMetrics(Record):
     valid_balanced_score: float | None = None
     best_epoch: int
     params: int
+
+    def numbers(self) -> dict[str, float | None]:
+        return {
+            "valid_score": self.valid_score,
+            "test_score": self.test_score,
+            "test_balanced_score": self.test_balanced_score,
+            "params": self.params,
+        }
 
     def tested(self, metric: Metric) -> list[tuple[Metric, float]]:
         """The forms of the metric and the test scores by them, as far as they are known."""
@@ -174,6 +203,13 @@ class ExportRecord(Record):
     int8: Int8 | None = None
     # git_commit, run_id, data_sha256: where the file comes from, which the file does not say itself
     origin: dict[str, str] | None = None
+
+    def numbers(self) -> dict[str, float | None]:
+        return {
+            "latency_ms": self.latency_ms.get("onnxruntime_batch_1"),
+            "macs": self.macs,
+            "megabytes": self.size_bytes / 1e6,
+        }
 
 
 def balanced_score(row: Mapping[str, Any], metric: Metric) -> float | None:

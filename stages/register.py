@@ -41,7 +41,9 @@ from stages.plumbing.runtime import run
 from stages.plumbing.settings import PARAMS_FILE
 from stages.plumbing.tracking import StageRun, client, reported, stage_run
 from stages.records import DataCard, ExportRecord, SearchSummary
-from stages.registry import budget, known, lineage, verdict, versions
+from stages.registry import budget, known, lineage, uses, verdict, versions
+from stages.registry.asking import reason_to_ask
+from stages.registry.candidate import candidate
 from stages.registry.promotion import (
     CHALLENGER,
     REPORT,
@@ -61,11 +63,15 @@ def main(params: Params) -> None:
     file = EXPORT / exported.file
     if not file.is_file():
         raise UserError(f"{file} is missing; `dvc repro export` makes it")
-    mlflow, cases = client(), Evaluation.load(EVALUATION).cases_sha256
+    cases = Evaluation.load(EVALUATION).cases_sha256
+    candidate(file, cases)
+    mlflow, asks = client(), reason_to_ask(params.registry)
     gate = budget.limits_of(params, read_found(task.metric))
     with reported():
         version = versions.find(mlflow, name, file)
-    if version is not None and known.decision_holds(mlflow, version, task.metric, gate, cases):
+    if version is not None and known.decision_holds(
+        mlflow, version, task.metric, gate, cases, asks=asks is not None
+    ):
         repeat(mlflow, version, task, params, exported)
         return
     check_export(exported)
@@ -195,7 +201,7 @@ def judged(
     from stages.registry import card, evidence  # scikit-learn and torch, which most calls do not need
 
     name, number, found = version.name, str(version.version), read_found(task.metric)
-    limits = budget.limits_of(params, found)
+    limits, asks = budget.limits_of(params, found), reason_to_ask(params.registry)
     for tag in (REPORT, "refused"):  # of an earlier judgement
         mlflow.delete_model_version_tag(name, number, tag)
     with alone():
@@ -209,8 +215,9 @@ def judged(
         cases = challenger.evaluation.cases_sha256
         succession = succeed(mlflow, name, cases, task.metric, newcomer=number)
         timed = budget.measured(params, found, challenger.file)
-        judge = evidence.judge_of(mlflow, task, challenger, limits, verdict.barred(version), timed)
+        judge = evidence.judge_of(mlflow, task, challenger, limits, verdict.barred(version), timed, asks)
         judgement, champion = promote(mlflow, name, number, judge, task.metric)
+        networks = uses.count(mlflow, name, candidate(challenger.file, cases).network_sha256, cases)
         record = verdict.record(
             judgement,
             name,
@@ -220,16 +227,18 @@ def judged(
             measures={**task.measures(challenger.evaluation), **budget.measures(timed)},
             int8=int8,
             limits=limits,
+            test_uses=networks,
         )
-        sound = {SOUND: "yes" if judgement.sound else "no"}
+        sound = {SOUND: "yes" if judgement.sound and asks is None else "no"}
         set_tags(mlflow, version, {**verdict.tags(record), **sound, **scores})  # scores with all digits
         about = task.card(challenger.evaluation, params)
         compared = comparison.current(params, task.metric)
-        text = card.document(record, judgement, about, exported, data, compared)
+        used = uses.notice(networks, limits.max_test_uses, task.metric)
+        text = card.document(record, judgement, about, exported, data, compared, used)
         write_text(CARD, text)
         versions.attach(mlflow, version, [CARD, *card.pictures(text), *files_to_repeat_the_run()])
         mlflow.update_model_version(name, number, card.description(text))
-    return record, [*about.notices, *([] if succession is None else [succession])]
+    return record, [*about.notices, *filter(None, (succession, used))]
 
 
 def version_tags(task: Task, params: Params, exported: ExportRecord, origin: Origin) -> dict[str, str]:

@@ -1,285 +1,76 @@
 """report: writes one page about the whole run: the network found, the search, the results, and how to repeat the run.
 
 The page is a single file: it contains all drawings and pictures, and no script. Equal inputs give equal pages.
+
+It shows what this registry decided, so it is no output that DVC keeps: a team shares dvc.lock, but not every registry.
+DVC calls this stage every time, and the stage itself draws only when something that the page shows has changed.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
-import io
-import platform
+import hashlib
+import json
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from markupsafe import Markup
-
-from models.search.landscape import Landscape
-from stages import comparison, front, latency_view, pictures, tasks
-from stages.alphas import read_alphas
-from stages.compare.pictures import draw as comparison_picture
-from stages.evaluation import Evaluation, Metric
-from stages.genotypes import read_genotype
-from stages.page import environment, percent
-from stages.plumbing.files import (
-    ALPHAS,
-    EVALUATION,
-    EXPORT,
-    GENOTYPE_JSON,
-    LANDSCAPE,
-    REGISTRY,
-    REPORT,
-    RETRAIN,
-    SEARCH,
-    read_rows,
-    write_text,
-)
-from stages.plumbing.runtime import run
-from stages.plumbing.settings import write as write_settings
-from stages.plumbing.tracking import StageRun, reported, stage_run
-from stages.records import ExportRecord, RetrainMetrics, SearchSummary
+from stages import tasks
+from stages.page import versions
+from stages.plumbing.code import ROOT
+from stages.plumbing.files import ARTIFACTS, CARD, DATA, REGISTRY, REPORT, sha256_of, write_text
+from stages.plumbing.runtime import STATE, run
 from stages.registry.record import RegistryRecord
 
 if TYPE_CHECKING:
-    from models.search.genotype import Genotype
     from stages.params import Params
+    from stages.plumbing.tracking import StageRun
 
 RUN_TAG = "run_report"  # tag of the registered version that names the run with the page; the server reads it
-_FIRST = ("model", "version", "promoted", "reason", "aliases", "champion_before")
-_PACKAGES = ("torch", "torchvision", "numpy", "onnx", "onnxruntime", "mlflow", "dvc")
+_MADE_FROM = STATE / "report" / "made_from"  # holds the hash of what the page was made from
 
 
 def main(params: Params) -> None:
-    metric = tasks.metric(params.task)
-    registry = RegistryRecord.read(REGISTRY)
-    page = environment(__file__).get_template("report.html").render(content(params, registry, metric))
+    registry, key = RegistryRecord.read(REGISTRY), made_from(params)
+    if REPORT.is_file() and _MADE_FROM.is_file() and _MADE_FROM.read_text() == key:
+        print(f"report: {REPORT} is up to date")
+        return
+    from stages import report_page  # here, because most calls draw nothing
+    from stages.plumbing.tracking import stage_run
+
+    page = report_page.rendered(params, registry, tasks.metric(params.task))
     with stage_run("report", params.report.active()) as tracked:
         write_text(REPORT, page)
         tracked.artifacts(REPORT)
-        with reported():
-            tell_registry(registry, tracked)
+        tell_registry(registry, tracked)
+    _MADE_FROM.parent.mkdir(parents=True, exist_ok=True)
+    write_text(_MADE_FROM, key)  # last, so that a page whose registry does not know of it is made again
     print(f"report: {REPORT}, {len(page.encode()) / 1e6:.1f} MB")
-
-
-def content(params: Params, registry: RegistryRecord, metric: Metric) -> dict[str, Any]:
-    """The values that the template shows."""
-    evaluation, views = Evaluation.load(EVALUATION), tasks.views(params.task)
-    exported = ExportRecord.read(EXPORT / "export.json", metric)
-    search = searched(params, metric)
-    latency = latency_view.section(
-        params, metric, registry, search["space"], search["history"], search["chosen"]
-    )
-
-    def score(value: float | None) -> str:
-        """A score as tiles and tables show it."""
-        if metric.outcomes == "right or wrong":
-            return percent(value)
-        return "none" if value is None else metric.text(value)
-
-    return {
-        "metric": metric,
-        "score": score,
-        "registry": registry,
-        "sentence": first_upper(registry.reason),
-        "facts": facts(registry.model_dump(), metric),
-        "compared": compared(registry),
-        "tiles": [
-            *tiles(exported, search["summary"], len(evaluation.per_case), metric, score),
-            *([latency["tile"]] if latency else []),
-        ],
-        "data": tasks.data(params.task).read_card(),
-        "data_words": views.data_words(),
-        "search": search,
-        "retrain": retrained(metric),
-        "export": exported,
-        "times": times(exported, metric),
-        "latency": latency,
-        "front": front_section(metric),
-        "test": views.test_panel(params, evaluation),
-        "worth": worth(params, metric),
-        "repeat": repeat(params, registry),
-    }
-
-
-def worth(params: Params, metric: Metric) -> dict[str, Any]:
-    """What a comparison says about the network, if there is one."""
-    record = comparison.current(params, metric)
-    if record is None:
-        return {"title": comparison.TITLE, "sentences": [comparison.NOT_COMPARED], "rows": []}
-    heads, rows = comparison.table(record, metric)
-    return {
-        "title": comparison.TITLE,
-        "sentences": comparison.sentences(record, metric),
-        "heads": heads,
-        "rows": rows,
-        "measured_with": record.measured_with,
-        "drawing": drawn(comparison_picture, record, metric),
-    }
-
-
-def front_section(metric: Metric) -> dict[str, Any] | None:
-    """What the page shows of the sweep that this network has won, if that was about latency."""
-    if (found := front.current(metric)) is None:
-        return None
-    heads, rows = front.table(found, metric)
-    return {"title": front.TITLE, "heads": heads, "rows": rows, "drawing": drawn(front.draw, found, metric)}
 
 
 def tell_registry(registry: RegistryRecord, tracked: StageRun) -> None:
     """Tags the version with the run that has its report."""
-    tracked.mlflow.set_model_version_tag(registry.model, str(registry.version), RUN_TAG, tracked.id)
+    from stages.plumbing.tracking import reported
+
+    with reported():
+        tracked.mlflow.set_model_version_tag(registry.model, str(registry.version), RUN_TAG, tracked.id)
 
 
-def tiles(
-    exported: ExportRecord, summary: SearchSummary, cases: int, metric: Metric, score: Any
-) -> list[tuple[str, str]]:
-    """The tiles at the top of the page: value and meaning."""
-    right = f"of {cases:,} test {metric.case}s right"
-    threads = f"{exported.threads} thread{'s' if exported.threads != 1 else ''}"
-    found = [
-        (score(exported.test_score), right if metric.outcomes == "right or wrong" else f"test {metric.name}"),
-        (f"{exported.params:,}", "weights"),
-    ]
-    if metric.balanced and exported.test_balanced_score is not None:
-        found.insert(1, (score(exported.test_balanced_score), metric.balanced.words))
-    if exported.macs is not None:
-        found.append((f"{exported.macs / 1e6:.4g} M", f"multiply-adds per {metric.case}"))
-    if (latency := exported.latency_ms.get("onnxruntime_batch_1")) is not None:
-        found.append((f"{latency:.4g} ms", f"per {metric.case}, {threads}"))
-    return [*found, (score(summary.discretization_gap), "discretization gap")]
+def made_from(params: Params) -> str:
+    """The hash of all that the page depends on: settings, artifacts, code and packages.
 
-
-def times(exported: ExportRecord, metric: Metric) -> list[dict[str, Any]]:
-    """One row per batch size: the milliseconds that the exported file, its int8 form and torch take."""
-    prefix = "onnxruntime_batch_"
-    rows = []
-    for name, taken in exported.latency_ms.items():
-        if name.startswith(prefix):
-            size = name.removeprefix(prefix)
-            rows.append(
-                {
-                    "what": f"{size} {metric.case}{'s' if size != '1' else ''}",
-                    "exported": taken,
-                    "torch": exported.latency_ms.get(f"torch_batch_{size}"),
-                    "int8": exported.int8.latency_ms.get(f"batch_{size}") if exported.int8 else None,
-                }
-            )
-    return rows
-
-
-def facts(content: Mapping[str, Any], metric: Metric, prefix: str = "") -> dict[str, Any]:
-    """All fields of registry.json, flat, with words for names and the verdict first."""
-    first = (*_FIRST, *(form.test_name for form in metric.forms))
-    found: dict[str, Any] = {}
-    for name in sorted(content, key=lambda name: first.index(name) if name in first else len(first)):
-        value = content[name]
-        words = f"{prefix}{name.replace('_', ' ')}"
-        if isinstance(value, Mapping):
-            found |= facts(value, metric, f"{words}: ")
-        else:
-            found[words] = (", ".join(map(str, value)) or None) if isinstance(value, list) else value
-    return found
-
-
-def compared(registry: RegistryRecord) -> list[tuple[str, Any, Any]]:
-    """Name, this version's value and the champion's, for everything that was measured on both."""
-    content = registry.model_dump()
-    theirs = content.get("compared") or {}
-    return [
-        (name.replace("_", " "), content[name], value) for name, value in theirs.items() if name in content
-    ]
-
-
-def searched(params: Params, metric: Metric) -> dict[str, Any]:
-    """What the page shows about the search: the cells, the curves, and the mix over the epochs."""
-    architectures, alphas = tasks.architectures(params.task), read_alphas(ALPHAS)
-    genotype = read_genotype(params.task)
-    layout = architectures.layout(genotype)
-    space = architectures.space(alphas.about.space, exclude_none=alphas.about.exclude_none)
-    history = read_rows(SEARCH / "history.csv")
-    summary = SearchSummary.read(SEARCH / "summary.json", metric)
-    chosen = summary.chosen_epoch(params.discretize.epoch)
-    mixes = [alphas.mix(epoch) for epoch in range(1, len(alphas.epochs) + 1)]
-    panels = [*pictures.learning_panels(metric), *pictures.instability_panels(history)]
-    return {
-        "summary": summary,
-        "space": space,
-        "history": history,
-        "epochs": len(history),
-        "chosen": chosen,
-        "two_inputs": layout.inputs == 2,
-        "cells": {group: drawn(pictures.cell, genotype, group, layout) for group in genotype.groups},
-        "panels": [drawn(pictures.small, history, panel, chosen) for panel in panels],
-        "landscape": landscape(read_rows(LANDSCAPE)),
-        "mixes": {
-            group: drawn(
-                pictures.mix, space, genotype, group, [mix[group].tolist() for mix in mixes], chosen, layout
-            )
-            for group in genotype.groups
-        },
-        "genotype": GENOTYPE_JSON.read_text(),
-        "edges": {group: sentence(genotype, group) for group in genotype.groups},
+    All artifacts and all code of stages/ and models/ count, because hashing these takes less time than to find out which
+    of them the page shows. The arrays of the data do not, because data.json has their hash.
+    """
+    others = {REPORT, CARD, *(path for path in DATA.glob("*") if path.suffix != ".json")}
+    shown = sorted(path for path in ARTIFACTS.rglob("*") if path.is_file() and path not in others)
+    rooms = [path for room in ("models", "stages") for path in (ROOT / room).rglob("*")]
+    code = sorted(path for path in rooms if path.suffix in (".py", ".html"))
+    content = {
+        "params": params.of_results(),
+        "artifacts": {str(path): sha256_of(path) for path in shown},
+        "code": sha256_of(*code),
+        "versions": versions(),
     }
-
-
-def landscape(rows: Sequence[Mapping[str, float | None]]) -> dict[str, Any] | None:
-    """The loss around the architecture, as a drawing and in numbers; None if the search has not measured it."""
-    if not rows:
-        return None
-    found = Landscape.of_rows([{name: value or 0.0 for name, value in row.items()} for row in rows])
-    radius = float(found.offsets[-1])
-    return {
-        "drawing": drawn(pictures.landscape, found),
-        "center": found.center,
-        "rise": found.rise,
-        "radius": radius,
-    }
-
-
-def sentence(genotype: Genotype, group: str) -> str:
-    """The edges of a cell as text, for readers who cannot see the drawing."""
-    return ", ".join(f"{src} to {dst} by {op}" for src, dst, op in genotype.groups[group])
-
-
-def retrained(metric: Metric) -> dict[str, Any]:
-    """The curves and numbers of the retraining."""
-    history = read_rows(RETRAIN / "history.csv")
-    metrics = RetrainMetrics.read(RETRAIN / "metrics.json", metric)
-    panels: Sequence[pictures.Panel] = pictures.learning_panels(metric)
-    return {
-        "metrics": metrics,
-        "epochs": len(history),
-        "panels": [drawn(pictures.small, history, panel, metrics.best_epoch) for panel in panels],
-    }
-
-
-def drawn(draw: Any, *rest: Any) -> Markup:
-    return Markup(pictures.svg(draw, *rest))
-
-
-def repeat(params: Params, registry: RegistryRecord) -> dict[str, Any]:
-    """What a reader needs to repeat the run: commit, settings, seeds and versions."""
-    settings = params.of_results()
-    text = io.StringIO()
-    write_settings(settings, text)
-    return {
-        "commit": registry.origin.git_commit.removesuffix("-dirty"),
-        "dirty": registry.origin.git_commit.endswith("-dirty"),
-        "params": text.getvalue(),
-        "seeds": {
-            f"{name}.seed": section["seed"]
-            for name, section in settings.items()
-            if isinstance(section, dict) and "seed" in section
-        },
-        "versions": {
-            "Python": platform.python_version(),
-            **{package: importlib.metadata.version(package) for package in _PACKAGES},
-        },
-    }
-
-
-def first_upper(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 if __name__ == "__main__":

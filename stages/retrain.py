@@ -87,6 +87,7 @@ def write(folder: Path, trained: Trained, params: Params) -> tuple[RetrainMetric
         {name: value for name, value in known.items() if value is not None}
     )
     metrics.write(folder / "metrics.json", metric)
+    metrics.write_numbers(folder, metric)
     write_rows(folder / "history.csv", with_scores(trained.history, metric))
     pictures.curves(folder / "curves.png", trained.history, "Retraining", metric)
     testing.write_results(folder, evaluation)

@@ -122,6 +122,7 @@ def write(folder: Path, found: Found, summary: SearchSummary, about: SearchAbout
     save_file(found.weights, folder / "supernet.safetensors")
     write_rows(folder / "history.csv", with_scores(found.history, metric))
     summary.write(folder / "summary.json", metric)
+    summary.write_numbers(folder, metric)
     pictures.curves(folder / "curves.png", found.history, "Search", metric)
     pictures.instability(folder / "instability.png", found.history)
     # Written without rows, too, because DVC expects the file that the report depends on.

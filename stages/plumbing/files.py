@@ -31,6 +31,7 @@ FOUND_LATENCY = GENOTYPE / "latency.json"
 EVALUATION = EXPORT / "evaluation.safetensors"
 SEARCH_RESULTS = [SEARCH / name for name in ("alphas.safetensors", "history.csv", "summary.json")]
 LANDSCAPE = SEARCH / "landscape.csv"
+CANDIDATE = ARTIFACTS / "candidate.json"
 REGISTRY = ARTIFACTS / "registry.json"
 CARD = ARTIFACTS / "model_card.md"
 REPORT = ARTIFACTS / "report.html"

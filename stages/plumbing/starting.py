@@ -1,8 +1,9 @@
 """Ctrl-C and SIGTERM while a command loads its modules: one line and the exit status, instead of a traceback.
 
 The packages whose modules are commands (stages, pipelines, benchmarks) call ``end_at_once`` before anything slow is imported.
-Nothing has begun by then, so the process just ends; an exception would have to pass through the imports, which may catch it. What
-remains to Python itself are the hundredths of a second before it imports the package.
+Nothing has begun by then, so the process just ends, a stage of DVC when its earlier results are back in place; an exception
+would have to pass through the imports, which may catch it. What remains to Python itself are the hundredths of a second before
+it imports the package.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ def module_of_command() -> str:
     return words[place] if place < len(words) else ""
 
 
+def is_stage_of_dvc() -> bool:
+    """Whether this process is a stage that DVC has started."""
+    return module_of_command() == f"stages.{os.environ.get('DVC_STAGE')}"
+
+
 def end_at_once(package: str) -> None:
     """Lets SIGINT and SIGTERM end this process at once if it runs a module of the package as a command."""
     module = module_of_command()
@@ -32,6 +38,8 @@ def end_at_once(package: str) -> None:
         if module != _SILENT:
             name = module.rpartition(".")[2]
             os.write(2, f"{name}: interrupted by {signal.Signals(number).name} before it began\n".encode())
+        if is_stage_of_dvc():
+            os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-m", "stages.plumbing.earlier"])
         os._exit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -58,12 +58,16 @@ def document(
     exported: ExportRecord,
     data: DataCard,
     compared: ComparisonRecord | None = None,
+    used: str | None = None,
 ) -> str:
-    """The whole card. ``record`` is what registry.json will hold, ``compared`` what a comparison found, if any."""
+    """The whole card. ``record`` is what registry.json will hold, ``compared`` what a comparison found, if any.
+
+    ``used`` is a notice about test cases on which many networks were judged.
+    """
     evidence = judgement.evidence
     summary = SearchSummary.read(SEARCH / "summary.json", evidence.metric)
     found = read_found(evidence.metric)
-    noticed = (*task.notices, summary.notice, found.notice if found else None)
+    noticed = (*task.notices, summary.notice, found.notice if found else None, used)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         undefined=jinja2.StrictUndefined,

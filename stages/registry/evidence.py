@@ -47,11 +47,12 @@ def judge_of(
     limits: RegistryParams,
     barred: str | None,
     budget: Budget | None = None,
+    asks: str | None = None,
 ) -> Callable[[ModelVersion | None], Judgement]:
     """A judge who compares the challenger with the champion that it is given.
 
     ``barred`` is a reason to refuse the challenger whatever the comparison says: it was rolled back. ``budget`` is what
-    the limits' latency is about, if it is not that of one case.
+    the limits' latency is about, if it is not that of one case. ``asks`` is why a person has the last word, if one has.
     """
 
     def judge(version: ModelVersion | None) -> Judgement:
@@ -66,7 +67,7 @@ def judge_of(
             identical=challenger.identical,
             budget=budget,
         )
-        judgement = decide(evidence, limits)
+        judgement = replace(decide(evidence, limits), asks=asks)
         return judgement if barred is None else replace(judgement, refusals=(barred, *judgement.refusals))
 
     return judge

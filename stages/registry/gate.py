@@ -73,14 +73,22 @@ class Judgement:
     """The gate's decision, and what it rests on."""
 
     evidence: Evidence
-    refusals: tuple[str, ...]  # empty: the challenger may become champion
+    refusals: tuple[str, ...]  # empty: the challenger passes
     compared: Comparison | None  # None where one of the two has no score
     sound: bool = True  # whether nothing but the comparison with a champion speaks against it
+    asks: str | None = (
+        None  # why a person decides about a challenger that passes the gate; None: the gate does
+    )
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is no reason to refuse the challenger."""
+        return not self.refusals
 
     @property
     def accepted(self) -> bool:
-        """Whether there is no reason to refuse the challenger."""
-        return not self.refusals
+        """Whether the challenger becomes champion now."""
+        return self.passed and self.asks is None
 
 
 Condition = Callable[[Evidence, Comparison | None, RegistryParams], str | None]

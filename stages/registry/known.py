@@ -21,11 +21,18 @@ from stages.registry.record import Int8, RegistryRecord
 
 
 def decision_holds(
-    mlflow: MlflowClient, version: ModelVersion, metric: Metric, limits: RegistryParams, cases_sha256: str
+    mlflow: MlflowClient,
+    version: ModelVersion,
+    metric: Metric,
+    limits: RegistryParams,
+    cases_sha256: str,
+    *,
+    asks: bool,
 ) -> bool:
     """Whether the decision about this version still holds, given the hash of today's test cases.
 
-    A rollback holds until a person revokes it, and a promotion as long as the test cases are the same.
+    A rollback holds until a person revokes it, and a promotion as long as the test cases are the same. A version that
+    waits for a person goes on waiting, unless this run need not ask (``asks``).
     """
     if REPORT not in version.tags:
         return False
@@ -36,6 +43,8 @@ def decision_holds(
         return False
     if record.promoted:
         return True
+    if record.waits and not asks:
+        return False
     same_gate = record.metric == metric.name and record.gate == verdict.settings(limits)
     return same_gate and record.champion_after == _champion(mlflow, version)
 

@@ -33,9 +33,7 @@ from stages.plumbing.tracking import tracking_uri
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous_champion", "challenger"
 REPORT, PROMOTED_OVER, WITHDRAWN = "report", "promoted_over", "withdrawn"
-SOUND = (
-    "sound"  # tag: whether nothing but the comparison with a champion spoke against the version; yes or no
-)
+SOUND = "sound"  # tag: whether nothing but the comparison with a champion spoke against the version, and it was no experiment
 NONE = "none"  # as the value of PROMOTED_OVER: there was no champion
 _PATIENCE = 600.0  # seconds to wait for another promotion in the same SQLite file
 

@@ -83,6 +83,7 @@ class RegistryRecord(_Record):
     promoted: bool
     reason: str
     refusals: list[str]
+    waits: bool = False  # it has passed the gate, and a person has not yet decided
     aliases: list[str]
     champion_before: int | None
     champion_after: int | None
@@ -94,6 +95,7 @@ class RegistryRecord(_Record):
     compared: Compared | None
     origin: Origin
     test_sha256: str
+    test_uses: int | None = None  # networks judged on these test cases, this one included
     int8: Int8 | None = None
     gate: dict[str, float | None]  # the settings it was judged by
 
@@ -106,6 +108,8 @@ class RegistryRecord(_Record):
         content: dict[str, Any] = {}
         for name, value in handler(self).items():
             match name:
+                case "waits" | "test_uses" if not value:
+                    pass
                 case "measures" | "origin":
                     content |= value
                 case "compared" | "int8" if value is not None:

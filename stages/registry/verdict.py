@@ -9,6 +9,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from stages.evaluation import Evaluation
 from stages.params import RegistryParams
+from stages.registry.asking import how
 from stages.registry.gate import Judgement, scores
 from stages.registry.promotion import CHALLENGER, CHAMPION, WITHDRAWN
 from stages.registry.record import Compared, Int8, Origin, RegistryRecord
@@ -24,6 +25,7 @@ def record(
     measures: Mapping[str, float],
     int8: Int8 | None,
     limits: RegistryParams,
+    test_uses: int | None = None,
 ) -> RegistryRecord:
     """What registry.json will say. ``champion`` is the champion after the judgement."""
     ours, metric, promoted = judgement.evidence.challenger, judgement.evidence.metric, champion == version
@@ -34,8 +36,9 @@ def record(
         model=model,
         version=version,
         promoted=promoted,
-        reason=_sentence(judgement, reasons, promoted),
+        reason=_sentence(judgement, reasons, promoted, version),
         refusals=[] if promoted else reasons,
+        waits=judgement.passed and judgement.asks is not None and not promoted,
         aliases=[CHALLENGER, CHAMPION] if promoted else [CHALLENGER],
         champion_before=before.version if before else None,
         champion_after=champion,
@@ -47,6 +50,7 @@ def record(
         compared=_compared(judgement),
         origin=origin,
         test_sha256=ours.cases_sha256,
+        test_uses=test_uses,
         int8=int8,
         gate=settings(limits),
     )
@@ -85,6 +89,8 @@ def standing(record: RegistryRecord, version: ModelVersion, champion: int | None
         return " (the champion)"
     if WITHDRAWN in version.tags:
         return f", which was rolled back ({_present(champion)}); {_again(record.version)}"
+    if record.waits:
+        return f", which has passed the gate ({_present(champion)}); {how(record.version)}"
     return f"{'' if record.promoted else ', which was refused'} ({_present(champion)})"
 
 
@@ -98,13 +104,13 @@ def _again(version: int) -> str:
 
 def settings(limits: RegistryParams) -> dict[str, float | None]:
     """The settings that decide whether a version is promoted, besides the metric, which the record names."""
-    return limits.model_dump(exclude={"name", "metric", "max_int8_drop"})
+    return limits.model_dump(exclude={"name", "metric", "max_int8_drop", "promote", "max_test_uses"})
 
 
 def tags(record: RegistryRecord) -> dict[str, str]:
     """The verdict as tags of the version; "refused" is there only when the version was refused."""
     found = {
-        "gate": "passed" if record.promoted else "refused",
+        "gate": "waits" if record.waits else "passed" if record.promoted else "refused",
         **{name: f"{value:.4f}" for name, value in record.measures.items()},
     }
     if record.refusals:
@@ -129,17 +135,22 @@ def _reasons(judgement: Judgement, version: int, champion: int | None) -> list[s
             return reasons
         replaced = f"it cannot be compared with version {before.version}, which it replaced"
         return [replaced if reason == before.trouble else reason for reason in reasons]
+    if not reasons and judgement.asks is not None:
+        return []
     if not reasons:
         return [f"version {champion}, promoted at the same time, is at least as good"]
     if before is not None and before.evaluation is None:
-        reasons.append(f"`python -m stages.champion {version}` makes it champion without comparison")
+        reasons.append(f"{how(version)} without comparison")
     return reasons
 
 
-def _sentence(judgement: Judgement, reasons: list[str], promoted: bool) -> str:
+def _sentence(judgement: Judgement, reasons: list[str], promoted: bool, version: int) -> str:
     """The verdict in one sentence."""
     found = judgement.compared
-    if not promoted:
+    if not promoted and judgement.passed and judgement.asks is not None:
+        scored = f" ({scores(judgement.evidence)})" if found else ""
+        sentence = f"passes the gate{scored}, but {judgement.asks}; {how(version)}"
+    elif not promoted:
         sentence = f"not promoted: {'; '.join(reasons)}"
     elif reasons:  # cut off after its promotion, or made champion by a person
         sentence = f"already champion, although {'; '.join(reasons)}"

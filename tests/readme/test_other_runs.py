@@ -60,7 +60,7 @@ def test_every_dvc_command(pictures: Path, tmp_path: Path) -> None:
     assert "Running stage 'search'" in printed[seed]
     # What was shown is what is there: the accuracy of both experiments, and both stages' curves.
     accuracy = json.loads((clone / "artifacts/retrain/metrics.json").read_text())["test_accuracy"]
-    shown = printed["dvc exp show"]
+    shown = printed["make experiments"]
     assert len(re.findall(r"[├└]── ", shown)) == len(runs)
     assert re.search(rf"{accuracy:.5g}", shown)
     assert "test_accuracy" in printed["dvc metrics diff"]

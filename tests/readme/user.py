@@ -27,7 +27,7 @@ def chain_of(command: str) -> str:
         return "first"
     if command.startswith(tuple(NOT_RUN)):
         return "none"
-    return "other" if command.startswith("dvc") else "default"
+    return "other" if command.startswith(("dvc", "make experiments")) else "default"
 
 
 def commands(chain: str) -> list[str]:

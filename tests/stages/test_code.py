@@ -75,10 +75,10 @@ def test_a_log_line_retrains_nothing_but_the_crop_rule_does() -> None:
     for stage in ("search", "retrain"):
         assert "stages/images/training/inputs.py" in names(stage), "the crop rule"
         assert "models/images/augment.py" in names(stage)
-        assert not {"stages/images/views/test.html", "stages/report.html"} & names(stage)
+        assert not {"stages/images/views/test.html", "stages/report_page.html"} & names(stage)
         assert not any(name.startswith("stages/images/views/") for name in names(stage))
     assert "stages/images/export/int8.py" not in names("retrain")
-    assert {"stages/report.html", "stages/images/views/test.html"} <= names("report")
+    assert {"stages/report_page.html", "stages/images/views/test.html"} <= names("report")
 
 
 def test_what_only_types_need_is_no_dependency(tmp_path: Path) -> None:
