@@ -55,9 +55,9 @@ class Memory:
             lease.give_back()
 
 
-async def receive(request: Request, limit: int, seconds: float, lease: Lease) -> bytes:
+async def receive(request: Request, limit: int, seconds: float, lease: Lease) -> bytearray:
     """Returns the whole body. Raises RequestError if it is too large or too slow, Busy if memory is short."""
-    chunks: list[bytes] = []
+    body = bytearray()  # grows in place: the parts and the whole never exist side by side
     size, refused = 0, False
     try:
         async with asyncio.timeout(seconds):
@@ -65,12 +65,12 @@ async def receive(request: Request, limit: int, seconds: float, lease: Lease) ->
                 size += len(chunk)
                 refused = refused or size > limit or not lease.take(len(chunk))
                 if refused:
-                    chunks.clear()
+                    body = bytearray()
                     lease.give_back()
                     if size > PATIENCE * limit:
                         break
                 else:
-                    chunks.append(chunk)
+                    body += chunk
     except TimeoutError:
         raise RequestError(
             408, f"The request took too long to arrive: {seconds:g} seconds at most."
@@ -79,4 +79,4 @@ async def receive(request: Request, limit: int, seconds: float, lease: Lease) ->
         raise RequestError(413, f"The request is too large: {limit / 2**20:g} MiB at most.")
     if refused:
         raise Busy
-    return b"".join(chunks)
+    return body

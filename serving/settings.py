@@ -51,7 +51,10 @@ class ServeSettings(BaseModel):
     batch_wait_ms: float = Field(
         2, ge=0, le=1000, description="longest time a batch waits for images that are being decoded"
     )
-    queue_size: int = Field(256, ge=1, description="most images that may wait; more get 503")
+    queue_size: int = Field(256, ge=1, description="most images that are decoded or wait for the network")
+    queue_seconds: float = Field(
+        1, ge=0, description="longest time that a request waits for room in the queue; then it gets 503"
+    )
 
     max_images: int = Field(32, ge=1, description="most images per request")
     max_pixels: int = Field(25_000_000, ge=1, description="most pixels per request, all images together")
@@ -67,7 +70,11 @@ class ServeSettings(BaseModel):
     body_seconds: float = Field(
         30, gt=0, description="most seconds that a client may take for the body of a request"
     )
-    decode_threads: int = Field(2, ge=1, description="threads that decode images")
+    decode_threads: int = Field(2, ge=1, description="threads that decode small images")
+    decode_seconds: float = Field(
+        3, gt=0, description="most seconds of processor time for decoding a request; then it gets 422"
+    )
+    decode_mib: float = Field(150, gt=0, description="most memory for decoding a request")
 
 
 def read_settings(options: Mapping[str, Any], params: Path | None = None) -> ServeSettings:

@@ -145,7 +145,9 @@ def test_large_pictures_do_not_delay_small_ones(tmp_path: Path, model_file: Path
 def test_a_full_queue_answers_503_with_retry_after(tmp_path: Path) -> None:
     slow = write(tmp_path / "slow.onnx", repeats=6)
     with (
-        running(tmp_path, "--model", str(slow), "--queue-size", "2", "--max-batch", "1") as server,
+        running(
+            tmp_path, "--model", str(slow), "--queue-size", "2", "--queue-seconds", "0.05", "--max-batch", "1"
+        ) as server,
         ThreadPoolExecutor(16) as pool,
     ):
         answers = list(pool.map(lambda _: predict(server, encode(RED)), range(16)))
