@@ -27,7 +27,7 @@ def connected(server: Server) -> socket.socket:
 
 
 def test_a_slow_body_gets_408_and_delays_nobody(server: Server) -> None:
-    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n["
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n["
     slow = [connected(server) for _ in range(100)]
     for connection in slow:
         connection.sendall(head)
