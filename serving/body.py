@@ -57,6 +57,11 @@ class Memory:
 
 async def receive(request: Request, limit: int, seconds: float, lease: Lease) -> bytearray:
     """Returns the whole body. Raises RequestError if it is too large or too slow, Busy if memory is short."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise RequestError(
+            415, f"Content-Encoding {encoding[:40]!r} is not supported; send the body as it is."
+        )
     body = bytearray()  # grows in place: the parts and the whole never exist side by side
     size, refused = 0, False
     try:

@@ -196,6 +196,7 @@ class Decoding:
         return images
 
     def _here(self, content_type: str, body: bytearray, model: Model, most: int | None) -> Images | None:
+        assert model.shape is not None  # others are not asked about pictures
         return read_images(content_type, body, model.shape, self.limits, most, model.pixel_scale)
 
     def _task(self, content_type: str, model: Model, most: int | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from serving.errors import Busy
 
-PROBES = ("/healthz", "/readyz")
+PROBES = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 # Connections above the limit, which only probes may use.
 PROBE_CONNECTIONS = 32
 PROBE_HEAD_SECONDS = 1

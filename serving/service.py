@@ -80,11 +80,8 @@ class Service:
         """
         async with self.room.hold(1):  # nothing is read while there is no room at all
             model = self.model  # this request keeps its model, even if another one is swapped in meanwhile
-        encoding = request.headers.get("content-encoding", "identity")
-        if encoding.lower() != "identity":
-            raise RequestError(
-                415, f"Content-Encoding {encoding[:40]!r} is not supported; send the body as it is."
-            )
+        if model.shape is None:
+            raise RequestError(404, f"The served network takes no pictures; see /v2/models/{model.name}.")
         content_type = request.headers.get("content-type", "")
         json = content_type.partition(";")[0].strip().lower() == "application/json"
         limit = self.settings.max_json_mib if json else self.settings.max_body_mib

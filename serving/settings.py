@@ -63,6 +63,11 @@ class ServeSettings(BaseModel):
 
     max_images: int = Field(32, ge=1, description="most images per request")
     max_pixels: int = Field(25_000_000, ge=1, description="most pixels per request, all images together")
+    max_rows: int = Field(
+        1024,
+        ge=1,
+        description="most rows per request to a network that takes no pictures: product of the sizes it does not fix",
+    )
     max_body_mib: float = Field(16, gt=0, description="largest request")
     max_json_mib: float = Field(
         2, gt=0, description="largest JSON request; JSON is slower to read than files"
