@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from serving.api import add_model, add_predict
 from serving.errors import RequestError
+from serving.hosts import AllowedHosts
 from serving.keys import key_check
 from serving.metrics import CountRequests, Metrics
 from serving.model import Model
@@ -43,6 +44,7 @@ def create_app(model: Model, registry: Registry | None, settings: ServeSettings)
         docs_url=None,
         redoc_url=None,
     )
+    app.add_middleware(AllowedHosts, listening=settings.host, allowed=settings.allowed_hosts)
     app.add_middleware(CountRequests, metrics=metrics)
     _answer_errors(app)
     check = key_check(settings)

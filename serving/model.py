@@ -21,12 +21,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from serving.arrays import ALL_BITS, Images, Probabilities
 from serving.errors import ModelError
 from serving.signature import Tensor, signature
-
-ALL_BITS = (0.0, 65535.0)  # the scale of a file that says nothing about pixels of more than 8 bits
-Images = NDArray[np.uint8]  # (batch, height, width, channels)
-Probabilities = NDArray[np.float32]  # (batch, classes)
 
 # Metadata of files from before their origin was moved into the registry's tags.
 _OLD_ORIGIN = ("git_commit", "run_id", "data_sha256")

@@ -151,7 +151,7 @@ class Inference:
         needed = sum(tensor.most(rows) * NUMPY[tensor.datatype].itemsize for tensor in model.inputs)
         return min(int(self.settings.max_body_mib * MIB), self._most_json + needed)
 
-    def _compute(self, model: Model, body: bytes, json_size: int) -> tuple[bytes, int | None]:
+    def _compute(self, model: Model, body: bytearray, json_size: int) -> tuple[bytes, int | None]:
         task = (body, json_size, model.inputs, model.outputs, self._most_rows(model))
         with self.reading if json_size > _LARGE_JSON else nullcontext():
             call = read_call(*task)

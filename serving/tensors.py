@@ -70,7 +70,11 @@ class Call:
 
 
 def read_call(
-    body: bytes, json_size: int, inputs: Sequence[Tensor], outputs: Sequence[Tensor], most_rows: int
+    body: bytes | bytearray,
+    json_size: int,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    most_rows: int,
 ) -> Call:
     """Reads a request whose first ``json_size`` bytes are JSON, for a network with these inputs and outputs.
 
@@ -135,7 +139,7 @@ def _parameter(parameters: Mapping[str, Any], name: str, kind: type, where: str)
 
 
 def _read(
-    given: InputTensor, known: Tensor, body: bytes, place: int, most_rows: int
+    given: InputTensor, known: Tensor, body: bytes | bytearray, place: int, most_rows: int
 ) -> tuple[NDArray[Any], int]:
     """The values of an input, and where in the body the bytes of the next one start."""
     where, shape = f"Input {known.name}", tuple(given.shape)
@@ -154,7 +158,7 @@ def _read(
 
 
 def _from_bytes(
-    content: bytes, size: int, shape: tuple[int, ...], dtype: np.dtype, where: str
+    content: bytes | bytearray, size: int, shape: tuple[int, ...], dtype: np.dtype, where: str
 ) -> NDArray[Any]:
     needed = math.prod(shape) * dtype.itemsize
     if size != needed:
