@@ -35,7 +35,8 @@ from pipelines.pruning import lock_of, prune, used
 from stages.errors import MachineError, UserError, of_words
 from stages.plumbing import watched
 from stages.plumbing.code import ROOT, closure
-from stages.plumbing.naming import experiment_name
+from stages.plumbing.files import write_json
+from stages.plumbing.naming import ASKED, experiment_name
 from stages.plumbing.runtime import STATE, WORKSPACES
 from stages.plumbing.settings import PARAMS_FILE, load, write
 from stages.plumbing.settings import changed as changed_params
@@ -146,6 +147,8 @@ def _make(project: Path, folder: Path, changes: Mapping[str, Any], base: Path) -
     if results is not None:
         (folder / LOCK_FILE).write_bytes(results)
     write(changed_params(folder / PARAMS_FILE, changes, "rt"), folder / PARAMS_FILE)
+    (folder / STATE).mkdir(exist_ok=True)
+    write_json(folder / ASKED, changes)
     _share_data(project, folder, Path(load(folder / PARAMS_FILE).data.root))
     share_cache(project, folder)
     if bare and results is not None:

@@ -20,7 +20,11 @@ from ruamel.yaml.error import YAMLError
 
 from stages.params import NOT_OF_RESULTS, Params
 from stages.plumbing.settings import PARAMS_FILE, load, read
+from stages.plumbing.status import STATE
 
+ASKED = (
+    STATE / "asked.json"
+)  # in a workspace: the values that were asked for, also those that params.yaml has anyway
 MOST = 80  # characters of a name
 _MOST_OF_A_VALUE = 20
 _SHOWN_ANYWAY = ("data.name", "search.strategy")  # at the beginning of every name
@@ -48,6 +52,12 @@ def run_name(params: Params, changes: Mapping[str, Any], kind: str = "") -> str:
 def experiment_name(changes: Mapping[str, Any]) -> str:
     """The name of a run of the project in the current folder, with other values of some keys. Raises UserError."""
     return run_name(load(PARAMS_FILE, changes), changes or since_commit())
+
+
+def differing() -> dict[str, Any]:
+    """The settings that make the run in the current folder what it is: what was asked for, and what differs from the commit."""
+    asked = json.loads(ASKED.read_bytes()) if ASKED.exists() else {}
+    return {**since_commit(), **asked}
 
 
 def since_commit() -> dict[str, Any]:

@@ -29,7 +29,7 @@ from models.training.events import Row
 from stages.errors import MachineError, UserError
 from stages.plumbing import limits, run_row
 from stages.plumbing.files import sha256_of
-from stages.plumbing.naming import since_commit
+from stages.plumbing.naming import differing
 from stages.plumbing.pipeline import PipelineRun
 from stages.plumbing.refusals import check_sqlite, of_mlflow
 from stages.plumbing.runtime import TEMPORARY, pipeline_process
@@ -327,7 +327,7 @@ def _parent(mlflow: MlflowClient, experiment: str) -> str:
         if last is not None and last.info.status == "RUNNING":
             mlflow.set_terminated(last.info.run_id, status="KILLED")
         run = mlflow.create_run(experiment, run_name=name)
-        StageRun(mlflow, run).params(since_commit())
+        StageRun(mlflow, run).params(differing())
     StageRun(mlflow, run).tags(**tags)
     made = PipelineRun(
         execution=execution, run_id=run.info.run_id, experiment_id=experiment, tracking_uri=tracking_uri()

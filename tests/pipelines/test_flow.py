@@ -23,6 +23,7 @@ from uuid import UUID
 
 import psutil
 import pytest
+from mlflow import MlflowClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import IntervalSchedule
@@ -231,7 +232,17 @@ def test_a_run_whose_worker_died_is_crashed_and_the_next_one_resumes_it(
         [sys.executable, "-m", "dvc", "exp", "list", "--name-only"],
         cwd=server.project, env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert experiment_name(KILLED) in listed.stdout.split()
+    name = experiment_name(KILLED)
+    assert name in listed.stdout.split()
+    assert server.run(id).name == server.run(next_run).name == name
+    mlflow = MlflowClient(f"sqlite:///{server.project / 'mlflow.db'}")
+    (experiment,) = [each for each in mlflow.search_experiments() if each.name == "msdarts"]
+    (row,) = mlflow.search_runs(
+        [experiment.experiment_id], f"tags.dvc_experiment = '{name}'"
+    )  # of both flow runs
+    assert (row.info.run_name, row.info.status) == (name, "FINISHED")
+    assert row.data.tags["prefect_flow_run"] == str(next_run)
+    assert row.data.params == {"search.seed": "3"} and "discretization_gap" in row.data.metrics
 
 
 def test_an_interrupted_flow_leaves_no_process_and_resumes_the_next_time(

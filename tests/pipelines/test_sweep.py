@@ -143,6 +143,10 @@ def test_a_failed_trial_stops_no_other_and_the_best_alone_is_registered(swept: S
     (sweep,) = swept.runs("sweep")
     children = {run.info.run_id for run in swept.runs("pipeline") if run.data.tags.get("mlflow.parentRunId") == sweep.info.run_id}  # fmt: skip
     assert children >= {row["run_id"] for row in rows if row["run_id"]}
+    for row in filter(lambda row: row["run_id"], rows):
+        trial = swept.mlflow.get_run(row["run_id"])
+        assert (trial.info.run_name, trial.data.params["search.seed"]) == (row["experiment"], row["seed"])
+    assert str(sweep.info.run_name).startswith("digits-ms-darts-sweep-seeds3-")
     assert sweep.info.status == "FINISHED"
     assert "test_accuracy" in sweep.data.metrics
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -46,6 +47,7 @@ def test_changes_have_a_workspace_and_the_project_stays_as_it_is(project: Path) 
     before = (project / "params.yaml").read_bytes()
     with workspace(CHANGES) as folder:
         assert folder.name.startswith("digits-ms-darts-seed3-")
+        assert json.loads((folder / ".checkpoints/asked.json").read_text()) == CHANGES
         assert load(folder / "params.yaml").search.seed == 3
         assert "# mine, not committed" in (folder / "params.yaml").read_text()
         assert (folder / "data/images.npz").read_text() == "images"

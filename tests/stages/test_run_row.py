@@ -116,7 +116,10 @@ def test_in_a_workspace_the_row_is_called_as_the_workspace(
     folder.mkdir(parents=True)
     write_params(folder / "params.yaml", TINY)
     monkeypatch.chdir(folder)
+    (folder / ".checkpoints").mkdir()
+    (folder / ".checkpoints/asked.json").write_text('{"search.seed": 0}')  # as params.yaml has it anyway
     row = row_after("prepare")
+    assert row.data.params == {"search.seed": "0"}
     assert row.info.run_name == row.data.tags["dvc_experiment"] == folder.name
 
 
