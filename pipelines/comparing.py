@@ -19,6 +19,7 @@ from pipelines.process import run_command, run_stage
 from stages.compare.jobs import STAGE, Plan
 from stages.errors import MachineError, UserError
 from stages.plumbing.files import GENOTYPE_JSON, REGISTRY
+from stages.registry.asking import PROMOTE
 
 _FOUND = ("prepare", "search", "discretize")  # the stages whose results are compared
 _RETRAINED = ("retrain", "export")
@@ -54,8 +55,8 @@ def shown(folder: Path) -> bool:
     """Puts the comparison on the model card and into the report, if these are about the network that was compared."""
     if not (folder / REGISTRY).is_file() or not up_to_date(folder, *_FOUND, *_RETRAINED):
         return False
-    for stage, force in (("register", False), ("report", True)):
-        result = run_stage(stage, folder, force=force, on_line=get_run_logger().info)
+    for stage in ("register", "report"):  # which DVC calls every time
+        result = run_stage(stage, folder, environment={PROMOTE: "ask"}, on_line=get_run_logger().info)
         if result.status:
             raise (UserError if result.status == 2 else MachineError)(result.message)
     return True

@@ -16,14 +16,18 @@ from pathlib import Path
 from stages.params import RegistryParams
 from stages.plumbing.tracking import project_folder
 
-PROMOTE = "MSDARTS_PROMOTE"  # variable of a run that was chosen without the test cases; its value: auto
+# Variable of a run whose flow knows better. auto: it was chosen without the test cases; ask: it only puts something on the card.
+PROMOTE = "MSDARTS_PROMOTE"
 
 
 def reason_to_ask(settings: RegistryParams) -> str | None:
     """Why this run does not change the champion by itself; None where it may."""
     if settings.promote == "ask":
         return "registry.promote is ask"
-    if is_experiment() and os.environ.get(PROMOTE) != "auto":
+    told = os.environ.get(PROMOTE)
+    if told == "ask":
+        return "a comparison does not change the champion"
+    if is_experiment() and told != "auto":
         return "an experiment does not change the champion by itself"
     return None
 

@@ -155,6 +155,8 @@ def test_a_run_in_a_workspace_is_an_experiment_unless_a_sweep_has_chosen_it(
     monkeypatch.setenv(PROMOTE, "auto")
     assert reason(workspace) is None
     assert reason(workspace, "ask") == "registry.promote is ask"
+    monkeypatch.setenv(PROMOTE, "ask")
+    assert reason(tmp_path) == "a comparison does not change the champion"
 
 
 def test_the_networks_judged_on_a_test_set_are_counted_once_each_also_after_their_deletion(
