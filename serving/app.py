@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
-from serving.api import add_model, add_predict
+from serving.api import add_known, add_model, add_predict
 from serving.errors import RequestError
 from serving.keys import key_check
 from serving.metrics import CountRequests, Metrics
@@ -46,6 +46,7 @@ def create_app(model: Model, registry: Registry | None, settings: ServeSettings)
     # This order is the order in the OpenAPI document and in the reference.
     add_predict(app, service, check)
     add_model(app, service, check)
+    add_known(app, service, check)
     add_report(app, service, check)
     add_probes(app, service, check)
     add_pages(app)

@@ -19,6 +19,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from serving.errors import ModelError
+from serving.known import KNOWN, NOTHING, Known, read_known
 
 ALL_BITS = (0.0, 65535.0)  # the scale of a file that says nothing about pixels of more than 8 bits
 Images = NDArray[np.uint8]  # (batch, height, width, channels)
@@ -51,6 +52,7 @@ class Model:
     precision: str  # of the convolutions; float32 unless the file says otherwise
     metadata: Mapping[str, str]  # of the file, as written
     origin: Origin
+    known: Known  # how sure it has to be, what it has learned from, and pictures to try
     session: onnxruntime.InferenceSession
 
     def predict(self, images: Images) -> Probabilities:
@@ -64,13 +66,22 @@ def read_file(path: Path, threads: int) -> Model:
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from None
-    return load(content, path.stem, hashlib.sha256(content).hexdigest()[:12], threads)
+    version = hashlib.sha256(content).hexdigest()[:12]
+    return load(content, path.stem, version, threads, known=read_known(path.with_name(KNOWN), content))
 
 
-def load(content: bytes, name: str, version: str, threads: int, origin: Origin | None = None) -> Model:
+def load(
+    content: bytes,
+    name: str,
+    version: str,
+    threads: int,
+    origin: Origin | None = None,
+    known: Known = NOTHING,
+) -> Model:
     """Loads the bytes of an ONNX file. Raises ModelError unless the model keeps the contract and answers.
 
-    ``origin`` is what a registry knows about the file's origin; None without a registry.
+    ``origin`` is what a registry knows about the file's origin; None without a registry. ``known`` is the content of
+    the known.json beside the file.
     """
     where = f"model {name} {version}"
     options = onnxruntime.SessionOptions()
@@ -102,6 +113,7 @@ def load(content: bytes, name: str, version: str, threads: int, origin: Origin |
         metadata.get("precision", "float32"),
         metadata,
         _origin(metadata, origin),
+        known,
         session,
     )
 

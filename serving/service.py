@@ -79,8 +79,8 @@ class Service:
         """Whether a request that arrives now would be answered."""
         return not self.batcher.full() and bool(self.tasks) and not any(task.done() for task in self.tasks)
 
-    async def predict(self, request: Request) -> tuple[Model, Probabilities]:
-        """Returns the answer and the model that gave it.
+    async def predict(self, request: Request) -> tuple[Model, Images, Probabilities]:
+        """Returns the model that answered, the images as it saw them, and the answer.
 
         Raises RequestError if something is wrong with the request.
         """
@@ -93,7 +93,7 @@ class Service:
         with self.memory.lease() as lease:
             body = await receive(request, int(limit * MIB), self.settings.body_seconds, lease)
             images = await self._decode(content_type, body, model)
-        return model, await self.batcher.predict(model, images)
+        return model, images, await self.batcher.predict(model, images)
 
     async def _decode(self, content_type: str, body: bytes, model: Model) -> Images:
         loop = asyncio.get_running_loop()

@@ -19,6 +19,48 @@ from websockets.sync.connection import Connection
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
+# Contrast as WCAG 2.2 defines it. Behind a text are the backgrounds of the elements around it, and bars beside it.
+FAINT = """(() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const parsed = (colour) => {  // any CSS colour -> red, green, blue, opacity
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
+    return [r, g, b, a / 255];
+  };
+  const over = (top, below) => [0, 1, 2].map((n) => top[n] * top[3] + below[n] * (1 - top[3]));
+  const luminance = (colour) => {
+    const [r, g, b] = colour.map((level) => level / 255)
+      .map((level) => (level <= 0.04045 ? level / 12.92 : ((level + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element) => {
+    if (!element) return parsed(getComputedStyle(document.body).backgroundColor).slice(0, 3);
+    const colour = parsed(getComputedStyle(element).backgroundColor);
+    return colour[3] === 1 ? colour.slice(0, 3) : over(colour, behind(element.parentElement));
+  };
+  const found = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const text = texts.currentNode, element = text.parentElement;
+    if (!text.data.trim() || element.closest("title, script, style") || !element.checkVisibility({ opacityProperty: true })) continue;
+    const svg = element.closest("svg"), style = getComputedStyle(element);
+    const grounds = [behind(svg ? svg.parentElement : element)];
+    const box = svg && element.closest("g")?.querySelector(":scope > rect");
+    if (box) grounds[0] = parsed(getComputedStyle(box).fill).slice(0, 3);
+    const bar = element.parentElement.querySelector(":scope > .bar");
+    if (bar) grounds.push(parsed(getComputedStyle(bar).backgroundColor).slice(0, 3));
+    for (const ground of grounds) {
+      const colour = over(parsed(svg ? style.fill : style.color), ground);
+      const [high, low] = [luminance(colour), luminance(ground)].sort((a, b) => b - a);
+      const contrast = (high + 0.05) / (low + 0.05);
+      if (contrast < 4.5) found.push(`${text.data.trim().slice(0, 30)}: ${contrast.toFixed(2)}`);
+    }
+  }
+  return found;
+})()"""
+
 
 class Page:
     """One tab. ``requested`` lists the addresses it requested, ``errors`` what its scripts complained about."""
@@ -62,6 +104,7 @@ class Page:
             deviceScaleFactor=scale,
             mobile=phone,
         )
+        self.call("Emulation.setTouchEmulationEnabled", enabled=phone)
         theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[theme])
 
@@ -111,6 +154,10 @@ class Page:
     def type(self, text: str) -> None:
         """Types text into the focused element."""
         self.call("Input.insertText", text=text)
+
+    def faint(self) -> list[str]:
+        """The texts whose contrast with what is behind them is below 4.5, which WCAG 2 asks for (level AA)."""
+        return self.value(FAINT)
 
     def picture(self, path: Path) -> None:
         """Writes a PNG picture of the whole page."""
