@@ -40,6 +40,17 @@ FAINT = """(() => {
     const colour = parsed(getComputedStyle(element).backgroundColor);
     return colour[3] === 1 ? colour.slice(0, 3) : over(colour, behind(element.parentElement));
   };
+  const filling = (shape) => {  // of a shape in a drawing
+    const style = getComputedStyle(shape);
+    const [r, g, b, a] = style.fill === "none" ? [0, 0, 0, 0] : parsed(style.fill);
+    return [r, g, b, a * style.fillOpacity * style.opacity];
+  };
+  const holds = (shape, text) => {  // drawn before the text, and around its middle
+    if (!(shape.compareDocumentPosition(text) & Node.DOCUMENT_POSITION_FOLLOWING)) return false;
+    const [outer, inner] = [shape, text].map((element) => element.getBoundingClientRect());
+    const [x, y] = [inner.x + inner.width / 2, inner.y + inner.height / 2];
+    return outer.left < x && x < outer.right && outer.top < y && y < outer.bottom && outer.height > inner.height / 2;
+  };
   const found = [];
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
@@ -47,8 +58,8 @@ FAINT = """(() => {
     if (!text.data.trim() || element.closest("title, script, style") || !element.checkVisibility({ opacityProperty: true })) continue;
     const svg = element.closest("svg"), style = getComputedStyle(element);
     const grounds = [behind(svg ? svg.parentElement : element)];
-    const box = svg && element.closest("g")?.querySelector(":scope > rect");
-    if (box) grounds[0] = parsed(getComputedStyle(box).fill).slice(0, 3);
+    if (svg) grounds[0] = [...svg.querySelectorAll("rect, path")].filter((shape) => holds(shape, element))
+      .reduce((below, shape) => over(filling(shape), below), grounds[0]);
     const bar = element.parentElement.querySelector(":scope > .bar");
     if (bar) grounds.push(parsed(getComputedStyle(bar).backgroundColor).slice(0, 3));
     for (const ground of grounds) {
@@ -94,9 +105,11 @@ class Page:
             case "Log.entryAdded" if params["entry"]["level"] == "error":
                 self.errors.append(params["entry"]["text"])
 
-    def resize(self, width: int, height: int, *, phone: bool = False, dark: bool = False) -> None:
-        """Sets the size of the window in CSS pixels. A phone also has touch and a scale of 2."""
-        scale = 2 if phone else 1
+    def resize(
+        self, width: int, height: int, *, phone: bool = False, dark: bool = False, scale: int | None = None
+    ) -> None:
+        """Sets the size of the window in CSS pixels. A phone also has touch, and a scale of 2 unless another is given."""
+        scale = scale or (2 if phone else 1)
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -159,12 +172,12 @@ class Page:
         """The texts whose contrast with what is behind them is below 4.5, which WCAG 2 asks for (level AA)."""
         return self.value(FAINT)
 
-    def picture(self, path: Path) -> None:
-        """Writes a PNG picture of the whole page."""
+    def shot(self) -> bytes:
+        """A PNG picture of the whole page."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
-        path.write_bytes(base64.b64decode(shot["data"]))
+        return base64.b64decode(shot["data"])
 
 
 @contextmanager

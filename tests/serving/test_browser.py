@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +18,6 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)"
 )
 
-# If this names a folder, the tests write pictures of the page to it (docs/pictures/).
-PICTURES = os.environ.get("MSDARTS_PICTURES")
 SIZES = {"desktop": (1280, 800, False), "phone": (390, 740, True)}
 
 
@@ -47,12 +43,6 @@ def sky(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("picture") / "sky.png"
     Image.fromarray(pixels.astype(np.uint8)).save(path)
     return path
-
-
-def picture(tab: Page, name: str) -> None:
-    if PICTURES:
-        time.sleep(0.3)  # until fonts and the picture are drawn
-        tab.picture(Path(PICTURES) / f"{name}.png")
 
 
 def said(tab: Page) -> tuple[str, str, str]:
@@ -239,8 +229,6 @@ def test_the_reference_fits_a_phone(server: Server, tab: Page) -> None:
     assert "POST /v1/predict" in tab.value("document.body.innerText")
     assert all(url.startswith(server.url) for url in tab.requested)
     assert tab.errors == []
-    tab.resize(1280, 800)
-    picture(tab, "api")
 
 
 def test_the_page_has_a_dark_mode(server: Server, tab: Page, sky: Path) -> None:
