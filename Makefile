@@ -1,6 +1,6 @@
 # `make` prints this list. Everything runs in .venv, made from requirements.lock on first use.
 .DEFAULT_GOAL := help
-.PHONY: help repro task flow sweep compare clusters server worker deploy test quick coverage check format serve rollback bench bench-serve stability lock ui clean
+.PHONY: help repro task flow sweep compare clusters auth server worker deploy test quick coverage check format serve rollback bench bench-serve stability lock ui clean
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -34,10 +34,13 @@ compare: $(VENV)/ready ## was the search worth it? random cells and networks mad
 clusters: $(VENV)/ready ## install Ray and Dask, for sweeps on the machines of a cluster
 	uv pip install --quiet --require-hashes --no-deps -r requirements-clusters.lock
 
-server: $(VENV)/ready ## Prefect's server and pages: http://127.0.0.1:4200
-	env -u PREFECT_API_URL prefect server start --host 127.0.0.1 --port 4200
+auth: $(VENV)/ready ## install what MLflow's server needs for logins (docs/operations.md)
+	uv pip install --quiet --require-hashes --no-deps -r requirements-auth.lock
 
-deploy: $(VENV)/ready ## send pool, queues, automations and deployments to the server (ARGS="--gpus 2")
+server: $(VENV)/ready ## Prefect's server and pages: http://127.0.0.1:4200
+	python -m pipelines.server
+
+deploy: $(VENV)/ready ## send pool, queues, limits and deployments to the server (ARGS="--gpus 2")
 	python -m pipelines.deploy $(ARGS)
 
 worker: $(VENV)/ready ## execute what is scheduled; GPU=0: with that GPU, which its runs take by turns
@@ -89,11 +92,14 @@ ui: $(VENV)/ready ## look at all runs in a browser: http://127.0.0.1:5000
 	@$(PLACE)
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
 
-lock: $(VENV)/ready ## resolve pyproject.toml anew into requirements.lock, and what clusters add into another
+# What an extra adds to the lock, into a lock of its own.
+EXTRA := --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q pyproject.toml -c requirements.lock
+BEYOND = $$(grep -oE '^[a-z0-9._-]+==' requirements.lock | sed 's/\(.*\)==/--no-emit-package=\1/') | grep -v '^\#'
+
+lock: $(VENV)/ready ## resolve pyproject.toml anew into requirements.lock, and what clusters and auth add into others
 	uv pip compile --universal --generate-hashes --no-emit-index-url --group dev pyproject.toml -o requirements.lock -q
-	set -o pipefail; uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra ray --extra dask \
-	  pyproject.toml -c requirements.lock $$(grep -oE '^[a-z0-9._-]+==' requirements.lock | sed 's/\(.*\)==/--no-emit-package=\1/') \
-	  | grep -v '^#' > requirements-clusters.lock
+	set -o pipefail; uv pip compile $(EXTRA) --extra ray --extra dask $(BEYOND) > requirements-clusters.lock
+	set -o pipefail; uv pip compile $(EXTRA) --extra auth $(BEYOND) > requirements-auth.lock
 	python -m stages.plumbing.versions
 
 clean: ## remove what stages, flows, tests and tools have made (not .venv, not the DVC cache)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
@@ -23,6 +24,8 @@ from ruamel.yaml.error import YAMLError
 
 from pipelines.process import COLOUR
 from stages.errors import MachineError, UserError, whose
+from stages.plumbing.naming import experiment_name, run_name
+from stages.plumbing.settings import PARAMS_FILE, load
 from stages.plumbing.starting import ready
 
 BAD_INPUT = "BadInput"  # name of the state when only the user can fix what is wrong
@@ -66,6 +69,28 @@ def on_profile(profile: str | None, changes: Mapping[str, Any]) -> dict[str, Any
     if changes.get("task", profile) != profile:
         raise UserError(f"task is {changes['task']}, but profile is {profile}; leave one of them out")
     return {"task": profile, **changes}
+
+
+def named(kind: str = "", *shown: str) -> Callable[[], str]:
+    """Names a flow run after its parameters, as MLflow and DVC name the run.
+
+    A flow above several runs has a ``kind``, and shows further parameters (name -> value, or a mapping of these).
+    """
+
+    def name() -> str:
+        given = flow_run.parameters
+        try:
+            changes = on_profile(given.get("profile"), given.get("params") or {})
+            if not kind:
+                return experiment_name(changes)
+            settings = load(PARAMS_FILE, changes)
+            for key in shown:
+                changes |= given[key] if isinstance(given[key], dict) else {key: given[key]}
+            return run_name(settings, changes, kind)
+        except (UserError, OSError):  # the flow itself says what is wrong
+            return kind or "nas"
+
+    return name
 
 
 def yaml_value(value: str, option: str) -> Any:

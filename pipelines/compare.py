@@ -23,7 +23,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner
 
 from pipelines import compare_report as report
-from pipelines.command import BAD_INPUT, change, message_of, on_profile, run_flow
+from pipelines.command import BAD_INPUT, change, message_of, named, on_profile, run_flow
 from pipelines.comparing import finish, made, plan_of, run_training
 from pipelines.process import ended_together
 from pipelines.runners import RUNNERS, WORKERS, RunnerName, connected, cores_per_trial, task_runner
@@ -36,7 +36,7 @@ from stages.plumbing.settings import PARAMS_FILE, load
 RANDOM, SEEDS = 8, 3  # random cells and seeds, unless numbers are given
 
 
-@flow(name="compare", persist_result=False)
+@flow(name="compare", flow_run_name=named("compare"), persist_result=False)
 def compare(
     random: int = RANDOM,
     seeds: int | list[int] = SEEDS,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run
 
 from pipelines.comparing import shown
 from pipelines.summary import embedded
@@ -36,7 +37,11 @@ def compare_run(plan: Plan) -> Iterator[Run]:
         experiment = experiment_id(mlflow)
         before = mlflow.search_runs([experiment], f"tags.comparison = '{plan.identity}'", max_results=1)
         tags = {"comparison": plan.identity, "stage": "compare", "git_commit": git_commit()}
-        run = before[0] if before else mlflow.create_run(experiment, run_name="compare", tags=tags)
+        run = (
+            before[0]
+            if before
+            else mlflow.create_run(experiment, run_name=flow_run.name or "compare", tags=tags)
+        )
         mlflow.update_run(run.info.run_id, status="RUNNING")
     with ending(mlflow, run.info.run_id):
         yield Run(mlflow, experiment, run.info.run_id)

@@ -3,18 +3,18 @@
     python -m pipelines.deploy --gpus 2
 
 Creates or updates the work pool, one queue and one concurrency limit of 1 per GPU of this host (both named
-HOST-gpu-NUMBER), the automations that notice runs whose worker has died, and the deployments of prefect.yaml.
+HOST-gpu-NUMBER), and the deployments of prefect.yaml.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
 import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import cast
 
@@ -22,48 +22,13 @@ import httpx
 from prefect.automations import Automation
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import StateType
-from prefect.events.actions import ChangeFlowRunState
-from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from ruamel.yaml import YAML
 
 POOL = "msdarts"
-# A run sends a heartbeat every 30 s (prefect.toml); a single one may be late because the server is busy.
-SILENCE = timedelta(seconds=75)
-# Between taking a run and its first heartbeat, a worker imports everything, on a cold machine for minutes.
-STARTING = timedelta(minutes=5)
-
-_BEAT, _ANY = "prefect.flow-run.heartbeat", "prefect.flow-run.*"
-
-
-def zombie(name: str, after: set[str], within: timedelta, message: str) -> Automation:
-    """An automation that marks a flow run Crashed when it is silent for the time ``within`` after an event."""
-    return Automation(
-        name=name,
-        trigger=EventTrigger(
-            match={"prefect.resource.id": "prefect.flow-run.*"},
-            for_each={"prefect.resource.id"},
-            after=after,
-            expect={_ANY},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=within,
-        ),
-        actions=[ChangeFlowRunState(name=None, state=StateType.CRASHED, message=message, force=False)],
-    )
-
-
-def automations(silence: timedelta = SILENCE, starting: timedelta = STARTING) -> list[Automation]:
-    """The automations that free what a dead run holds: its place in the queue and in the deployment's limit."""
-    resume = "its worker was stopped or has died; the next run goes on with the stage that was running"
-    return [
-        zombie("msdarts: silent runs have crashed", {_BEAT, "prefect.flow-run.Cancelling"}, silence, resume),
-        zombie(
-            "msdarts: runs that do not start have crashed", {"prefect.flow-run.Pending"}, starting, resume
-        ),
-    ]
+# What earlier versions of this project made. They crashed live runs after an outage of the server (pipelines/watch.py).
+RETIRED = ("msdarts: silent runs have crashed", "msdarts: runs that do not start have crashed")
 
 
 def gpu_names(gpus: int, host: str) -> list[str]:
@@ -71,8 +36,8 @@ def gpu_names(gpus: int, host: str) -> list[str]:
     return [f"{host}-gpu-{number}" for number in range(gpus)]
 
 
-def prepare(client: SyncPrefectClient, gpus: Sequence[str], wanted: Sequence[Automation]) -> None:
-    """Creates or updates pool, queues, limits and automations."""
+def prepare(client: SyncPrefectClient, gpus: Sequence[str]) -> None:
+    """Creates or updates pool, queues and limits, and removes the automations of earlier versions."""
     client.create_work_pool(WorkPoolCreate(name=POOL, type="process"), overwrite=True)
     for name in gpus:
         client.upsert_global_concurrency_limit_by_name(name, 1)
@@ -81,12 +46,9 @@ def prepare(client: SyncPrefectClient, gpus: Sequence[str], wanted: Sequence[Aut
             client.update_work_queue(queue.id, concurrency_limit=1)
         except ObjectNotFound:
             client.create_work_queue(name, concurrency_limit=1, work_pool_name=POOL)
-    for automation in wanted:
-        try:
-            automation.id = cast(Automation, Automation.read(name=automation.name)).id
-            automation.update()
-        except ValueError:  # none has that name
-            automation.create()
+    for name in RETIRED:
+        with contextlib.suppress(ValueError):  # none has that name
+            cast(Automation, Automation.read(name=name)).delete()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gpus = gpu_names(options.gpus, options.host)
     try:
         with get_client(sync_client=True) as client:
-            prepare(client, gpus, automations())
+            prepare(client, gpus)
     except httpx.ConnectError:
         print(
             f"error: deploy: no Prefect server answers at {PREFECT_API_URL.value()}; `make server` starts one",

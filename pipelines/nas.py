@@ -22,12 +22,12 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.concurrency._asyncio import ConcurrencySlotAcquisitionError
-from prefect.concurrency.sync import concurrency
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Completed, Failed
 
-from pipelines.command import BAD_INPUT, change, failed, on_profile, run_flow
+from pipelines import gpu
+from pipelines.command import BAD_INPUT, change, failed, named, on_profile, run_flow
 from pipelines.dvc_internals import up_to_date
 from pipelines.graph import Stage, stages
 from pipelines.process import run_stage
@@ -35,18 +35,17 @@ from pipelines.summary import publish
 from pipelines.workspace import save_experiment, workspace
 from stages.errors import MachineError, UserError
 from stages.plumbing import watched
+from stages.plumbing.run_row import FLOW_RUN
 from stages.plumbing.settings import PARAMS_FILE, load
 from stages.plumbing.status import EXECUTION, Progress
 
-GPU_LIMIT = "MSDARTS_GPU_LIMIT"  # name of the global concurrency limit that guards this worker's GPU
-LEASE = 60.0  # seconds after which the GPU of a flow run that died is free again
 RETRIES, RETRY_DELAYS = 2, [10.0, 60.0]  # after failures of the machine; delays in seconds
 
 TIMED_OUT = "TimedOut"  # Prefect's own name for such a state
 CACHED = "cached: nothing that it depends on has changed"
 
 
-@flow(name="nas", persist_result=False)
+@flow(name="nas", flow_run_name=named(), persist_result=False)
 def nas(
     params: dict[str, Any] | None = None,
     target: str | None = None,
@@ -123,22 +122,23 @@ def execute(
     if not force and up_to_date(folder, stage.name):
         return Completed(name="Cached", message=CACHED)
     try:
-        with _gpu(stage) as gpu:
-            identity = {EXECUTION: str(flow_run.id), "MSDARTS_FLOW_RUN": str(flow_run.id)}
+        with _gpu(stage) as (variables, check):
+            identity = {EXECUTION: str(flow_run.id), FLOW_RUN: str(flow_run.id)}
             result = run_stage(
                 stage.name,
                 folder,
                 force=force,
                 timeout=timeout_hours * 3600,
-                environment={**identity, **(environment or {}), **gpu},
+                environment={**identity, **(environment or {}), **variables},
                 on_line=get_run_logger().info,
                 on_progress=_progress_artifact(stage.name),
+                check=check,
             )
     except TimeoutError as error:
         limit = f"timeout_hours ({timeout_hours:g})"
         message = f"{stage.name}: took longer than {limit}; {error}"
         return Failed(name=TIMED_OUT, message=message)
-    except (UserError, OSError) as error:
+    except (UserError, MachineError, OSError) as error:
         return failed(error, f"{stage.name}: ")
     match result.status:
         case 0 if result.ran:
@@ -152,23 +152,19 @@ def execute(
 
 
 @contextlib.contextmanager
-def _gpu(stage: Stage) -> Iterator[dict[str, str]]:
-    """Holds the worker's GPU for a stage that computes on it, and hides it from others; does nothing without a limit."""
-    limit = os.environ.get(GPU_LIMIT)
+def _gpu(stage: Stage) -> Iterator[tuple[dict[str, str], Callable[[], None]]]:
+    """Holds the worker's GPU for a stage that computes on it, and hides it from others; does nothing without a limit.
+
+    Yields the stage's variables, and what raises MachineError when another run has the GPU.
+    """
+    limit = os.environ.get(gpu.LIMIT)
     if not limit:
-        yield {}
+        yield {}, lambda: None
     elif not stage.gpu:
-        yield {"CUDA_VISIBLE_DEVICES": ""}
+        yield {"CUDA_VISIBLE_DEVICES": ""}, lambda: None
     else:
-        with contextlib.ExitStack() as held:
-            try:
-                held.enter_context(concurrency(limit, lease_duration=LEASE, strict=True))
-            except ConcurrencySlotAcquisitionError:
-                raise UserError(
-                    f"{GPU_LIMIT} is {limit!r}, but the Prefect server has no limit of that name; `prefect gcl create"
-                    f" {limit} --limit 1` creates it"
-                ) from None
-            yield {}
+        with gpu.held(limit) as check:
+            yield {}, check
 
 
 def _progress_artifact(stage: str) -> Callable[[Progress], None]:
@@ -182,11 +178,12 @@ def _progress_artifact(stage: str) -> Callable[[Progress], None]:
         percent = 100 * progress.fraction
         description = progress.line or f"{stage} epoch {progress.epoch}/{progress.epochs}"
         try:
-            if artifact is None:
-                key = f"{stage.replace('_', '-')}-progress"
-                artifact = cast(UUID, create_progress_artifact(percent, key, description))
-            else:
-                update_progress_artifact(artifact, percent, description)
+            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):  # the stage's lines do not wait
+                if artifact is None:
+                    key = f"{stage.replace('_', '-')}-progress"
+                    artifact = cast(UUID, create_progress_artifact(percent, key, description))
+                else:
+                    update_progress_artifact(artifact, percent, description)
         except httpx.HTTPError as error:  # a training goes on while the server is away
             get_run_logger().warning("progress is not shown: %s", error)
 

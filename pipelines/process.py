@@ -83,16 +83,18 @@ def run_stage(
     environment: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    check: Callable[[], None] = lambda: None,
 ) -> StageResult:
     """Runs ``dvc repro`` for this one stage in ``folder``.
 
-    Calls ``on_line`` with each printed line, and ``on_progress`` with the stage's progress every few seconds and at the end.
+    Calls ``on_line`` with each printed line, ``on_progress`` with the stage's progress every few seconds and at the end, and
+    ``check`` at least every second, which may raise to end the stage.
     Waits for other DVC processes of the folder. Raises TimeoutError after ``timeout`` seconds; its message says how the next run
     goes on. However the call ends, even
     by what a callback, a signal or a cancellation raises, no process of the stage is left.
     """
     command = repro_command(name, force=force)
-    return _run(name, command, folder, _result, timeout, environment, on_line, on_progress)
+    return _run(name, command, folder, _result, timeout, environment, on_line, on_progress, check)
 
 
 def run_command(
@@ -121,6 +123,7 @@ def _run(
     environment: Mapping[str, str] | None,
     on_line: Callable[[str], None],
     on_progress: Callable[[Progress], None],
+    check: Callable[[], None] = lambda: None,
 ) -> StageResult:
     attempt = uuid4().hex
     lines: deque[str] = deque(maxlen=_KEPT_LINES)
@@ -129,6 +132,7 @@ def _run(
     try:
         with _started(command, folder, variables) as process:
             for line in _lines(process, time.monotonic() + timeout):
+                check()
                 watch.look()
                 if line is not None:
                     lines.append(line)

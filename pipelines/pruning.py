@@ -34,7 +34,7 @@ def used(project: Path, name: str) -> None:
 
 def prune(project: Path, workspaces: Path) -> list[str]:
     """Removes the workspaces that were used last more than KEPT_DAYS ago, and returns their names."""
-    return [folder.name for folder in sorted(workspaces.glob("nas-*")) if _removed(project, folder)]
+    return [folder.name for folder in sorted(workspaces.glob("*")) if _removed(project, folder)]
 
 
 def _removed(project: Path, folder: Path) -> bool:

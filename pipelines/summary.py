@@ -10,7 +10,6 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
 
-from pipelines.workspace import experiment_name
 from stages import tasks
 from stages.plumbing.files import ARTIFACTS, EXPORT, GENOTYPE, REGISTRY, RETRAIN, SEARCH
 from stages.plumbing.pipeline import PipelineRun
@@ -34,7 +33,7 @@ def markdown(folder: Path, changes: Mapping[str, Any]) -> str:
     rows = [f"| {name} | {text} |" for name, text in _numbers(folder).items()]
     table = ["| metric | value |", "|---|---|", *rows] if rows else []
     changed = [f"With {', '.join(f'`{key}={value}`' for key, value in changes.items())}: "
-               f"experiment `{experiment_name(changes)}`, workspace `{folder}`."] if changes else []  # fmt: skip
+               f"experiment `{folder.name}`, workspace `{folder}`."] if changes else []  # fmt: skip
     cells = [
         f"**{path.stem}**\n\n![{path.stem} cell]({embedded(path)})"
         for path in sorted((folder / GENOTYPE).glob("*.png"))

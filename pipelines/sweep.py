@@ -24,7 +24,7 @@ from prefect.states import Completed
 from prefect.task_runners import TaskRunner
 
 from pipelines import sweep_report as report
-from pipelines.command import BAD_INPUT, change, failed, message_of, on_profile, run_flow
+from pipelines.command import BAD_INPUT, change, failed, message_of, named, on_profile, run_flow
 from pipelines.graph import stages, without_effect
 from pipelines.nas import execute_all, nas
 from pipelines.process import ended_together
@@ -41,7 +41,7 @@ from stages.front import write as write_front
 from stages.plumbing.files import FOUND_LATENCY, REPORT
 
 
-@flow(name="sweep", persist_result=False)
+@flow(name="sweep", flow_run_name=named("sweep", "seeds", "grid"), persist_result=False)
 def sweep(
     seeds: int | list[int] = 3,
     params: dict[str, Any] | None = None,

@@ -17,6 +17,7 @@ from matplotlib.ticker import PercentFormatter
 from mlflow import MlflowClient
 from mlflow.entities import Param
 from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run
 
 from pipelines.summary import embedded, mlflow_page
 from pipelines.trials import RANKED, SEED, RankBy, Result, Trial, written
@@ -26,7 +27,6 @@ from stages.front import Front, best_of
 from stages.front import draw as draw_front
 from stages.front import table as front_table
 from stages.plumbing.files import REGISTRY, RETRAIN, write_rows
-from stages.plumbing.limits import short_name
 from stages.plumbing.pipeline import PipelineRun
 from stages.plumbing.settings import PARAMS_FILE, load
 from stages.plumbing.tracking import client, ending, experiment_id, git_commit, reported, tracking_uri
@@ -54,14 +54,18 @@ class SweepRun:
 @contextlib.contextmanager
 def sweep_run(trials: Sequence[Trial], rank_by: RankBy) -> Iterator[SweepRun]:
     """The sweep's run: that of an earlier sweep with the same trials, or a new one. Ends as FINISHED, FAILED or KILLED."""
-    whole = [load(PARAMS_FILE, trial.changes).model_dump() for trial in trials]
+    whole = [load(PARAMS_FILE, trial.changes).of_results() for trial in trials]
     key = hashlib.sha256(json.dumps([whole, rank_by], sort_keys=True).encode()).hexdigest()[:16]
     mlflow = client()
     with reported():
         experiment = experiment_id(mlflow)
         before = mlflow.search_runs([experiment], f"tags.sweep = '{key}'", max_results=1)
         tags = {"sweep": key, "stage": "sweep", "git_commit": git_commit()}
-        run = before[0] if before else mlflow.create_run(experiment, run_name="sweep", tags=tags)
+        run = (
+            before[0]
+            if before
+            else mlflow.create_run(experiment, run_name=flow_run.name or "sweep", tags=tags)
+        )
         mlflow.update_run(run.info.run_id, status="RUNNING")
         about = {"rank_by": rank_by, "trials": str(len(trials))}
         mlflow.log_batch(run.info.run_id, params=[Param(name, value) for name, value in about.items()])
@@ -92,7 +96,6 @@ def publish(
         for result in results:
             if result.run_id:
                 run.mlflow.set_tag(result.run_id, "mlflow.parentRunId", run.id)
-                run.mlflow.set_tag(result.run_id, "mlflow.runName", short_name(str(result.trial)))
         for file in (table, picture, *fronts):
             run.mlflow.log_artifact(run.id, str(file))
         run.mlflow.log_metric(run.id, "failed_trials", sum(result.state == "failed" for result in results))

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,12 +23,13 @@ from pipelines.command import failed
 from pipelines.dvc_internals import up_to_date
 from pipelines.graph import Stage
 from pipelines.nas import execute_all
-from pipelines.workspace import experiment_name, workspace
+from pipelines.workspace import workspace
 from stages import tasks
 from stages.errors import MachineError, UserError
 from stages.evaluation import Metric
 from stages.found_latency import FoundLatency
 from stages.plumbing.files import RETRAIN, SEARCH
+from stages.plumbing.naming import experiment_name
 from stages.plumbing.settings import PARAMS_FILE, load
 from stages.records import RetrainMetrics, SearchSummary
 
@@ -51,9 +53,9 @@ class Trial:
     changes: Mapping[str, Any]  # of params.yaml, for the trial
     final: Mapping[str, Any]  # of params.yaml, for the whole pipeline if this trial wins
 
-    @property
+    @cached_property  # so that it stays what it was when the sweep began
     def name(self) -> str:
-        """The name of its DVC experiment."""
+        """The name of its DVC experiment and its run in MLflow."""
         return experiment_name(self.changes)
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
 """Where a run works: in the project's folder or, with parameters of its own, in a workspace for these parameters.
 
-A workspace is a git worktree within the project's ``.dvc/tmp/exps``, named after the hash of the changed parameters. The same
+A workspace is a git worktree within the project's ``.dvc/tmp/exps``, named after the changed parameters. The same
 changes lead to the same place, where they find the checkpoints and results of an interrupted run; other changes never
 meet them. The project's params.yaml is not touched. A workspace starts from the project as it is (the last commit, the
 changes in tracked files, dvc.lock and the results that it names) and shares the project's DVC cache and data.
@@ -9,12 +9,13 @@ changes in tracked files, dvc.lock and the results that it names) and shares the
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
+import errno
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +30,22 @@ from pipelines.dvc_internals import (
     share_cache,
 )
 from pipelines.pruning import lock_of, prune, used
-from stages.errors import UserError, of_words
+from stages.errors import MachineError, UserError, of_words
 from stages.plumbing import watched
 from stages.plumbing.code import ROOT, closure
-from stages.plumbing.runtime import STATE, TEMPORARY
+from stages.plumbing.naming import experiment_name
+from stages.plumbing.runtime import STATE, WORKSPACES
 from stages.plumbing.settings import PARAMS_FILE, load, write
 from stages.plumbing.settings import changed as changed_params
 
-WORKSPACES = TEMPORARY / "flows"  # within it, stages know that their results belong to the project around it
+# Git's locks that only the run of this workspace takes, of which there is one at a time.
+_OWN_LOCK = re.compile(r"Unable to create '(?P<path>[^']*(/worktrees/[^']*|/refs/exps/[^']*|\.index)\.lock)'")
+LOCK_AGE = 10.0  # seconds after which such a lock was left by a git that was killed
 _AUTHOR = {
     f"GIT_{role}_{what}": value
     for role in ("AUTHOR", "COMMITTER")
     for what, value in (("NAME", "nas"), ("EMAIL", "nas@localhost"))
 }
-
-
-def experiment_name(changes: Mapping[str, Any]) -> str:
-    """The name of a run with these parameters: that of its DVC experiment and of its workspace."""
-    return f"nas-{hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:10]}"
 
 
 @contextlib.contextmanager
@@ -120,7 +119,19 @@ def _make(project: Path, folder: Path, changes: Mapping[str, Any], base: Path) -
     if new:
         shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed here
         _git(project, "worktree", "prune")
-        _git(project, "worktree", "add", "--quiet", "--detach", "--no-checkout", str(folder), commit)
+        # Forced twice: also where a git that was killed while making it has locked it.
+        _git(
+            project,
+            "worktree",
+            "add",
+            "--force",
+            "--force",
+            "--quiet",
+            "--detach",
+            "--no-checkout",
+            str(folder),
+            commit,
+        )
     bare = not (
         folder / LOCK_FILE
     ).exists()  # also after a run that was killed before it had finished any stage
@@ -176,8 +187,25 @@ def _share_data(project: Path, folder: Path, root: Path) -> None:
 
 
 def _git(folder: Path, *arguments: str, input: str = "", env: Mapping[str, str] | None = None) -> str:
-    """Runs git and returns what it prints. Raises UserError when it fails, or MachineError where the disk does."""
-    done = subprocess.run(
+    """Runs git and returns what it prints. Raises UserError when it fails, or MachineError where that may pass."""
+    done = _run_git(folder, arguments, input, env)
+    if done.returncode != 0 and (lock := _OWN_LOCK.search(done.stderr)):
+        _remove_left(Path(lock["path"]))
+        done = _run_git(folder, arguments, input, env)
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        kind = MachineError if os.strerror(errno.EEXIST) in done.stderr else of_words(said)
+        raise kind(
+            f"a run with parameters of its own needs a git worktree, and `git {arguments[0]}` in {folder} failed:"
+            f" {said}"
+        )
+    return done.stdout.rstrip("\n")
+
+
+def _run_git(
+    folder: Path, arguments: Sequence[str], input: str, env: Mapping[str, str] | None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         ["git", *arguments],
         cwd=folder,
         env={**os.environ, **(env or {})},
@@ -187,10 +215,10 @@ def _git(folder: Path, *arguments: str, input: str = "", env: Mapping[str, str] 
         errors="surrogateescape",
         check=False,
     )
-    if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise of_words(said)(
-            f"a run with parameters of its own needs a git worktree, and `git {arguments[0]}` in {folder} failed:"
-            f" {said}"
-        )
-    return done.stdout.rstrip("\n")
+
+
+def _remove_left(lock: Path) -> None:
+    """Removes a lock that a killed git has left. A git whose flow alone was killed still has a moment to end."""
+    with contextlib.suppress(FileNotFoundError):
+        time.sleep(max(0.0, LOCK_AGE - (time.time() - lock.stat().st_mtime)))
+        lock.unlink()

@@ -17,7 +17,7 @@ import uvicorn
 from serving.app import create_app
 from serving.errors import ModelError, StartError
 from serving.model import read_file
-from serving.protocol import bounded
+from serving.protocol import ConnectionLimits, bounded
 from serving.registry import Registry
 from serving.settings import API_KEY_VARIABLE, ServeSettings, read_settings
 from serving.starting import ready
@@ -33,7 +33,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     for name, field in ServeSettings.model_fields.items():
         if name != "api_key":
-            default = "" if field.default is None else f" (default: {field.default})"
+            default = "" if field.default in (None, ()) else f" (default: {field.default})"
             parser.add_argument(
                 f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, help=f"{field.description}{default}"
             )
@@ -61,9 +61,10 @@ def serve(settings: ServeSettings) -> None:
         )
     config = uvicorn.Config(
         create_app(model, registry, settings),
-        http=bounded(settings.head_seconds),
+        http=bounded(
+            ConnectionLimits(settings.max_connections, settings.head_seconds, settings.write_seconds)
+        ),
         ws="none",
-        limit_concurrency=settings.max_connections,
         timeout_graceful_shutdown=10,
         access_log=False,
         proxy_headers=False,  # the server never uses the client's address

@@ -87,7 +87,7 @@ def add_model(app: FastAPI, service: Service, check: Check) -> None:
             name=served.name,
             version=served.version,
             class_names=list(served.class_names),
-            image_shape=list(served.shape),
+            image_shape=list(served.shape or ()),
             genotype=dict(served.genotype),
             cells=draw_cells(served.genotype),
             precision=served.precision,

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from serving.errors import Busy
-from serving.model import Images, Model, Probabilities
+from serving.arrays import Images, Probabilities
+from serving.model import Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,22 +32,12 @@ class Batcher:
 
     max_batch: int
     wait_seconds: float
-    queue_size: int  # in images
     on_batch: Callable[[int], None]  # called with the number of images of every inference
-    waiting: int = 0  # images
-    coming: int = 0  # requests whose images are being decoded; the caller keeps this count
+    coming: Callable[[], int] = lambda: 0  # returns the number of requests whose images are being decoded
     _jobs: asyncio.Queue[_Job] = field(default_factory=asyncio.Queue)
 
-    def full(self) -> bool:
-        """Whether the queue has no room for even one image."""
-        return self.waiting >= self.queue_size
-
     async def predict(self, model: Model, images: Images) -> Probabilities:
-        """Returns the model's answer for these images. Raises Busy if the queue has no room for them."""
-        # A request larger than the whole queue is accepted when the queue is empty.
-        if self.waiting and self.waiting + len(images) > self.queue_size:
-            raise Busy
-        self.waiting += len(images)
+        """Returns the model's answer for these images."""
         job = _Job(model, images, asyncio.get_running_loop().create_future())
         self._jobs.put_nowait(job)
         return await job.answer
@@ -65,12 +55,11 @@ class Batcher:
         count = len(jobs[0].images)
         try:
             async with asyncio.timeout(self.wait_seconds):
-                while count < self.max_batch and (self.coming or not self._jobs.empty()):
+                while count < self.max_batch and (self.coming() or not self._jobs.empty()):
                     jobs.append(await self._jobs.get())
                     count += len(jobs[-1].images)
         except TimeoutError:
             pass
-        self.waiting -= count
         return jobs
 
     async def _answer(self, thread: ThreadPoolExecutor, model: Model, jobs: list[_Job]) -> None:

@@ -55,9 +55,14 @@ class Memory:
             lease.give_back()
 
 
-async def receive(request: Request, limit: int, seconds: float, lease: Lease) -> bytes:
+async def receive(request: Request, limit: int, seconds: float, lease: Lease) -> bytearray:
     """Returns the whole body. Raises RequestError if it is too large or too slow, Busy if memory is short."""
-    chunks: list[bytes] = []
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise RequestError(
+            415, f"Content-Encoding {encoding[:40]!r} is not supported; send the body as it is."
+        )
+    body = bytearray()  # grows in place: the parts and the whole never exist side by side
     size, refused = 0, False
     try:
         async with asyncio.timeout(seconds):
@@ -65,12 +70,12 @@ async def receive(request: Request, limit: int, seconds: float, lease: Lease) ->
                 size += len(chunk)
                 refused = refused or size > limit or not lease.take(len(chunk))
                 if refused:
-                    chunks.clear()
+                    body = bytearray()
                     lease.give_back()
                     if size > PATIENCE * limit:
                         break
                 else:
-                    chunks.append(chunk)
+                    body += chunk
     except TimeoutError:
         raise RequestError(
             408, f"The request took too long to arrive: {seconds:g} seconds at most."
@@ -79,4 +84,4 @@ async def receive(request: Request, limit: int, seconds: float, lease: Lease) ->
         raise RequestError(413, f"The request is too large: {limit / 2**20:g} MiB at most.")
     if refused:
         raise Busy
-    return b"".join(chunks)
+    return body

@@ -2,6 +2,8 @@
 
 Input ``image``: uint8 (batch, height, width, channels), where all but the batch are fixed. Output
 ``probabilities``: float32 (batch, classes). The graph contains whatever normalization the network needs.
+
+A network with neither of these names is one of another task. It takes no pictures, only tensors.
 """
 
 from __future__ import annotations
@@ -9,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from serving.arrays import ALL_BITS, Images, Probabilities
 from serving.errors import ModelError
 from serving.known import KNOWN, NOTHING, Known, read_known
-
-ALL_BITS = (0.0, 65535.0)  # the scale of a file that says nothing about pixels of more than 8 bits
-Images = NDArray[np.uint8]  # (batch, height, width, channels)
-Probabilities = NDArray[np.float32]  # (batch, classes)
+from serving.signature import Tensor, signature
 
 # Metadata of files from before their origin was moved into the registry's tags.
 _OLD_ORIGIN = ("git_commit", "run_id", "data_sha256")
@@ -39,11 +40,14 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A loaded network that keeps the contract. It is immutable and equal only to itself."""
+    """A loaded network that keeps the contract. It is immutable and equal only to itself.
+
+    Without ``shape`` it takes no pictures, and has no class names.
+    """
 
     name: str
     version: str
-    shape: tuple[int, int, int]  # height, width, channels
+    shape: tuple[int, int, int] | None  # height, width, channels
     class_names: tuple[str, ...]
     genotype: Mapping[str, Any]  # empty if the file has none
     pixel_scale: tuple[
@@ -54,10 +58,19 @@ class Model:
     origin: Origin
     known: Known  # how sure it has to be, what it has learned from, and pictures to try
     session: onnxruntime.InferenceSession
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    turn: threading.Lock = field(default_factory=threading.Lock)  # one inference at a time has all threads
 
     def predict(self, images: Images) -> Probabilities:
         """Returns the probabilities (batch, classes) of uint8 images (batch, *shape)."""
-        return _run(self.session, images)
+        with self.turn:
+            return _run(self.session, images)
+
+    def compute(self, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> list[NDArray[Any]]:
+        """Returns the outputs of these names for all inputs. Whatever ONNX Runtime raises is raised."""
+        with self.turn:
+            return [np.asarray(value) for value in self.session.run(list(names), dict(feeds))]
 
 
 def read_file(path: Path, threads: int) -> Model:
@@ -94,12 +107,12 @@ def load(
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise ModelError(f"{where}: ONNX Runtime cannot load it ({_first_line(error)})") from None
-    shape = _shape(session, where)
     metadata = dict(session.get_modelmeta().custom_metadata_map)
-    probabilities = _prove(session, shape, where)
-    names = _json(metadata, "class_names", [str(label) for label in range(probabilities.shape[1])], where)
-    if not isinstance(names, list) or len(names) != probabilities.shape[1]:
-        raise ModelError(f"{where}: class_names must list {probabilities.shape[1]} names, got {names!r:.80}")
+    shape, names = None, []
+    if _takes_pictures(session):
+        shape = _shape(session, where)
+        names = _class_names(metadata, _prove(session, shape, where).shape[1], where)
+    inputs, outputs = signature(session, where)
     genotype = _json(metadata, "genotype", {}, where)
     if not isinstance(genotype, dict):
         raise ModelError(f"{where}: genotype must be a JSON object, got {genotype!r:.80}")
@@ -115,7 +128,21 @@ def load(
         _origin(metadata, origin),
         known,
         session,
+        inputs,
+        outputs,
     )
+
+
+def _takes_pictures(session: onnxruntime.InferenceSession) -> bool:
+    values = (*session.get_inputs(), *session.get_outputs())
+    return any(value.name in ("image", "probabilities") for value in values)
+
+
+def _class_names(metadata: Mapping[str, str], classes: int, where: str) -> list[Any]:
+    names = _json(metadata, "class_names", [str(label) for label in range(classes)], where)
+    if not isinstance(names, list) or len(names) != classes:
+        raise ModelError(f"{where}: class_names must list {classes} names, got {names!r:.80}")
+    return names
 
 
 def _origin(metadata: Mapping[str, str], registered: Origin | None) -> Origin:

@@ -70,7 +70,7 @@ REQUEST_BODY = {
                 "properties": {
                     "images": {
                         "type": "array",
-                        "description": "PNG, JPEG or WebP files of any size; one image per part of the form",
+                        "description": "PNG, JPEG, WebP, GIF, TIFF, BMP or PPM files of any size; one per part of the form",
                         "items": {"type": "string", "format": "binary"},
                     }
                 },
@@ -92,7 +92,10 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: {"model": Problem, "description": "The key is missing or wrong."},
     408: {"model": Problem, "description": "The body took too long to arrive."},
     413: {"model": Problem, "description": "The body is too large, or holds too many images or pixels."},
-    415: {"model": Problem, "description": "The body is neither multipart/form-data nor application/json."},
+    415: {
+        "model": Problem,
+        "description": "The body is neither multipart/form-data nor application/json, or is compressed.",
+    },
     422: {"model": Problem, "description": "An image in the body cannot be read."},
     503: {"model": Problem, "description": "The server is busy; Retry-After says when to try again."},
 }

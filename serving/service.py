@@ -6,36 +6,30 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from starlette.requests import Request
 
+from serving.arrays import Images, Probabilities
 from serving.batching import Batcher
 from serving.body import Memory, receive
-from serving.errors import Busy, ModelError, RequestError
-from serving.images import Limits, read_images
+from serving.decoding import Decoding, count_images
+from serving.errors import ModelError, RequestError
+from serving.images import Limits
 from serving.metrics import Metrics
-from serving.model import Images, Model, Probabilities
+from serving.model import Model
 from serving.registry import Registry
+from serving.room import Room
 from serving.settings import MIB, ServeSettings
 
 log = logging.getLogger("serving")
 
 # A version that did not load is tried again after this time, because the cause may have been the network.
 RETRY_SECONDS = 60
-# A body with at most this many bytes and pixels is decoded on the event loop. That takes 0.1 ms, and handing
-# it to a thread would take as long. The worst case takes 5 to 6 ms, because the text chunks of a PNG can
-# inflate a thousandfold.
-INLINE = 2048
-# Requests with more pixels than this are decoded one after the other in their own thread. Each takes some
-# tenths of a second, and requests with small pictures should not wait for them.
-SMALL_PIXELS = 2_000_000
-LARGE_WAITING = 16
 
 
 class Service:
-    """Holds the served model and everything that has a limit: memory, decoding threads, the queue."""
+    """Holds the served model and everything that has a limit: memory, decoding, the queue."""
 
     def __init__(
         self, model: Model, registry: Registry | None, settings: ServeSettings, metrics: Metrics
@@ -46,27 +40,27 @@ class Service:
         self.metrics = metrics
         self.memory = Memory(int(settings.max_memory_mib * MIB))
         self.limits = Limits(settings.max_images, settings.max_pixels)
+        self.room = Room(settings.queue_size, settings.queue_seconds)
+        self.decoding = Decoding(
+            self.limits, settings.decode_threads, settings.decode_seconds, settings.decode_mib
+        )
         self.batcher = Batcher(
             settings.max_batch,
             settings.batch_wait_ms / 1000,
-            settings.queue_size,
             metrics.batch_images.observe,
+            lambda: self.decoding.soon,
         )
-        self.large = 0  # requests that the thread for large ones decodes or has waiting
         self.report_run: str | None = None  # the run with the served version's report, found by _watch
         self.kept_report = ("", b"")  # run, content
         self.report_lock = asyncio.Lock()
         self.tasks: list[asyncio.Task[None]] = []
-        metrics.queue_images.set_function(lambda: self.batcher.waiting)
+        metrics.queue_images.set_function(lambda: self.room.taken)
         metrics.show(model)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Answers requests and watches the registry as long as the context is open."""
-        with (
-            ThreadPoolExecutor(self.settings.decode_threads, thread_name_prefix="decode") as self.lane,
-            ThreadPoolExecutor(1, thread_name_prefix="decode-large") as self.large_lane,
-        ):
+        with self.decoding:
             self.tasks = [asyncio.create_task(self.batcher.run())]
             if self.registry is not None:
                 self.tasks.append(asyncio.create_task(self._watch(self.registry)))
@@ -77,50 +71,33 @@ class Service:
 
     def ready(self) -> bool:
         """Whether a request that arrives now would be answered."""
-        return not self.batcher.full() and bool(self.tasks) and not any(task.done() for task in self.tasks)
+        return not self.room.full() and bool(self.tasks) and not any(task.done() for task in self.tasks)
 
     async def predict(self, request: Request) -> tuple[Model, Images, Probabilities]:
         """Returns the model that answered, the images as it saw them, and the answer.
 
         Raises RequestError if something is wrong with the request.
         """
-        if self.batcher.full():
-            raise Busy
-        model = self.model  # this request keeps its model, even if another one is swapped in meanwhile
+        async with self.room.hold(1):  # nothing is read while there is no room at all
+            model = self.model  # this request keeps its model, even if another one is swapped in meanwhile
+        if model.shape is None:
+            raise RequestError(404, f"The served network takes no pictures; see /v2/models/{model.name}.")
         content_type = request.headers.get("content-type", "")
         json = content_type.partition(";")[0].strip().lower() == "application/json"
         limit = self.settings.max_json_mib if json else self.settings.max_body_mib
         with self.memory.lease() as lease:
             body = await receive(request, int(limit * MIB), self.settings.body_seconds, lease)
-            images = await self._decode(content_type, body, model)
-        return model, images, await self.batcher.predict(model, images)
-
-    async def _decode(self, content_type: str, body: bytes, model: Model) -> Images:
-        loop = asyncio.get_running_loop()
-        task = (content_type, body, model.shape, self.limits)
-        if self.batcher.coming >= self.settings.queue_size:
-            raise Busy
-        if len(body) <= INLINE and (images := read_images(*task, INLINE, model.pixel_scale)) is not None:
-            return images
-        self.batcher.coming += 1
-        try:
-            images = await loop.run_in_executor(
-                self.lane, read_images, *task, SMALL_PIXELS, model.pixel_scale
-            )
-        finally:
-            self.batcher.coming -= 1
-        if images is None:
-            if self.large >= LARGE_WAITING:
-                raise Busy
-            self.large += 1
-            try:
-                images = await loop.run_in_executor(
-                    self.large_lane, read_images, *task, self.limits.pixels, model.pixel_scale
-                )
-            finally:
-                self.large -= 1
-        assert images is not None  # the last call has the limit above which requests are refused
-        return images
+            count = count_images(content_type, body, self.limits)
+            if count is None:
+                images = await self.decoding.decode(content_type, body, model)
+                count = len(images)
+            else:
+                images = None  # decoded only when there is room for it
+            async with self.room.hold(count):
+                if images is None:
+                    images = await self.decoding.decode(content_type, body, model)
+                lease.give_back()
+                return model, images, await self.batcher.predict(model, images)
 
     async def report(self) -> bytes:
         """Returns the served version's report. Raises RequestError if it has none or the download fails."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -40,6 +40,11 @@ class ServeSettings(BaseModel):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free port")
+    allowed_hosts: tuple[str, ...] = Field(
+        (),
+        description="names under which clients may ask, separated by commas, or *; always allowed are loopback names,"
+        " host itself, and all addresses unless host is a loopback address",
+    )
     # The key is not an option, because every user of the machine can read command lines.
     api_key: SecretStr | None = Field(
         None, description=f"key that clients must send; prefer {API_KEY_VARIABLE}"
@@ -51,23 +56,47 @@ class ServeSettings(BaseModel):
     batch_wait_ms: float = Field(
         2, ge=0, le=1000, description="longest time a batch waits for images that are being decoded"
     )
-    queue_size: int = Field(256, ge=1, description="most images that may wait; more get 503")
+    queue_size: int = Field(256, ge=1, description="most images that are decoded or wait for the network")
+    queue_seconds: float = Field(
+        1, ge=0, description="longest time that a request waits for room in the queue; then it gets 503"
+    )
 
     max_images: int = Field(32, ge=1, description="most images per request")
     max_pixels: int = Field(25_000_000, ge=1, description="most pixels per request, all images together")
+    max_rows: int = Field(
+        1024,
+        ge=1,
+        description="most rows per request to a network that takes no pictures: product of the sizes it does not fix",
+    )
     max_body_mib: float = Field(16, gt=0, description="largest request")
     max_json_mib: float = Field(
         2, gt=0, description="largest JSON request; JSON is slower to read than files"
     )
     max_memory_mib: float = Field(256, gt=0, description="memory for all requests that are being received")
-    max_connections: int = Field(500, ge=1, description="most connections; more get 503")
+    max_connections: int = Field(
+        500, ge=1, description="most connections; more get 503, except for health checks"
+    )
     head_seconds: float = Field(
         10, gt=0, description="most seconds that a client may take for the head of a request"
     )
     body_seconds: float = Field(
         30, gt=0, description="most seconds that a client may take for the body of a request"
     )
-    decode_threads: int = Field(2, ge=1, description="threads that decode images")
+    write_seconds: float = Field(
+        10, gt=0, description="a client must read 16 KiB of its answer, or all, in so many seconds"
+    )
+    decode_threads: int = Field(2, ge=1, description="threads that decode small images")
+    decode_seconds: float = Field(
+        3, gt=0, description="most seconds of processor time for decoding a request; then it gets 422"
+    )
+    decode_mib: float = Field(150, gt=0, description="most memory for decoding a request")
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return (
+            [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+        )
 
 
 def read_settings(options: Mapping[str, Any], params: Path | None = None) -> ServeSettings:

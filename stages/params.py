@@ -250,6 +250,33 @@ class ReportParams(Section, frozen=True):
     examples: Natural
 
 
+class ShareParams(Section, frozen=True):
+    """What a flow sends to others when it has completed."""
+
+    push: bool
+    git_remote: Annotated[str, Field(min_length=1, pattern=r"^[^\s-][^\s]*$")] | None
+
+    @model_validator(mode="after")
+    def _asked_for(self) -> ShareParams:
+        if self.git_remote is not None and not self.push:
+            raise ValueError(
+                f"share.git_remote is {self.git_remote!r}, but share.push is false; set share.push to true, or"
+                " share.git_remote to null"
+            )
+        return self
+
+
+class AlertsParams(Section, frozen=True):
+    """Whom a flow tells when it needs a person."""
+
+    block: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")] | None
+    webhook: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None
+    on: list[Literal["bad-input", "failed", "promoted", "refused"]]
+
+
+NOT_OF_RESULTS = ("serve", "share", "alerts")  # sections that no result depends on
+
+
 class Params(Section, frozen=True):
     """All of params.yaml."""
 
@@ -264,6 +291,13 @@ class Params(Section, frozen=True):
     registry: RegistryParams
     report: ReportParams
     serve: dict[str, Any] | None = None  # the server's settings, which the server validates
+    # With defaults, because files from before there were these sections lead to the same results.
+    share: ShareParams = ShareParams(push=False, git_remote=None)
+    alerts: AlertsParams = AlertsParams(block=None, webhook=None, on=[])
+
+    def of_results(self) -> dict[str, Any]:
+        """The sections that results depend on, as params.yaml has them."""
+        return self.model_dump(mode="json", exclude=set(NOT_OF_RESULTS))
 
     def section(self, name: str) -> Section:
         """The section of this name."""

@@ -253,7 +253,7 @@ def version_tags(task: Task, params: Params, exported: ExportRecord, origin: Ori
         ),
         **task.version_tags(),
         "genotype": json.dumps(read_json(GENOTYPE / "genotype.json")),
-        "settings": json.dumps(params.model_dump(mode="json", exclude={"serve"})),
+        "settings": json.dumps(params.of_results()),
         "params": str(exported.params),
         **({} if exported.macs is None else {"macs": str(exported.macs)}),
         "latency_ms": json.dumps(exported.latency_ms),

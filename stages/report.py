@@ -209,7 +209,7 @@ def drawn(draw: Any, *rest: Any) -> Markup:
 
 def repeat(params: Params, registry: RegistryRecord) -> dict[str, Any]:
     """What a reader needs to repeat the run: commit, settings, seeds and versions."""
-    settings = params.model_dump(exclude={"serve"})
+    settings = params.of_results()
     text = io.StringIO()
     write_settings(settings, text)
     return {

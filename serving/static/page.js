@@ -34,7 +34,9 @@ async function showModel() {
   const model = await ask("v1/model");
   const [height, width, channels] = model.image_shape;
   const names = model.class_names.slice(0, LISTED).join(", ") + (model.class_names.length > LISTED ? ", …" : "");
-  $("model").textContent = `This network tells ${model.class_names.length} kinds of pictures apart: ${names}`;
+  $("try").hidden = model.image_shape.length === 0; // a network of another task
+  if ($("try").hidden) $("model").textContent = "This network takes no pictures.";
+  else $("model").textContent = `This network tells ${model.class_names.length} kinds of pictures apart: ${names}`;
   $("view-words").textContent = `What the network sees: ${width}\u00a0×\u00a0${height} pixels in ${channels === 1 ? "grey" : "colour"}`;
   $("report").hidden = !model.report;
   shownModel = `${model.name} ${model.version}`;

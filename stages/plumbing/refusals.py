@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
@@ -64,6 +65,11 @@ def of_mlflow(error: MlflowException | SQLAlchemyError | ImportError, uri: str) 
         return UserError(
             f"MLflow cannot use the database {where} ({text[:200]}); correct MLFLOW_TRACKING_URI or the rights to the"
             " file, or move the file away"
+        )
+    if isinstance(error, MlflowException) and error.get_http_status_code() == HTTPStatus.UNAUTHORIZED:
+        return UserError(
+            f"MLflow at {where} asks for a login; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the"
+            " environment, or correct them"
         )
     if isinstance(error, MlflowException) and error.error_code in _REFUSED:
         return UserError(

@@ -27,6 +27,7 @@ from stages.plumbing.settings import PARAMS_FILE, load
 from stages.plumbing.status import STATE, begin, end, next_attempt, now, own_progress
 
 TEMPORARY = Path(".dvc/tmp/exps")  # in the project: where DVC and our flows run experiments
+WORKSPACES = TEMPORARY / "flows"  # of runs with parameters of their own; each is named as its run
 OWNER = "MSDARTS_OWNER"  # id of the flow's process; stages end after it has ended
 LOCK_PATIENCE = 60.0  # seconds: an orphan of a killed pipeline notices that and ends by then
 

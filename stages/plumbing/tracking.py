@@ -27,8 +27,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.training.events import Row
 from stages.errors import MachineError, UserError
-from stages.plumbing import limits
+from stages.plumbing import limits, run_row
 from stages.plumbing.files import sha256_of
+from stages.plumbing.naming import since_commit
 from stages.plumbing.pipeline import PipelineRun
 from stages.plumbing.refusals import check_sqlite, of_mlflow
 from stages.plumbing.runtime import TEMPORARY, pipeline_process
@@ -161,7 +162,7 @@ class StageRun:
                 for name, (text, most) in about.items()
             }
             name = limits.short_name(card.name, limits.DATASET_NAME)
-            dataset = Dataset(name=name, digest=card.sha256[:36], source_type="local", **kept)
+            dataset = Dataset(name=name, digest=run_row.digest(card), source_type="local", **kept)
             self.mlflow.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "all")])])
 
     def row(self, row: Row, **extra: float) -> None:
@@ -245,8 +246,9 @@ def stage_run(
 ) -> Iterator[StageRun]:
     """The run of a stage, a child of the run of its pipeline execution. ``resume`` is the id of an interrupted run.
 
-    Both runs end as FINISHED, FAILED or KILLED. The next stage of the execution sets the parent to RUNNING again. If
-    ``parent`` is given, that run is the parent instead and is left as it is.
+    Both runs end as FINISHED, FAILED or KILLED. The next stage of the execution sets the parent to RUNNING again. The
+    parent gets the numbers that are known when the stage begins and ends. If ``parent`` is given, that run is the parent
+    instead and is left as it is.
     """
     mlflow = client()
     with reported():
@@ -264,8 +266,19 @@ def stage_run(
             mlflow.update_run(id, status="RUNNING")
     stage_run = StageRun(mlflow, run)
     stage_run.params(params)
+    row = None if parent or stage not in run_row.STAGES else above
     with ending(mlflow, *ids):
+        _update(mlflow, row, stage, ended=False)
         yield stage_run
+        _update(mlflow, row, stage, ended=True)
+
+
+def _update(mlflow: MlflowClient, row: str | None, stage: str, *, ended: bool) -> None:
+    """Adds what is known now to the run above the stage's; None: that run is left as it is."""
+    if row is not None:
+        with reported():
+            run = mlflow.get_run(row)
+            run_row.update(StageRun(mlflow, run), run, stage, ended=ended)
 
 
 @contextlib.contextmanager
@@ -295,26 +308,26 @@ def _resumed(mlflow: MlflowClient, id: str | None) -> Run | None:
 
 
 def _parent(mlflow: MlflowClient, experiment: str) -> str:
-    """The run of this pipeline execution: the one that an earlier stage made, or a new one."""
+    """The run of this pipeline execution: the one that an earlier stage made, that of an interrupted execution, or a new one."""
     process = pipeline_process() or psutil.Process()
     execution = os.environ.get("MSDARTS_EXECUTION") or f"{process.pid}-{process.create_time():.2f}"
     before = PipelineRun.read(Path())
+    last = None
     if before is not None and before.tracking_uri == tracking_uri():
         last = _resumed(mlflow, before.run_id)
         if last is not None and before.execution == execution:
             return before.run_id
+    name, tags = limits.short_name(run_row.name()), run_row.tags(git_commit())
+    if last is not None and run_row.goes_on(last, name, tags):
+        run = last
+    else:
         if last is not None and last.info.status == "RUNNING":
-            mlflow.set_terminated(before.run_id, status="KILLED")
-    tags = {"git_commit": git_commit(), "stage": "pipeline"}
-    if experiment_name := os.environ.get("DVC_EXP_NAME"):
-        tags["dvc_experiment"] = experiment_name
-    name = limits.short_name(experiment_name or "pipeline")
-    run = mlflow.create_run(experiment, run_name=name, tags=tags)
+            mlflow.set_terminated(last.info.run_id, status="KILLED")
+        run = mlflow.create_run(experiment, run_name=name)
+        StageRun(mlflow, run).params(since_commit())
+    StageRun(mlflow, run).tags(**tags)
     made = PipelineRun(
-        execution=execution,
-        run_id=run.info.run_id,
-        experiment_id=experiment,
-        tracking_uri=tracking_uri(),
+        execution=execution, run_id=run.info.run_id, experiment_id=experiment, tracking_uri=tracking_uri()
     )
     made.write()
     return made.run_id

@@ -157,11 +157,11 @@ def server(project: Path, environment: dict[str, str]) -> Iterator[Server]:
     environment = {**environment, "PREFECT_API_URL": api}
     log = (project.parent / "server.log").open("w")
     process = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+        [sys.executable, "-m", "pipelines.server", "--port", str(port)],
         cwd=project, env=environment, stdout=log, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
-        _wait_for(f"{api}/health", process)
+        wait_for(f"{api}/health", process)
         subprocess.run(
             [sys.executable, "-m", "pipelines.deploy", "--gpus", "1", "--host", HOST],
             cwd=project, env=environment, stdout=log, stderr=subprocess.STDOUT, check=True,
@@ -173,7 +173,7 @@ def server(project: Path, environment: dict[str, str]) -> Iterator[Server]:
         log.close()
 
 
-def _wait_for(address: str, process: subprocess.Popen[Any]) -> None:
+def wait_for(address: str, process: subprocess.Popen[Any]) -> None:
     for _ in range(180):
         assert process.poll() is None, "the server ended at its start"
         with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=2):

@@ -68,11 +68,11 @@ def test_the_message_of_a_failed_trial_is_one_line(message: str | None, said: st
 
 
 def test_the_plan_is_every_seed_with_every_point_of_the_grid_seed_by_seed() -> None:
-    trials = plan([7, 1], {"search.epochs": 2}, {"search.channels": [4, 8]}, 3)
+    trials = plan([7, 1], {"search.epochs": 5}, {"search.channels": [4, 8]}, 3)
     assert list(map(str, trials)) == [
         f"seed {seed} search.channels={channels}" for seed in (7, 1) for channels in (4, 8)
     ]
-    final = {"search.epochs": 2, "search.channels": 4, "search.seed": 7}
+    final = {"search.epochs": 5, "search.channels": 4, "search.seed": 7}
     assert trials[0].final == final
     assert trials[0].changes == {**final, "retrain.epochs": 3}
     assert len({trial.name for trial in trials}) == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,8 +15,8 @@ from filelock import FileLock
 
 from pipelines.nas import main
 from pipelines.pruning import KEPT_DAYS, lock_of
-from pipelines.workspace import WORKSPACES, experiment_name, save_experiment, workspace
-from stages.errors import UserError
+from pipelines.workspace import WORKSPACES, _git, experiment_name, save_experiment, workspace
+from stages.errors import MachineError, UserError
 from stages.plumbing.settings import load
 from tests.pipelines.conftest import git_project
 
@@ -44,6 +45,7 @@ def test_changes_have_a_workspace_and_the_project_stays_as_it_is(project: Path) 
     (project / "params.yaml").write_text((project / "params.yaml").read_text() + "# mine, not committed\n")
     before = (project / "params.yaml").read_bytes()
     with workspace(CHANGES) as folder:
+        assert folder.name.startswith("digits-ms-darts-seed3-")
         assert load(folder / "params.yaml").search.seed == 3
         assert "# mine, not committed" in (folder / "params.yaml").read_text()
         assert (folder / "data/images.npz").read_text() == "images"
@@ -80,6 +82,48 @@ def test_its_results_become_an_experiment(project: Path) -> None:
     assert "seed: 3" in git(project, "show", f"{ref}:params.yaml")
 
 
+@pytest.mark.parametrize(
+    "left",
+    ["worktrees/{name}/index.lock", "refs/exps/{commit}/{name}.lock", "../.checkpoints/{name}.index.lock"],
+)
+def test_what_a_killed_git_has_locked_does_not_stop_the_next_run(
+    project: Path, left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.workspace.LOCK_AGE", 0.0)
+    commit = git(project, "rev-parse", "HEAD").strip()
+    names = {"name": experiment_name(CHANGES), "commit": f"{commit[:2]}/{commit[2:]}"}
+
+    def run() -> None:
+        with workspace(CHANGES) as folder:
+            (folder / "dvc.lock").write_text("schema: '2.0'\n")
+            save_experiment(folder)
+
+    run()
+    lock = project / ".git" / left.format(**names)
+    assert lock.parent.is_dir()
+    lock.touch()
+    run()
+    assert not lock.exists()
+
+
+def test_a_worktree_that_git_was_killed_while_making_is_made_again(project: Path) -> None:
+    with workspace(CHANGES) as folder:
+        pass
+    shutil.rmtree(folder)
+    (project / ".git/worktrees" / folder.name / "locked").write_text(
+        "initializing\n"
+    )  # as `git worktree add` does
+    with workspace(CHANGES) as again:
+        assert load(again / "params.yaml").search.seed == 3
+
+
+def test_a_lock_of_the_users_own_git_may_pass(project: Path) -> None:
+    (project / ".git/config.lock").touch()
+    with pytest.raises(MachineError, match="config: File exists"):
+        _git(project, "config", "user.name", "anybody")
+    assert (project / ".git/config.lock").exists()
+
+
 def test_a_file_that_git_does_not_know_is_named_before_anything_runs(project: Path) -> None:
     (project / "stages/unrelated.py").write_text("")
     with workspace(CHANGES):
@@ -113,7 +157,7 @@ def test_old_workspaces_go_unless_a_run_can_be_resumed_or_works_there(project: P
         with workspace({"search.seed": 7}) as newest:
             assert not folders[3].exists()
             assert all(folders[seed].exists() for seed in (4, 5, 6))
-    assert git(project, "worktree", "list").count("nas-") == 4
+    assert git(project, "worktree", "list").count("-seed") == 4
     old(newest.name)
     with workspace({"search.seed": 7}) as again:  # the one in use never goes
         assert again == newest and (again / "params.yaml").exists()

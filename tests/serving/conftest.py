@@ -90,7 +90,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, model_file: Path) -> Iterat
     """
     folder = tmp_path_factory.mktemp("server")
     limits = ("--max-body-mib", "1", "--max-json-mib", "0.25", "--max-images", "4", "--max-pixels", "1000000")
-    times = ("--body-seconds", "1", "--head-seconds", "1", "--batch-wait-ms", "1000")
+    times = ("--body-seconds", "1", "--head-seconds", "1", "--write-seconds", "1", "--batch-wait-ms", "1000")
     with running(
         folder, "--model", str(model_file), *limits, *times, "--max-connections", str(MAX_CONNECTIONS)
     ) as started:

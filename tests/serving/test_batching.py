@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from serving.batching import Batcher
-from serving.errors import Busy
 
 
 class Recorder:
@@ -46,18 +45,15 @@ async def batched(batcher: Batcher, *jobs: tuple[Any, np.ndarray]) -> list[Any]:
 
 def test_every_job_gets_its_own_rows_of_the_shared_batch() -> None:
     model = Recorder()
-    batcher = Batcher(8, 0.05, 100, lambda _: None)
+    batcher = Batcher(8, 0.05, lambda _: None)
     answers = asyncio.run(batched(batcher, *((model, pictures(n, n + 1)) for n in range(3))))
     assert [answer.tolist() for answer in answers] == [[[0], [1]], [[1], [2]], [[2], [3]]]
     assert model.batches == [6]
-    assert batcher.waiting == 0
 
 
 def test_a_batch_never_exceeds_its_limit() -> None:
     model = Recorder()
-    asyncio.run(
-        batched(Batcher(4, 0.05, 100, lambda _: None), *((model, pictures(*range(3))) for _ in range(5)))
-    )
+    asyncio.run(batched(Batcher(4, 0.05, lambda _: None), *((model, pictures(*range(3))) for _ in range(5))))
     assert max(model.batches) <= 4
     assert sum(model.batches) == 15
 
@@ -65,17 +61,15 @@ def test_a_batch_never_exceeds_its_limit() -> None:
 def test_a_job_waits_for_one_that_is_being_decoded_but_for_no_other() -> None:
     async def story() -> None:
         model: Any = Recorder()
-        batcher = Batcher(
-            8, 60, 100, lambda _: None
-        )  # a wait without a reason would exceed the timeout below
+        batcher = Batcher(8, 60, lambda _: None)  # a wait without a reason would exceed the timeout below
         task = asyncio.create_task(batcher.run())
         async with asyncio.timeout(10):
             await batcher.predict(model, pictures(1))
-            batcher.coming = 1
+            batcher.coming = lambda: 1
             first = asyncio.create_task(batcher.predict(model, pictures(2)))
             await asyncio.sleep(0.05)
             assert model.batches == [1]
-            batcher.coming = 0
+            batcher.coming = lambda: 0
             await asyncio.gather(first, batcher.predict(model, pictures(3)))
         assert model.batches == [1, 2]
         task.cancel()
@@ -85,7 +79,7 @@ def test_a_job_waits_for_one_that_is_being_decoded_but_for_no_other() -> None:
 
 def test_a_job_waits_no_longer_than_it_may() -> None:
     model = Recorder()
-    batcher = Batcher(8, 0.05, 100, lambda _: None, coming=1)  # decoding never ends
+    batcher = Batcher(8, 0.05, lambda _: None, coming=lambda: 1)  # decoding never ends
     answers = asyncio.run(asyncio.wait_for(batched(batcher, (model, pictures(1))), 10))
     assert [answer.tolist() for answer in answers] == [[[1]]]
 
@@ -93,37 +87,15 @@ def test_a_job_waits_no_longer_than_it_may() -> None:
 def test_jobs_for_two_models_are_answered_by_their_own() -> None:
     old, new = Recorder(), Recorder()
     jobs = [(old, pictures(1)), (new, pictures(2)), (old, pictures(3))]
-    answers = asyncio.run(batched(Batcher(8, 0.05, 100, lambda _: None), *jobs))
+    answers = asyncio.run(batched(Batcher(8, 0.05, lambda _: None), *jobs))
     assert [answer.tolist() for answer in answers] == [[[1]], [[2]], [[3]]]
     assert (old.batches, new.batches) == ([2], [1])
-
-
-def test_a_full_queue_refuses_jobs_and_recovers() -> None:
-    async def story() -> None:
-        model: Any = Recorder()
-        model.free.clear()
-        batcher = Batcher(1, 0, 2, lambda _: None)
-        task = asyncio.create_task(batcher.run())
-        first = asyncio.create_task(batcher.predict(model, pictures(1)))
-        # Once the network runs, the first job no longer waits.
-        assert await asyncio.to_thread(model.entered.wait, 10)
-        waiting = [asyncio.create_task(batcher.predict(model, pictures(n))) for n in (2, 3)]
-        await asyncio.sleep(0)
-        assert batcher.full()
-        with pytest.raises(Busy):
-            await batcher.predict(model, pictures(4))
-        model.free.set()
-        assert [answer.tolist() for answer in await asyncio.gather(first, *waiting)] == [[[1]], [[2]], [[3]]]
-        assert not batcher.full()
-        task.cancel()
-
-    asyncio.run(story())
 
 
 def test_a_batch_that_fails_does_not_affect_the_next() -> None:
     async def story() -> None:
         model: Any = Recorder()
-        batcher = Batcher(1, 0, 10, lambda _: None)
+        batcher = Batcher(1, 0, lambda _: None)
         task = asyncio.create_task(batcher.run())
         with pytest.raises(RuntimeError):
             await batcher.predict(model, pictures(255))
@@ -137,7 +109,7 @@ def test_a_client_that_leaves_does_not_affect_the_others() -> None:
     async def story() -> None:
         model: Any = Recorder()
         model.free.clear()
-        batcher = Batcher(8, 0, 10, lambda _: None)
+        batcher = Batcher(8, 0, lambda _: None)
         task = asyncio.create_task(batcher.run())
         jobs = [asyncio.create_task(batcher.predict(model, pictures(n))) for n in (1, 2)]
         assert await asyncio.to_thread(model.entered.wait, 10)

@@ -66,6 +66,7 @@ def test_a_picture_is_answered_on_the_page(server: Server, tab: Page, sky: Path,
     tab.resize(width, height, phone=phone)
     tab.open(f"{server.url}/")
     tab.wait("document.querySelectorAll('.cell').length === 2")
+    tab.wait("document.querySelectorAll('#pictures button').length === 3")
     tab.requested.clear()
     tab.drop("#drop", sky) if way == "drop" else tab.choose("#file", sky)
     rows = bars(tab)
@@ -160,7 +161,7 @@ def test_everything_can_be_read(
     for file, message in (
         (sky, "blue"),
         (pale, "Not sure"),
-        (text, "The picture is not a PNG, JPEG or WebP image."),
+        (text, "The picture is not a PNG, JPEG, WebP, GIF, TIFF, BMP or PPM image."),
     ):
         tab.choose("#file", file)
         tab.wait(f"document.querySelector('#message').innerText === {message!r}")
@@ -180,7 +181,7 @@ def test_a_file_that_is_no_image_shows_the_servers_sentence(
     tab.open(f"{server.url}/")
     tab.choose("#file", text)
     tab.wait(
-        "document.querySelector('#message').innerText === 'The picture is not a PNG, JPEG or WebP image.'"
+        "document.querySelector('#message').innerText === 'The picture is not a PNG, JPEG, WebP, GIF, TIFF, BMP or PPM image.'"
     )
     assert tab.value("document.querySelector('#shown').hidden")
     tab.choose("#file", sky)  # the next picture is answered

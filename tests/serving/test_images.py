@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from io import BytesIO
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ from PIL import Image
 
 from serving.errors import RequestError
 from serving.images import Limits, read_images
+from stages.images.prepare.pictures import Scale, as_array, decode
 from tests.serving.conftest import RED, encode, saved
 
 LIMITS = Limits(images=4, pixels=1_000_000)
 
 
 def read_form(body: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    images = read_images("multipart/form-data; boundary=x", body, shape, LIMITS, LIMITS.pixels)
+    images = read_images("multipart/form-data; boundary=x", body, shape, LIMITS, None)
     assert images is not None
     return images
 
@@ -102,12 +104,48 @@ def test_colours_become_their_luminance_for_a_grey_model(kind: str) -> None:
     assert np.abs(images - luminance).max() <= 1
 
 
-def test_a_large_jpeg_is_nearly_what_decoding_it_in_full_gives() -> None:
-    x, y = np.meshgrid(np.linspace(0, 6, 900), np.linspace(0, 6, 900))
-    waves = np.stack([np.sin(x), np.sin(y), np.cos(x + y)], axis=-1)
-    content = saved(Image.fromarray((127 * waves + 128).astype(np.uint8)), "JPEG", quality=95)
-    plain = np.asarray(Image.open(BytesIO(content)).resize((32, 32), Image.Resampling.BILINEAR), np.int16)
-    assert np.abs(read(content, (32, 32, 3)) - plain).max() <= 3
+def stripes(size: int) -> Image.Image:
+    """Saturated stripes, which show best how a JPEG is decoded."""
+    x, y = np.meshgrid(np.arange(size), np.arange(size))
+    return Image.fromarray(
+        np.stack([x % 6 < 3, (x + y) % 10 < 5, y % 14 < 7], axis=-1).astype(np.uint8) * 255
+    )
+
+
+def sideways(picture: Image.Image) -> Image.Exif:
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    return exif
+
+
+TRAINED: dict[str, Callable[[], bytes]] = {
+    "png": lambda: saved(stripes(300)),
+    "jpg": lambda: saved(stripes(300), "JPEG"),
+    "webp": lambda: saved(stripes(300), "WEBP"),
+    "gif": lambda: saved(stripes(300), "GIF"),
+    "bmp": lambda: saved(stripes(300), "BMP"),
+    "ppm": lambda: saved(stripes(300), "PPM"),
+    "tif": lambda: saved(stripes(300), "TIFF"),
+    "lab.tif": lambda: saved(Image.new("LAB", (30, 20), (150, 30, 60)), "TIFF"),
+    "float.tif": lambda: saved(Image.fromarray(np.linspace(0, 65535, 900, dtype=np.float32).reshape(30, 30)), "TIFF"),
+    "16.png": lambda: saved(Image.fromarray(np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64))),
+    "large.png": lambda: saved(stripes(800).convert("RGBA")),
+    "clear.png": lambda: saved(Image.fromarray(np.random.default_rng(1).integers(0, 256, (700, 600, 4), np.uint8))),
+    "cmyk.jpg": lambda: saved(stripes(64).convert("CMYK"), "JPEG"),
+    "sideways.jpg": lambda: saved(stripes(300), "JPEG", exif=sideways(stripes(300))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize(("side", "grey"), [(8, False), (32, True), (96, False)])
+def test_the_server_sees_the_pixels_that_training_sees(
+    name: str, side: int, grey: bool, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(TRAINED[name]())
+    scale = Scale(0, 65535)
+    trained = as_array(decode(tmp_path / name, grey=grey, side=side, scale=scale), side, 1 if grey else 3)
+    served = read((tmp_path / name).read_bytes(), (side, side, 1 if grey else 3))
+    np.testing.assert_array_equal(served, trained)
 
 
 def test_the_limit_on_pixels_applies_to_all_images_together() -> None:

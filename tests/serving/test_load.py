@@ -27,7 +27,7 @@ def connected(server: Server) -> socket.socket:
 
 
 def test_a_slow_body_gets_408_and_delays_nobody(server: Server) -> None:
-    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n["
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n["
     slow = [connected(server) for _ in range(100)]
     for connection in slow:
         connection.sendall(head)
@@ -145,7 +145,9 @@ def test_large_pictures_do_not_delay_small_ones(tmp_path: Path, model_file: Path
 def test_a_full_queue_answers_503_with_retry_after(tmp_path: Path) -> None:
     slow = write(tmp_path / "slow.onnx", repeats=6)
     with (
-        running(tmp_path, "--model", str(slow), "--queue-size", "2", "--max-batch", "1") as server,
+        running(
+            tmp_path, "--model", str(slow), "--queue-size", "2", "--queue-seconds", "0.05", "--max-batch", "1"
+        ) as server,
         ThreadPoolExecutor(16) as pool,
     ):
         answers = list(pool.map(lambda _: predict(server, encode(RED)), range(16)))

@@ -12,11 +12,12 @@ from PIL import Image
 from starlette.requests import Request
 
 from serving.body import Memory
+from serving.decoding import LOOP
 from serving.errors import Busy
 from serving.images import read_images
 from serving.metrics import Metrics
 from serving.model import load
-from serving.service import INLINE, Service
+from serving.service import Service
 from serving.settings import read_settings
 from tests.serving.conftest import saved
 from tests.serving.tiny import network
@@ -38,13 +39,14 @@ def test_only_tiny_requests_are_decoded_on_the_event_loop(monkeypatch: pytest.Mo
         decoded.clear()
         service = Service(model, None, read_settings({}, None), Metrics())
         async with service.running():
-            assert (await service._decode(content_type, body, model)).shape == (1, *model.shape)
+            images = await service.decoding.decode(content_type, bytearray(body), model)
+            assert images.shape == (1, 8, 8, 3)
         return list(decoded)
 
-    monkeypatch.setattr("serving.service.read_images", watched)
+    monkeypatch.setattr("serving.decoding.read_images", watched)
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     flat = form(saved(Image.new("L", (500, 500))))
-    assert len(flat[1]) < INLINE
+    assert len(flat[1]) < LOOP.body
     assert asyncio.run(threads("application/json", b"[[0]]")) == [("MainThread", True)]
     assert asyncio.run(threads(*flat)) == [("MainThread", False), ("decode", True)]  # few bytes, many pixels
     assert asyncio.run(threads(*form(saved(Image.fromarray(noise))))) == [("decode", True)]  # many bytes
@@ -53,8 +55,9 @@ def test_only_tiny_requests_are_decoded_on_the_event_loop(monkeypatch: pytest.Mo
 def test_a_full_queue_refuses_a_request_before_its_body_is_read() -> None:
     async def story() -> None:
         model = load(network().SerializeToString(), "tiny", "1", 1)
-        service = Service(model, None, read_settings({"queue_size": "1"}, None), Metrics())
-        service.batcher.waiting = 1
+        settings = read_settings({"queue_size": "1", "queue_seconds": "0.01"}, None)
+        service = Service(model, None, settings, Metrics())
+        service.room.taken = 1
 
         async def body() -> Any:
             raise AssertionError("the body is read")

@@ -132,3 +132,42 @@ def write_known(model: Path, pictures: Mapping[str, bytes], **content: Any) -> P
     path = model.with_name("known.json")
     path.write_text(json.dumps({"model_sha256": sha256, "pictures": listed, **content}))
     return path
+
+
+def of_tensors() -> onnx.ModelProto:
+    """Makes a network that takes no pictures, with inputs and outputs of many types and several sizes left open.
+
+    ``mixed`` (batch, 4) comes from all floats; ``next`` has the tokens plus one; ``long`` says which are over 9;
+    ``inverse`` is 1 / half, so NaN and infinity are possible; ``picked`` looks tokens up in a table of 100.
+    """
+    types = {"x": TensorProto.FLOAT, "double": TensorProto.DOUBLE, "half": TensorProto.FLOAT16}
+    inputs = [helper.make_tensor_value_info(name, kind, ["batch", 4]) for name, kind in types.items()]
+    inputs.append(helper.make_tensor_value_info("tokens", TensorProto.INT64, ["batch", "time"]))
+    inputs.append(helper.make_tensor_value_info("flag", TensorProto.BOOL, [1]))
+    outputs = [
+        helper.make_tensor_value_info("mixed", TensorProto.FLOAT, ["batch", 4]),
+        helper.make_tensor_value_info("next", TensorProto.INT64, ["batch", "time"]),
+        helper.make_tensor_value_info("long", TensorProto.BOOL, ["batch", "time"]),
+        helper.make_tensor_value_info("inverse", TensorProto.FLOAT16, ["batch", 4]),
+        helper.make_tensor_value_info("picked", TensorProto.DOUBLE, ["batch", "time", 3]),
+    ]
+    rng = np.random.default_rng(0)
+    constants = {
+        "weight": rng.standard_normal((4, 4)).astype(np.float32),
+        "one": np.array(1, np.int64),
+        "nine": np.array(9, np.int64),
+        "table": rng.standard_normal((100, 3)),
+    }
+    nodes = [
+        helper.make_node("Cast", ["double"], ["narrow"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x", "weight"], ["product"]),
+        helper.make_node("Add", ["product", "narrow"], ["sum"]),
+        helper.make_node("Where", ["flag", "sum", "x"], ["mixed"]),
+        helper.make_node("Add", ["tokens", "one"], ["next"]),
+        helper.make_node("Greater", ["tokens", "nine"], ["long"]),
+        helper.make_node("Reciprocal", ["half"], ["inverse"]),
+        helper.make_node("Gather", ["table", "tokens"], ["picked"]),
+    ]
+    named = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "tensors", inputs, outputs, named)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)

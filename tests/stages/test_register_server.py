@@ -26,7 +26,8 @@ RunStage = Callable[..., int]
 class Server:
     """An `mlflow server` on loopback with its own database and artifacts. It can be killed and started again."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *options: str, **variables: str):
+        self.options, self.variables = options, variables
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -38,11 +39,13 @@ class Server:
             *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
             *("--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}", "--workers", "1"),
             *("--artifacts-destination", str(self.folder / "artifacts")),
+            *self.options,
         ]
         variables = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
         variables["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = (
             "false"  # would start eight processes that the tests do not need
         )
+        variables |= self.variables
         with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen(
                 command, env=variables, cwd=self.folder, stdout=log, stderr=log, start_new_session=True

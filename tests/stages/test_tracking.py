@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from stages.plumbing.pipeline import PIPELINE, PipelineRun
 from stages.plumbing.runtime import Interrupted
 from stages.plumbing.tracking import client, ending, git_commit, stage_run
+from tests.stages.conftest import TINY, write_params
 
 
 @pytest.mark.parametrize(
@@ -40,11 +41,9 @@ def test_the_stages_of_one_execution_have_one_parent(project: Path, monkeypatch:
     assert parent_of("retrain") == first
     record = PipelineRun.read(project)
     assert record is not None and (record.run_id, record.execution) == (first, "first")
-
-    client().update_run(first, status="RUNNING")  # as a killed execution leaves its run
     monkeypatch.setenv("MSDARTS_EXECUTION", "second")
     second = parent_of("search")
-    assert second != first and client().get_run(first).info.status == "KILLED"
+    assert second != first, "the first has ended well"
 
     for damage in ("", "{}", '{"run_id": 1}'):
         PIPELINE.write_text(damage)
@@ -52,6 +51,26 @@ def test_the_stages_of_one_execution_have_one_parent(project: Path, monkeypatch:
     assert parent_of("retrain") not in (first, second)
     PIPELINE.unlink()
     assert PipelineRun.read(project) is None
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "KILLED", "FAILED"])
+def test_a_run_that_was_cut_off_keeps_its_parent_and_another_run_gets_its_own(
+    status: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MSDARTS_EXECUTION", "first")
+    first = parent_of("search")
+    client().update_run(first, status=status)  # RUNNING: as kill -9 leaves it
+    monkeypatch.setenv("MSDARTS_EXECUTION", "second")
+    monkeypatch.setenv("MSDARTS_FLOW_RUN", "flow-2")
+    assert parent_of("search") == first
+    run = client().get_run(first)
+    assert (run.info.status, run.data.tags["prefect_flow_run"]) == ("FINISHED", "flow-2")
+
+    client().update_run(first, status=status)
+    write_params(project / "params.yaml", {**TINY, "search.seed": 5})
+    monkeypatch.setenv("MSDARTS_EXECUTION", "third")
+    assert parent_of("search") != first
+    assert client().get_run(first).info.status == ("KILLED" if status == "RUNNING" else status)
 
 
 def test_the_commit_is_dirty_when_code_or_settings_differ_and_not_when_results_do(

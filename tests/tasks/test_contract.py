@@ -47,6 +47,8 @@ from stages.records import ExportRecord, RetrainMetrics, SearchSummary
 from stages.registry.markdown import plain
 from stages.registry.record import RegistryRecord
 from tests.models.processes import Interrupted, copied, repeatable
+from tests.serving import triton
+from tests.serving.conftest import running
 from tests.tasks import comparing
 from tests.tasks.conftest import CHAIN, run, write_profile
 
@@ -316,3 +318,14 @@ def test_latency_is_measured_or_refused_in_one_line(task: str, params: Params) -
     )
     assert ms > 0 and spread >= 0 and part.macs(params, genotype) > 0
     assert json.loads(json.dumps(part.size(params))) == part.size(params)
+
+
+def test_the_exported_file_is_served_to_another_projects_client(
+    task: str, finished_chain: Path, tmp_path: Path
+) -> None:
+    record = ExportRecord.read(EXPORT / "export.json", tasks.metric(task))
+    if not record.file.endswith(".onnx"):
+        pytest.skip(f"{record.file} is no ONNX file")
+    file = (finished_chain / EXPORT / record.file).resolve()
+    with running(tmp_path, "--model", str(file)) as server:
+        triton.assert_equals_onnxruntime(server.url, file)
