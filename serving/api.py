@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -12,7 +13,8 @@ from starlette.routing import request_response
 
 from serving.cells import draw_cells
 from serving.keys import SCHEMES, Check, needs
-from serving.schema import PROBLEMS, REQUEST_BODY, Answer, ModelInfo
+from serving.known import Known, views
+from serving.schema import PROBLEMS, REQUEST_BODY, VIEW, Answer, ModelInfo
 from serving.service import Service
 
 
@@ -32,19 +34,24 @@ def add_predict(app: FastAPI, service: Service, check: Check) -> None:
     """``POST /v1/predict``."""
 
     async def predict(request: Request) -> Response:
-        """Classifies one or more images of any size, after fitting their size and colours to the model."""
+        """Classifies one or more images of any size, after fitting their size and colours to the model. `sure` is false
+        where the answer is not to be relied on, `warning` says where an image is unlike those that the network has learned
+        from; both are null where nothing is known about that."""
         start = time.perf_counter()
         await check(request)
-        answered_by, probabilities = await service.predict(request)
-        names = answered_by.class_names
+        answered_by, images, probabilities = await service.predict(request)
+        names, remarks = answered_by.class_names, answered_by.known.remarks(images, probabilities)
+        if request.query_params.get("view") == "true":
+            seen = await asyncio.to_thread(views, images)
+            remarks = [{**said, "view": view} for said, view in zip(remarks, seen, strict=True)]
         return JSONResponse(
             {
                 "model_name": answered_by.name,
                 "model_version": answered_by.version,
                 "class_names": names,
                 "predictions": [
-                    {"class_name": names[row.argmax()], "probabilities": row.tolist()}
-                    for row in probabilities
+                    {"class_name": names[row.argmax()], "probabilities": row.tolist(), **said}
+                    for row, said in zip(probabilities, remarks, strict=True)
                 ],
                 "milliseconds": round((time.perf_counter() - start) * 1000, 2),
             }
@@ -59,7 +66,7 @@ def add_predict(app: FastAPI, service: Service, check: Check) -> None:
         response_model=Answer,
         response_description="One prediction per image, in the order of the images.",
         responses=PROBLEMS,
-        openapi_extra={"requestBody": REQUEST_BODY},
+        openapi_extra={"parameters": [VIEW], "requestBody": REQUEST_BODY},
     )
 
 
@@ -89,3 +96,18 @@ def add_model(app: FastAPI, service: Service, check: Check) -> None:
             origin=dict(served.origin.known),
             origin_source=served.origin.source,
         )
+
+
+def add_known(app: FastAPI, service: Service, check: Check) -> None:
+    """``GET /v1/known``."""
+
+    @app.get(
+        "/v1/known",
+        dependencies=needs(check),
+        response_description="What the served network knows.",
+        responses={401: PROBLEMS[401]},
+    )
+    async def known() -> Known:
+        """Lists test pictures to try, the probability from which an answer is sure, and the range of brightness and
+        contrast of the training images (0 to 255). Empty for a version that was registered without."""
+        return service.model.known

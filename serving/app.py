@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from serving.api import add_model, add_predict
+from serving.api import add_known, add_model, add_predict
 from serving.errors import RequestError
 from serving.hosts import AllowedHosts
 from serving.keys import key_check
@@ -51,6 +51,7 @@ def create_app(model: Model, registry: Registry | None, settings: ServeSettings)
     # This order is the order in the OpenAPI document and in the reference.
     add_predict(app, service, check)
     add_model(app, service, check)
+    add_known(app, service, check)
     add_report(app, service, check)
     add_probes(app, service, check)
     add_open_inference(app, inference, check)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from serving.arrays import ALL_BITS, Images, Probabilities
 from serving.errors import ModelError
+from serving.known import KNOWN, NOTHING, Known, read_known
 from serving.signature import Tensor, signature
 
 # Metadata of files from before their origin was moved into the registry's tags.
@@ -55,6 +56,7 @@ class Model:
     precision: str  # of the convolutions; float32 unless the file says otherwise
     metadata: Mapping[str, str]  # of the file, as written
     origin: Origin
+    known: Known  # how sure it has to be, what it has learned from, and pictures to try
     session: onnxruntime.InferenceSession
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -77,13 +79,22 @@ def read_file(path: Path, threads: int) -> Model:
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from None
-    return load(content, path.stem, hashlib.sha256(content).hexdigest()[:12], threads)
+    version = hashlib.sha256(content).hexdigest()[:12]
+    return load(content, path.stem, version, threads, known=read_known(path.with_name(KNOWN), content))
 
 
-def load(content: bytes, name: str, version: str, threads: int, origin: Origin | None = None) -> Model:
+def load(
+    content: bytes,
+    name: str,
+    version: str,
+    threads: int,
+    origin: Origin | None = None,
+    known: Known = NOTHING,
+) -> Model:
     """Loads the bytes of an ONNX file. Raises ModelError unless the model keeps the contract and answers.
 
-    ``origin`` is what a registry knows about the file's origin; None without a registry.
+    ``origin`` is what a registry knows about the file's origin; None without a registry. ``known`` is the content of
+    the known.json beside the file.
     """
     where = f"model {name} {version}"
     options = onnxruntime.SessionOptions()
@@ -115,6 +126,7 @@ def load(content: bytes, name: str, version: str, threads: int, origin: Origin |
         metadata.get("precision", "float32"),
         metadata,
         _origin(metadata, origin),
+        known,
         session,
         inputs,
         outputs,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.errors import ModelError
+from serving.known import KNOWN, read_known
 from serving.model import Model, Origin, load
 
 if TYPE_CHECKING:
@@ -80,13 +81,13 @@ class Registry:
                     raise ModelError(
                         f"{uri}: has no {INT8}; set serve.precision: float32, or export with int8 and register again"
                     )
-                content = file.read_bytes()
+                content, known = file.read_bytes(), read_known(path / KNOWN)
                 tags = client.get_model_version(self.name, version).tags
             except KeyError:
                 raise ModelError(f"{uri}: is not an ONNX model; register one with mlflow.onnx") from None
             except (MlflowException, OSError) as error:
                 raise ModelError(f"{uri}: cannot be downloaded ({_line(error)})") from error
-        return load(content, self.name, version, self.threads, _origin(tags, uri))
+        return load(content, self.name, version, self.threads, _origin(tags, uri), known)
 
     def report(self, run: str) -> bytes:
         """Downloads the report of a run. Raises ModelError if that fails."""

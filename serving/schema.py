@@ -12,6 +12,9 @@ class Prediction(BaseModel):
 
     class_name: str
     probabilities: list[float]
+    sure: bool | None
+    warning: str | None
+    view: str | None = None
 
 
 class Answer(BaseModel):
@@ -46,6 +49,12 @@ class Problem(BaseModel):
     detail: str
 
 
+VIEW = {
+    "name": "view",
+    "in": "query",
+    "description": "true: every prediction has `view`, the image as the network sees it, a PNG file in base64",
+    "schema": {"type": "boolean", "default": False},
+}
 _PIXELS = {
     "description": "One image as rows of pixels, or an array of images. "
     "A pixel is an integer 0..255 or a list of 1 or 3 of them.",

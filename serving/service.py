@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 from starlette.requests import Request
 
-from serving.arrays import Probabilities
+from serving.arrays import Images, Probabilities
 from serving.batching import Batcher
 from serving.body import Memory, receive
 from serving.decoding import Decoding, count_images
@@ -73,8 +73,8 @@ class Service:
         """Whether a request that arrives now would be answered."""
         return not self.room.full() and bool(self.tasks) and not any(task.done() for task in self.tasks)
 
-    async def predict(self, request: Request) -> tuple[Model, Probabilities]:
-        """Returns the answer and the model that gave it.
+    async def predict(self, request: Request) -> tuple[Model, Images, Probabilities]:
+        """Returns the model that answered, the images as it saw them, and the answer.
 
         Raises RequestError if something is wrong with the request.
         """
@@ -97,7 +97,7 @@ class Service:
                 if images is None:
                     images = await self.decoding.decode(content_type, body, model)
                 lease.give_back()
-                return model, await self.batcher.predict(model, images)
+                return model, images, await self.batcher.predict(model, images)
 
     async def report(self) -> bytes:
         """Returns the served version's report. Raises RequestError if it has none or the download fails."""

@@ -39,7 +39,6 @@ def section(
     panels = pictures.latency_panels(history)
     return {
         "title": TITLE,
-        "tile": (f"{found.found.ms:.3g} ms", f"{found.how}, {budget_words(found.budget_ms)}"),
         "notice": found.notice,
         "sentences": sentences(found, table, registry.measures.get("budgeted_latency_ms")),
         "heads": HEADS,
@@ -47,10 +46,6 @@ def section(
         "drawing": predicted_against_measured(params.task, space, table),
         "panels": [Markup(pictures.svg(pictures.small, history, panel, chosen)) for panel in panels],
     }
-
-
-def budget_words(budget_ms: float | None) -> str:
-    return "no budget" if budget_ms is None else f"the budget is {budget_ms:g} ms"
 
 
 def predicted_against_measured(task: str, space: SearchSpace, table: LatencyRecord) -> Markup:

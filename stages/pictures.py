@@ -34,32 +34,32 @@ matplotlib.rcParams["text.parse_math"] = False  # because a class may be called 
 File = Path | BinaryIO
 Arguments = ParamSpec("Arguments")
 
-_COLOURS = {
+COLOURS = {  # dark enough for white letters on them: a contrast of at least 4.5
     "sep_conv_3x3": "#2b6cb0",
     "sep_conv_5x5": "#1a4480",
     "dil_conv_3x3": "#2f855a",
     "dil_conv_5x5": "#1c5c3c",
-    "max_pool_3x3": "#b7791f",
-    "skip_connect": "#718096",
+    "max_pool_3x3": "#9a6212",
+    "skip_connect": "#64748b",
     "noise": "#c53030",
     "nor_conv_3x3": "#2b6cb0",
     "nor_conv_1x1": "#2f855a",
     "avg_pool_3x3": "#c05621",
-    "none": "#a0aec0",
+    "none": "#6b7280",
 }
 _LINE_COLOURS = {"training": "#2b6cb0", "validation": "#c05621"}
 _NAMES = {"skip_connect": "skip"}
 INK, PAPER = "#1a202c", "white"
-_INPUT, _NODE, _OUTPUT, _LINE = "#edf2f7", "#bee3f8", "#fefcbf", "#cbd5e0"
+INPUT, NODE, OUTPUT, LINE = "#edf2f7", "#bee3f8", "#fefcbf", "#cbd5e0"
 # Colours that a dark page replaces -> the page's CSS variables for them.
 _THEME = {
     INK: "--ink",
-    _INPUT: "--input",
-    _NODE: "--node",
-    _OUTPUT: "--output",
-    _LINE: "--line",
-    _COLOURS["sep_conv_5x5"]: "--sep5",
-    _COLOURS["dil_conv_5x5"]: "--dil5",
+    INPUT: "--input",
+    NODE: "--node",
+    OUTPUT: "--output",
+    LINE: "--line",
+    COLOURS["sep_conv_5x5"]: "--sep5",
+    COLOURS["dil_conv_5x5"]: "--dil5",
 }
 
 
@@ -107,12 +107,12 @@ def cell(file: File, genotype: Genotype, group: str, layout: Layout) -> None:
     axes = figure.add_subplot()
     bottom = len(edges) + 1
     for node, title in enumerate(nodes):
-        _box(axes, node, -0.3, title, _INPUT if node < inputs else _NODE)
+        _box(axes, node, -0.3, title, INPUT if node < inputs else NODE)
         used = [row for row, edge in enumerate(edges) if edge[0] == node]
         end = bottom if node in output else max(used, default=-1) + 1.0
-        axes.plot([node, node], [0, end], color=_LINE, linewidth=1.5, zorder=1)
+        axes.plot([node, node], [0, end], color=LINE, linewidth=1.5, zorder=1)
     for row, (src, dst, op) in enumerate(edges):
-        y, colour = row + 0.75, _COLOURS.get(op, INK)
+        y, colour = row + 0.75, COLOURS.get(op, INK)
         axes.plot(src, y, marker="o", color=colour, markersize=6, zorder=3)
         arrow = {"arrowstyle": "-|>", "color": colour, "linewidth": 2, "mutation_scale": 16}
         axes.annotate(
@@ -122,7 +122,7 @@ def cell(file: File, genotype: Genotype, group: str, layout: Layout) -> None:
         axes.text(
             (src + dst) / 2,
             y,
-            _name(op),
+            name_of(op),
             color=PAPER,
             fontsize=8.5,
             ha="center",
@@ -131,7 +131,7 @@ def cell(file: File, genotype: Genotype, group: str, layout: Layout) -> None:
             zorder=5,
         )
     text = "output of the cell" if len(output) == 1 else "output of the cell: nodes 0 to 3, concatenated"
-    _box(axes, (output[0] + output[-1]) / 2, bottom, text, _OUTPUT, width=max(len(output) - 0.32, 1.2))
+    _box(axes, (output[0] + output[-1]) / 2, bottom, text, OUTPUT, width=max(len(output) - 0.32, 1.2))
     axes.set_title(layout.titles.get(group, f"{group} cell"), color=INK, fontsize=11)
     axes.set_xlim(-0.6, len(nodes) - 0.4)
     axes.set_ylim(bottom + 0.5, -0.8)
@@ -139,7 +139,8 @@ def cell(file: File, genotype: Genotype, group: str, layout: Layout) -> None:
     figure.savefig(file)
 
 
-def _name(op: str) -> str:
+def name_of(op: str) -> str:
+    """What a picture calls an operation."""
     return _NAMES.get(op, op.replace("_", " "))
 
 
@@ -292,7 +293,7 @@ def mix(
     top = max(weight for mix_EO in mix_TEO for row in mix_EO for weight in row)
     figure = Figure(figsize=(3.8, 1.25 * rows + 0.7), layout="constrained")
     styles: dict[str, Any] = {
-        op: {"color": _COLOURS.get(op, INK), "linestyle": {"none": ":", "skip_connect": "--"}.get(op, "-")}
+        op: {"color": COLOURS.get(op, INK), "linestyle": {"none": ":", "skip_connect": "--"}.get(op, "-")}
         for op in dict.fromkeys(op for edge in edges for op in edge.ops)
     }
     for number, edge in enumerate(edges):
@@ -309,7 +310,7 @@ def mix(
         source, target = (
             nodes[node].removeprefix("cell ").removeprefix("node ") for node in (edge.src, edge.dst)
         )
-        title = f"{source} \u2192 {target}" + (f": {_name(op)}" if op else "")
+        title = f"{source} \u2192 {target}" + (f": {name_of(op)}" if op else "")
         axes.set_title(title, fontsize=7, loc="left", pad=2, weight="bold" if op else "normal")
         axes.axvline(chosen, color=INK, linewidth=0.8, linestyle=":")
         axes.set_ylim(0, 1.05 * top)
@@ -319,7 +320,7 @@ def mix(
     figure.supxlabel("epoch", fontsize=7, color=INK)
     figure.legend(
         [Line2D([], [], **style) for style in styles.values()],
-        map(_name, styles),
+        map(name_of, styles),
         loc="outside upper center",
         ncols=4,
         fontsize=6.5,

@@ -31,6 +31,7 @@ from stages.plumbing.files import (
     EVALUATION,
     EXPORT,
     GENOTYPE,
+    KNOWN,
     REGISTRY,
     SEARCH,
     read_json,
@@ -55,6 +56,8 @@ from stages.registry.promotion import (
 )
 from stages.registry.record import Origin, RegistryRecord
 from stages.registry.task import Task, task_of
+
+_KNOWN = "known_sha256"  # tag of a version: which known.json is beside it
 
 
 def main(params: Params) -> None:
@@ -98,6 +101,8 @@ def repeat(
         check_export(exported)
         with stage_run("register", params.registry.active()), reported():
             version = add_int8(mlflow, version, task, exported, params.registry)
+    with reported():
+        add_known(mlflow, version)
     with reported(), alone():
         succession = succeed(mlflow, version.name, version.tags["test_sha256"], task.metric)
     known.restore(mlflow, version)
@@ -143,6 +148,13 @@ def add_int8(
         else f"register: version {version.version} stays without int8: {int8.reason}"
     )
     return mlflow.get_model_version(version.name, str(version.version))
+
+
+def add_known(mlflow: MlflowClient, version: ModelVersion) -> None:
+    """Puts known.json, which the server reads, beside the version, unless it is there or the task has none."""
+    if KNOWN.is_file() and version.tags.get(_KNOWN) != (sha256 := sha256_of(KNOWN)):
+        versions.attach(mlflow, version, [KNOWN])
+        set_tags(mlflow, version, {_KNOWN: sha256})
 
 
 def check_export(exported: ExportRecord) -> None:
@@ -211,6 +223,7 @@ def judged(
         set_tags(mlflow, version, {**scores, "test_sha256": challenger.evaluation.cases_sha256})
         int8 = evidence.int8(task, challenger, limits.max_int8_drop)
         versions.attach(mlflow, version, [EXPORT / int8.file] if int8 and int8.included else [])
+        add_known(mlflow, version)
         mlflow.set_registered_model_alias(name, CHALLENGER, number)
         cases = challenger.evaluation.cases_sha256
         succession = succeed(mlflow, name, cases, task.metric, newcomer=number)

@@ -13,8 +13,10 @@ from stages import comparison, front, latency_view, pictures, tasks
 from stages.alphas import read_alphas
 from stages.compare.pictures import draw as comparison_picture
 from stages.evaluation import Evaluation, Metric
+from stages.found_latency import read_found
 from stages.genotypes import read_genotype
-from stages.page import environment, percent, versions
+from stages.narrow_cell import narrow_cell
+from stages.page import environment, versions
 from stages.plumbing.files import (
     ALPHAS,
     EVALUATION,
@@ -28,12 +30,20 @@ from stages.plumbing.files import (
 from stages.plumbing.settings import write as write_settings
 from stages.records import ExportRecord, RetrainMetrics, SearchSummary
 from stages.registry.record import RegistryRecord
+from stages.report_facts import (
+    facts,
+    gap_sentence,
+    headline_latency,
+    interval,
+    score_text,
+    tiles,
+    times,
+    versus,
+)
 
 if TYPE_CHECKING:
     from models.search.genotype import Genotype
     from stages.params import Params
-
-_FIRST = ("model", "version", "promoted", "reason", "aliases", "champion_before")
 
 
 def rendered(params: Params, registry: RegistryRecord, metric: Metric) -> str:
@@ -49,24 +59,20 @@ def content(params: Params, registry: RegistryRecord, metric: Metric) -> dict[st
     latency = latency_view.section(
         params, metric, registry, search["space"], search["history"], search["chosen"]
     )
-
-    def score(value: float | None) -> str:
-        """A score as tiles and tables show it."""
-        if metric.outcomes == "right or wrong":
-            return percent(value)
-        return "none" if value is None else metric.text(value)
-
+    headline, cases = (
+        headline_latency(exported, registry, read_found(metric), metric),
+        len(evaluation.per_case),
+    )
     return {
         "metric": metric,
-        "score": score,
+        "score": lambda value: score_text(value, metric),
+        "interval": lambda value: interval(value, cases, metric),
         "registry": registry,
         "sentence": first_upper(registry.reason),
         "facts": facts(registry.model_dump(), metric),
-        "compared": compared(registry),
-        "tiles": [
-            *tiles(exported, search["summary"], len(evaluation.per_case), metric, score),
-            *([latency["tile"]] if latency else []),
-        ],
+        "versus": versus(registry, cases, metric, headline),
+        "tiles": tiles(exported, search["summary"], cases, metric, headline),
+        "gap": gap_sentence(search["summary"], metric),
         "data": tasks.data(params.task).read_card(),
         "data_words": views.data_words(),
         "search": search,
@@ -105,66 +111,6 @@ def front_section(metric: Metric) -> dict[str, Any] | None:
     return {"title": front.TITLE, "heads": heads, "rows": rows, "drawing": drawn(front.draw, found, metric)}
 
 
-def tiles(
-    exported: ExportRecord, summary: SearchSummary, cases: int, metric: Metric, score: Any
-) -> list[tuple[str, str]]:
-    """The tiles at the top of the page: value and meaning."""
-    right = f"of {cases:,} test {metric.case}s right"
-    threads = f"{exported.threads} thread{'s' if exported.threads != 1 else ''}"
-    found = [
-        (score(exported.test_score), right if metric.outcomes == "right or wrong" else f"test {metric.name}"),
-        (f"{exported.params:,}", "weights"),
-    ]
-    if metric.balanced and exported.test_balanced_score is not None:
-        found.insert(1, (score(exported.test_balanced_score), metric.balanced.words))
-    if exported.macs is not None:
-        found.append((f"{exported.macs / 1e6:.4g} M", f"multiply-adds per {metric.case}"))
-    if (latency := exported.latency_ms.get("onnxruntime_batch_1")) is not None:
-        found.append((f"{latency:.4g} ms", f"per {metric.case}, {threads}"))
-    return [*found, (score(summary.discretization_gap), "discretization gap")]
-
-
-def times(exported: ExportRecord, metric: Metric) -> list[dict[str, Any]]:
-    """One row per batch size: the milliseconds that the exported file, its int8 form and torch take."""
-    prefix = "onnxruntime_batch_"
-    rows = []
-    for name, taken in exported.latency_ms.items():
-        if name.startswith(prefix):
-            size = name.removeprefix(prefix)
-            rows.append(
-                {
-                    "what": f"{size} {metric.case}{'s' if size != '1' else ''}",
-                    "exported": taken,
-                    "torch": exported.latency_ms.get(f"torch_batch_{size}"),
-                    "int8": exported.int8.latency_ms.get(f"batch_{size}") if exported.int8 else None,
-                }
-            )
-    return rows
-
-
-def facts(content: Mapping[str, Any], metric: Metric, prefix: str = "") -> dict[str, Any]:
-    """All fields of registry.json, flat, with words for names and the verdict first."""
-    first = (*_FIRST, *(form.test_name for form in metric.forms))
-    found: dict[str, Any] = {}
-    for name in sorted(content, key=lambda name: first.index(name) if name in first else len(first)):
-        value = content[name]
-        words = f"{prefix}{name.replace('_', ' ')}"
-        if isinstance(value, Mapping):
-            found |= facts(value, metric, f"{words}: ")
-        else:
-            found[words] = (", ".join(map(str, value)) or None) if isinstance(value, list) else value
-    return found
-
-
-def compared(registry: RegistryRecord) -> list[tuple[str, Any, Any]]:
-    """Name, this version's value and the champion's, for everything that was measured on both."""
-    content = registry.model_dump()
-    theirs = content.get("compared") or {}
-    return [
-        (name.replace("_", " "), content[name], value) for name, value in theirs.items() if name in content
-    ]
-
-
 def searched(params: Params, metric: Metric) -> dict[str, Any]:
     """What the page shows about the search: the cells, the curves, and the mix over the epochs."""
     architectures, alphas = tasks.architectures(params.task), read_alphas(ALPHAS)
@@ -183,7 +129,10 @@ def searched(params: Params, metric: Metric) -> dict[str, Any]:
         "epochs": len(history),
         "chosen": chosen,
         "two_inputs": layout.inputs == 2,
-        "cells": {group: drawn(pictures.cell, genotype, group, layout) for group in genotype.groups},
+        "cells": {
+            group: [drawn(draw, genotype, group, layout) for draw in (pictures.cell, narrow_cell)]
+            for group in genotype.groups
+        },
         "panels": [drawn(pictures.small, history, panel, chosen) for panel in panels],
         "landscape": landscape(read_rows(LANDSCAPE)),
         "mixes": {

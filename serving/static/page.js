@@ -1,7 +1,14 @@
-// Sends a picture to /v1/predict and shows the answer as bars. Needs no library and no other address.
+// Sends a picture to /v1/predict and shows the answer. Needs no library and no other address.
 "use strict";
 const $ = (id) => document.getElementById(id);
-const SHOWN = 5;
+const SHOWN = 5; // answers, until all are asked for
+const LISTED = 12; // names of classes
+// What a visitor reads instead of the sentence for programmers.
+const PLAIN = {
+  408: "The picture took too long to arrive. Try again.",
+  413: "This picture is too large for this server.",
+  503: "Many people are asking at the moment. Try again in a few seconds.",
+};
 let key = sessionStorage.getItem("key") || "";
 let shownModel = "";
 let latest = 0; // number of the latest picture; late answers for earlier pictures are dropped
@@ -18,7 +25,7 @@ async function ask(path, options = {}) {
     $("key").focus();
   }
   const content = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(content.detail || `The server answered ${response.status}.`);
+  if (!response.ok) throw new Error(PLAIN[response.status] || (content.detail || "The server has failed.").replace("Image 1", "The picture"));
   $("key-form").hidden = true;
   return content;
 }
@@ -26,10 +33,11 @@ async function ask(path, options = {}) {
 async function showModel() {
   const model = await ask("v1/model");
   const [height, width, channels] = model.image_shape;
-  const colour = channels === 1 ? "grey" : "colour";
-  $("model").textContent =
-    `${model.name}, version ${model.version}: ${model.class_names.length} classes, sees ${width}\u00a0×\u00a0${height} pixels in ${colour}` +
-    (model.precision === "float32" ? "" : `, computes in ${model.precision}`);
+  const names = model.class_names.slice(0, LISTED).join(", ") + (model.class_names.length > LISTED ? ", …" : "");
+  $("try").hidden = model.image_shape.length === 0; // a network of another task
+  if ($("try").hidden) $("model").textContent = "This network takes no pictures.";
+  else $("model").textContent = `This network tells ${model.class_names.length} kinds of pictures apart: ${names}`;
+  $("view-words").textContent = `What the network sees: ${width}\u00a0×\u00a0${height} pixels in ${channels === 1 ? "grey" : "colour"}`;
   $("report").hidden = !model.report;
   shownModel = `${model.name} ${model.version}`;
   const cells = Object.entries(model.cells);
@@ -43,6 +51,31 @@ async function showModel() {
       return figure;
     }),
   );
+  await showPictures();
+}
+
+function blob(base64, type) {
+  return new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], { type });
+}
+
+// Buttons with pictures to try. Their names do not give the answer away.
+async function showPictures() {
+  const { pictures } = await ask("v1/known");
+  $("pictures").hidden = pictures.length === 0;
+  $("pictures").querySelector("ul").replaceChildren(
+    ...pictures.map(({ class_name, media_type, content }, index) => {
+      const [item, button, image] = ["li", "button", "img"].map((name) => document.createElement(name));
+      const file = blob(content, media_type);
+      image.src = URL.createObjectURL(file);
+      image.alt = `Picture ${index + 1} to try`;
+      image.addEventListener("load", () => image.classList.toggle("small", image.naturalWidth < 128));
+      button.type = "button";
+      button.addEventListener("click", () => classify(file, class_name));
+      button.append(image);
+      item.append(button);
+      return item;
+    }),
+  );
 }
 
 function span(className, text) {
@@ -52,10 +85,14 @@ function span(className, text) {
   return element;
 }
 
-function showBars(names, probabilities, count) {
-  const order = probabilities.map((_, index) => index).sort((a, b) => probabilities[b] - probabilities[a]);
+function best(probabilities) {
+  return probabilities.map((_, index) => index).sort((a, b) => probabilities[b] - probabilities[a]);
+}
+
+function showBars(names, probabilities, all = false) {
+  const order = best(probabilities);
   $("bars").replaceChildren(
-    ...order.slice(0, count).map((index) => {
+    ...order.slice(0, all ? names.length : SHOWN).map((index) => {
       const percent = 100 * probabilities[index];
       const item = document.createElement("li");
       const bar = span("bar", "");
@@ -64,55 +101,95 @@ function showBars(names, probabilities, count) {
       return item;
     }),
   );
-  $("more").hidden = count >= names.length;
-  $("more").textContent = `Show all ${names.length} classes`;
-  $("more").onclick = () => showBars(names, probabilities, names.length);
+  // The button stays where it is, and keeps the focus.
+  $("more").hidden = SHOWN >= names.length;
+  $("more").textContent = all ? `Show the best ${SHOWN}` : `Show all ${names.length}`;
+  $("more").setAttribute("aria-expanded", all);
+  $("more").onclick = () => showBars(names, probabilities, !all);
 }
 
-function say(sentence, wrong = false) {
-  $("message").textContent = sentence;
-  $("message").classList.toggle("wrong", wrong);
+function say(headline, { lead = "", note = "", kind = "" } = {}) {
+  $("lead").textContent = lead;
+  $("message").textContent = headline;
+  $("note").textContent = note;
+  $("message").className = kind;
 }
 
-async function classify(file) {
+// The headline is the answer, unless the network should not be relied on for this picture.
+function sayAnswer(names, { probabilities, sure, warning }, truth) {
+  const [first, second] = best(probabilities).map((index) => names[index]);
+  const right = truth === null ? "" : ` The right answer is ${truth}.`;
+  if (warning) say("Not sure", { note: `${warning} The best guess is ${first}.${right}`, kind: "unsure" });
+  else if (sure === false) say("Not sure", { note: `It may be ${first}${second ? ` or ${second}` : ""}.${right}`, kind: "unsure" });
+  else say(first, { lead: "It looks like", note: right, kind: "answer" });
+  $("swap").hidden = !warning;
+}
+
+function show(image, file) {
+  URL.revokeObjectURL(image.src);
+  image.src = URL.createObjectURL(file);
+  image.hidden = false;
+}
+
+// ``truth``: the right answer, where the picture is one of the test's.
+async function classify(file, truth = null) {
   const number = ++latest;
-  chosen = file;
-  URL.revokeObjectURL($("picture").src);
-  $("picture").src = URL.createObjectURL(file);
-  $("picture").hidden = false;
+  chosen = [file, truth];
+  show($("picture"), file);
+  $("shown").hidden = false;
   $("hint").textContent = "Choose, drop or paste another picture";
   $("answer").setAttribute("aria-busy", "true");
   const form = new FormData();
   form.append("images", file);
   try {
     const start = performance.now();
-    const answer = await ask("v1/predict", { method: "POST", body: form });
+    const answer = await ask("v1/predict?view=true", { method: "POST", body: form });
     if (number !== latest) return;
     const elapsed = performance.now() - start;
     const [prediction] = answer.predictions;
-    say(`It looks like: ${prediction.class_name}`);
-    showBars(answer.class_names, prediction.probabilities, SHOWN);
-    $("facts").textContent =
-      `${elapsed.toFixed(0)} ms, of which ${answer.milliseconds.toFixed(0)} ms in the server · ` +
-      `${answer.model_name}, version ${answer.model_version}`;
+    sayAnswer(answer.class_names, prediction, truth);
+    show($("view"), blob(prediction.view, "image/png"));
+    showBars(answer.class_names, prediction.probabilities);
+    $("facts").textContent = `Answered in ${elapsed.toFixed(0)} ms by ${answer.model_name}, version ${answer.model_version}.`;
     if (shownModel !== `${answer.model_name} ${answer.model_version}`) await showModel();
   } catch (error) {
     if (number !== latest) return;
     $("bars").replaceChildren();
     $("facts").textContent = "";
-    $("more").hidden = true;
-    say(error instanceof TypeError ? "The server cannot be reached." : error.message, true);
+    $("more").hidden = $("swap").hidden = $("view").hidden = true;
+    fail(error);
   } finally {
     if (number === latest) $("answer").setAttribute("aria-busy", "false");
   }
 }
 
-$("picture").addEventListener("load", () => $("picture").classList.toggle("small", $("picture").naturalWidth < 128));
-$("picture").addEventListener("error", () => { $("picture").hidden = true; });
-$("file").addEventListener("change", () => {
-  if ($("file").files.length) classify($("file").files[0]);
-  $("file").value = ""; // so that the same picture can be chosen again
-});
+function fail(error) {
+  say(error instanceof TypeError ? "The server cannot be reached." : error.message, { kind: "wrong" });
+}
+
+// The picture with light and dark swapped: its difference from white.
+function swapped(image) {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+  const context = canvas.getContext("2d");
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.globalCompositeOperation = "difference";
+  context.drawImage(image, 0, 0);
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+}
+
+for (const image of [$("picture"), $("view")]) {
+  image.addEventListener("load", () => image.classList.toggle("small", image.naturalWidth < 128));
+}
+$("picture").addEventListener("error", () => { $("shown").hidden = true; });
+$("swap").addEventListener("click", async () => classify(await swapped($("picture")), chosen[1]));
+for (const input of [$("file"), $("camera")]) {
+  input.addEventListener("change", () => {
+    if (input.files.length) classify(input.files[0]);
+    input.value = ""; // so that the same picture can be chosen again
+  });
+}
 // The whole window accepts drops; otherwise, the browser would open a picture that is dropped beside the box.
 addEventListener("dragover", (event) => { event.preventDefault(); $("drop").classList.add("over"); });
 addEventListener("dragleave", (event) => { if (!event.relatedTarget) $("drop").classList.remove("over"); });
@@ -127,7 +204,7 @@ $("report").addEventListener("click", async (event) => {
   if (!key) return;
   event.preventDefault();
   const response = await send("report");
-  if (!response.ok) return say((await response.json()).detail, true);
+  if (!response.ok) return say((await response.json()).detail, { kind: "wrong" });
   const link = document.createElement("a");
   link.href = URL.createObjectURL(await response.blob());
   link.download = "report.html";
@@ -143,7 +220,7 @@ $("key-form").addEventListener("submit", (event) => {
 
 function start() {
   showModel()
-    .then(() => { if (chosen) classify(chosen); })
-    .catch((error) => say(error instanceof TypeError ? "The server cannot be reached." : error.message, true));
+    .then(() => { if (chosen) classify(...chosen); })
+    .catch(fail);
 }
 start();

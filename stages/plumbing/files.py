@@ -29,6 +29,7 @@ ALPHAS = SEARCH / "alphas.safetensors"
 GENOTYPE_JSON = GENOTYPE / "genotype.json"
 FOUND_LATENCY = GENOTYPE / "latency.json"
 EVALUATION = EXPORT / "evaluation.safetensors"
+KNOWN = EXPORT / "known.json"  # for the server; a task may do without
 SEARCH_RESULTS = [SEARCH / name for name in ("alphas.safetensors", "history.csv", "summary.json")]
 LANDSCAPE = SEARCH / "landscape.csv"
 CANDIDATE = ARTIFACTS / "candidate.json"

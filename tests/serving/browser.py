@@ -19,6 +19,59 @@ from websockets.sync.connection import Connection
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
+# Contrast as WCAG 2.2 defines it. Behind a text are the backgrounds of the elements around it, and bars beside it.
+FAINT = """(() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const parsed = (colour) => {  // any CSS colour -> red, green, blue, opacity
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
+    return [r, g, b, a / 255];
+  };
+  const over = (top, below) => [0, 1, 2].map((n) => top[n] * top[3] + below[n] * (1 - top[3]));
+  const luminance = (colour) => {
+    const [r, g, b] = colour.map((level) => level / 255)
+      .map((level) => (level <= 0.04045 ? level / 12.92 : ((level + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element) => {
+    if (!element) return parsed(getComputedStyle(document.body).backgroundColor).slice(0, 3);
+    const colour = parsed(getComputedStyle(element).backgroundColor);
+    return colour[3] === 1 ? colour.slice(0, 3) : over(colour, behind(element.parentElement));
+  };
+  const filling = (shape) => {  // of a shape in a drawing
+    const style = getComputedStyle(shape);
+    const [r, g, b, a] = style.fill === "none" ? [0, 0, 0, 0] : parsed(style.fill);
+    return [r, g, b, a * style.fillOpacity * style.opacity];
+  };
+  const holds = (shape, text) => {  // drawn before the text, and around its middle
+    if (!(shape.compareDocumentPosition(text) & Node.DOCUMENT_POSITION_FOLLOWING)) return false;
+    const [outer, inner] = [shape, text].map((element) => element.getBoundingClientRect());
+    const [x, y] = [inner.x + inner.width / 2, inner.y + inner.height / 2];
+    return outer.left < x && x < outer.right && outer.top < y && y < outer.bottom && outer.height > inner.height / 2;
+  };
+  const found = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const text = texts.currentNode, element = text.parentElement;
+    if (!text.data.trim() || element.closest("title, script, style") || !element.checkVisibility({ opacityProperty: true })) continue;
+    const svg = element.closest("svg"), style = getComputedStyle(element);
+    const grounds = [behind(svg ? svg.parentElement : element)];
+    if (svg) grounds[0] = [...svg.querySelectorAll("rect, path")].filter((shape) => holds(shape, element))
+      .reduce((below, shape) => over(filling(shape), below), grounds[0]);
+    const bar = element.parentElement.querySelector(":scope > .bar");
+    if (bar) grounds.push(parsed(getComputedStyle(bar).backgroundColor).slice(0, 3));
+    for (const ground of grounds) {
+      const colour = over(parsed(svg ? style.fill : style.color), ground);
+      const [high, low] = [luminance(colour), luminance(ground)].sort((a, b) => b - a);
+      const contrast = (high + 0.05) / (low + 0.05);
+      if (contrast < 4.5) found.push(`${text.data.trim().slice(0, 30)}: ${contrast.toFixed(2)}`);
+    }
+  }
+  return found;
+})()"""
+
 
 class Page:
     """One tab. ``requested`` lists the addresses it requested, ``errors`` what its scripts complained about."""
@@ -52,9 +105,11 @@ class Page:
             case "Log.entryAdded" if params["entry"]["level"] == "error":
                 self.errors.append(params["entry"]["text"])
 
-    def resize(self, width: int, height: int, *, phone: bool = False, dark: bool = False) -> None:
-        """Sets the size of the window in CSS pixels. A phone also has touch and a scale of 2."""
-        scale = 2 if phone else 1
+    def resize(
+        self, width: int, height: int, *, phone: bool = False, dark: bool = False, scale: int | None = None
+    ) -> None:
+        """Sets the size of the window in CSS pixels. A phone also has touch, and a scale of 2 unless another is given."""
+        scale = scale or (2 if phone else 1)
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -62,6 +117,7 @@ class Page:
             deviceScaleFactor=scale,
             mobile=phone,
         )
+        self.call("Emulation.setTouchEmulationEnabled", enabled=phone)
         theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[theme])
 
@@ -112,12 +168,16 @@ class Page:
         """Types text into the focused element."""
         self.call("Input.insertText", text=text)
 
-    def picture(self, path: Path) -> None:
-        """Writes a PNG picture of the whole page."""
+    def faint(self) -> list[str]:
+        """The texts whose contrast with what is behind them is below 4.5, which WCAG 2 asks for (level AA)."""
+        return self.value(FAINT)
+
+    def shot(self) -> bytes:
+        """A PNG picture of the whole page."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
-        path.write_bytes(base64.b64decode(shot["data"]))
+        return base64.b64decode(shot["data"])
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests.serving.tiny import write
+from tests.serving.tiny import write, write_known
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MAX_CONNECTIONS = 150  # of the shared server
@@ -75,8 +75,11 @@ def running(folder: Path, *arguments: str, **environment: str) -> Iterator[Serve
 
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ONNX file for 8 x 8 colour pictures, which names the strongest channel."""
-    return write(tmp_path_factory.mktemp("model") / "tiny.onnx")
+    """An ONNX file for 8 x 8 colour pictures, which names the strongest channel, with known.json beside it."""
+    path = write(tmp_path_factory.mktemp("model") / "tiny.onnx")
+    pictures = {name: encode(colour) for name, colour in (("red", RED), ("green", GREEN), ("blue", BLUE))}
+    write_known(path, pictures, sure_from=0.6, brightness=(40, 200), contrast=(0, 120))
+    return path
 
 
 @pytest.fixture(scope="session")

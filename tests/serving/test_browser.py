@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import time
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,14 +12,13 @@ from PIL import Image
 
 from tests.serving.browser import CHROMIUM, Page, browser
 from tests.serving.conftest import Server, running
+from tests.serving.tiny import write
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)"
 )
 
-# If this names a folder, the tests write pictures of the page to it (docs/pictures/).
-PICTURES = os.environ.get("MSDARTS_PICTURES")
-SIZES = {"desktop": (1100, 800, False), "phone": (375, 740, True)}
+SIZES = {"desktop": (1280, 800, False), "phone": (390, 740, True)}
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +45,12 @@ def sky(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def picture(tab: Page, name: str) -> None:
-    if PICTURES:
-        time.sleep(0.3)  # until fonts and the picture are drawn
-        tab.picture(Path(PICTURES) / f"{name}.png")
+def said(tab: Page) -> tuple[str, str, str]:
+    """What is above the headline, the headline, and what is below it."""
+    lead, message, note = tab.value(
+        "['lead', 'message', 'note'].map(id => document.getElementById(id).innerText)"
+    )
+    return lead, message, note.strip()
 
 
 def bars(tab: Page) -> list[str]:
@@ -66,17 +66,20 @@ def test_a_picture_is_answered_on_the_page(server: Server, tab: Page, sky: Path,
     tab.resize(width, height, phone=phone)
     tab.open(f"{server.url}/")
     tab.wait("document.querySelectorAll('.cell').length === 2")
+    tab.wait("document.querySelectorAll('#pictures button').length === 3")
     tab.requested.clear()
     tab.drop("#drop", sky) if way == "drop" else tab.choose("#file", sky)
     rows = bars(tab)
     assert next(row.split()[0] for row in rows) == "blue"
     assert len(rows) == 3
-    assert tab.value("document.querySelector('#message').innerText") == "It looks like: blue"
+    assert said(tab) == ("It looks like", "blue", "")
     assert tab.wait("document.querySelector('#picture').naturalWidth") == 300
-    facts = tab.value("document.querySelector('#facts').innerText")
-    assert "ms in the server" in facts
-    assert "tiny, version" in facts
-    assert [url for url in tab.requested if "/v1/" in url] == [f"{server.url}/v1/predict"]
+    assert tab.wait("document.querySelector('#view').naturalWidth") == 8
+    assert tab.value("document.querySelector('#view-words').innerText").endswith(
+        "8\u00a0×\u00a08 pixels in colour"
+    )
+    assert " ms by tiny, version" in tab.value("document.querySelector('#facts').innerText")
+    assert [url for url in tab.requested if "/v1/" in url] == [f"{server.url}/v1/predict?view=true"]
     # Nothing is wider than the window, and text and the drop area are large enough to read and touch.
     assert tab.value("document.documentElement.scrollWidth") <= width
     assert (
@@ -91,8 +94,82 @@ def test_a_picture_is_answered_on_the_page(server: Server, tab: Page, sky: Path,
         tab.requested
     )
     assert tab.errors == []
-    if way == "drop":
-        picture(tab, f"page-{size}")
+    assert phone == tab.value("getComputedStyle(document.querySelector('#take')).display !== 'none'")
+    assert tab.value("document.querySelector('#camera').getAttribute('capture')") == "environment"
+
+
+def test_a_picture_to_try_is_answered_and_its_right_answer_told(server: Server, tab: Page) -> None:
+    tab.resize(1280, 800)
+    tab.open(f"{server.url}/")
+    tab.wait("document.querySelectorAll('#pictures button').length === 3")
+    tab.value("document.querySelectorAll('#pictures button')[1].click()")
+    assert bars(tab)[0].startswith("green")
+    assert said(tab) == ("It looks like", "green", "The right answer is green.")
+    assert tab.errors == []
+
+
+def test_the_page_is_not_sure_of_close_answers_and_warns_of_unusual_pictures(
+    server: Server, tab: Page, tmp_path: Path
+) -> None:
+    grey, pale = tmp_path / "grey.png", tmp_path / "pale.png"
+    Image.new("RGB", (9, 9), (100, 100, 101)).save(grey)
+    Image.new("RGB", (9, 9), (205, 205, 220)).save(pale)
+    tab.resize(390, 740, phone=True)
+    tab.open(f"{server.url}/")
+    tab.choose("#file", grey)
+    bars(tab)
+    assert said(tab)[:2] == ("", "Not sure") and said(tab)[2].startswith("It may be blue or ")
+    assert tab.value("document.querySelector('#swap').hidden")
+    tab.choose("#file", pale)
+    tab.wait("document.querySelector('#note').innerText.includes('wrong way round')")
+    assert said(tab)[:2] == ("", "Not sure") and said(tab)[2].endswith("The best guess is blue.")
+    tab.value("document.querySelector('#swap').click()")  # 205, 205, 220 -> 50, 50, 35
+    tab.wait("document.querySelector('#note').innerText.startsWith('It may be red or green')")
+    assert tab.errors == []
+
+
+def test_show_all_keeps_the_focus(tab: Page, tmp_path: Path, sky: Path) -> None:
+    model = write(tmp_path / "many.onnx", class_names=[f"kind {number}" for number in range(9)])
+    with running(tmp_path, "--model", str(model)) as other:
+        tab.resize(1280, 800)
+        tab.open(f"{other.url}/")
+        tab.choose("#file", sky)
+        assert len(bars(tab)) == 5
+        assert tab.value("document.querySelector('#pictures').hidden")  # a file without known.json
+        tab.value("document.querySelector('#more').focus()")
+        for shown, name in ((9, "Show the best 5"), (5, "Show all 9")):
+            tab.press("Enter", 13)
+            tab.wait(f"document.querySelectorAll('#bars li').length === {shown}")
+            assert tab.value("document.activeElement.id + document.activeElement.innerText") == f"more{name}"
+
+
+# Words of the interface for programs, which say nothing to a visitor.
+JARGON = r"\b(API|JSON|HTTP|request|endpoint|client|multipart|probabilit\w+|float32|uint8|metrics|tensor)\b"
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_everything_can_be_read(
+    server: Server, tab: Page, tmp_path: Path, sky: Path, width: int, dark: bool
+) -> None:
+    tab.resize(width, 800, phone=width < 500, dark=dark)
+    tab.open(f"{server.url}/")
+    tab.wait("document.querySelectorAll('.cell').length === 2")
+    pale, text = tmp_path / "pale.png", tmp_path / "letter.png"
+    Image.new("RGB", (9, 9), (205, 205, 220)).save(pale)
+    text.write_text("hello")
+    for file, message in (
+        (sky, "blue"),
+        (pale, "Not sure"),
+        (text, "The picture is not a PNG, JPEG, WebP, GIF, TIFF, BMP or PPM image."),
+    ):
+        tab.choose("#file", file)
+        tab.wait(f"document.querySelector('#message').innerText === {message!r}")
+        assert tab.faint() == []
+        words = tab.value("document.body.innerText")
+        assert re.findall(JARGON, words, re.I) == []
+    tab.open(f"{server.url}/docs")
+    assert tab.faint() == []
 
 
 def test_a_file_that_is_no_image_shows_the_servers_sentence(
@@ -100,23 +177,31 @@ def test_a_file_that_is_no_image_shows_the_servers_sentence(
 ) -> None:
     text = tmp_path / "letter.png"
     text.write_text("hello")
-    tab.resize(1100, 800)
+    tab.resize(1280, 800)
     tab.open(f"{server.url}/")
     tab.choose("#file", text)
-    tab.wait("document.querySelector('#message').innerText === 'Image 1 is not a PNG, JPEG or WebP image.'")
-    assert tab.value("document.querySelector('#picture').hidden")
+    tab.wait(
+        "document.querySelector('#message').innerText === 'The picture is not a PNG, JPEG, WebP, GIF, TIFF, BMP or PPM image.'"
+    )
+    assert tab.value("document.querySelector('#shown').hidden")
     tab.choose("#file", sky)  # the next picture is answered
     assert bars(tab)[0].startswith("blue")
 
 
 def test_the_page_can_be_used_with_the_keyboard(server: Server, tab: Page) -> None:
-    tab.resize(1100, 800)
+    tab.resize(1280, 800)
     tab.open(f"{server.url}/")
+    tab.wait("document.querySelectorAll('#pictures button').length === 3")
     reached = []
-    for _ in range(3):
+    for _ in range(5):
         tab.press("Tab", 9)
-        reached.append(tab.value("document.activeElement.id || document.activeElement.innerText"))
-    assert reached == ["file", "API", "Metrics"]
+        reached.append(
+            tab.value(
+                "document.activeElement.id || document.activeElement.innerText"
+                " || document.activeElement.firstChild.alt"
+            )
+        )
+    assert reached == ["file", *(f"Picture {n} to try" for n in (1, 2, 3)), "For programmers"]
     tab.value("document.querySelector('#file').focus()")
     outline = tab.value("getComputedStyle(document.querySelector('#drop')).outlineStyle")
     assert outline == "solid"  # the focus is visible
@@ -126,7 +211,7 @@ def test_the_page_asks_for_the_key_of_a_server_that_has_one(
     tab: Page, tmp_path: Path, model_file: Path, sky: Path
 ) -> None:
     with running(tmp_path, "--model", str(model_file), MSDARTS_API_KEY="sesame") as server:
-        tab.resize(375, 740, phone=True)
+        tab.resize(390, 740, phone=True)
         tab.open(f"{server.url}/")
         tab.wait("!document.querySelector('#key-form').hidden && document.activeElement.id === 'key'")
         tab.type("sesame")
@@ -139,18 +224,16 @@ def test_the_page_asks_for_the_key_of_a_server_that_has_one(
 
 
 def test_the_reference_fits_a_phone(server: Server, tab: Page) -> None:
-    tab.resize(375, 740, phone=True)
+    tab.resize(390, 740, phone=True)
     tab.open(f"{server.url}/docs")
-    assert tab.value("document.documentElement.scrollWidth") == 375
+    assert tab.value("document.documentElement.scrollWidth") == 390
     assert "POST /v1/predict" in tab.value("document.body.innerText")
     assert all(url.startswith(server.url) for url in tab.requested)
     assert tab.errors == []
-    tab.resize(1100, 800)
-    picture(tab, "api")
 
 
 def test_the_page_has_a_dark_mode(server: Server, tab: Page, sky: Path) -> None:
-    tab.resize(1100, 800, dark=True)
+    tab.resize(1280, 800, dark=True)
     tab.open(f"{server.url}/")
     tab.choose("#file", sky)
     bars(tab)
@@ -159,4 +242,3 @@ def test_the_page_has_a_dark_mode(server: Server, tab: Page, sky: Path) -> None:
     )
     assert text == "rgb(232, 234, 237)"
     assert ground == "rgb(21, 24, 28)"
-    picture(tab, "page-dark")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -117,6 +119,18 @@ def _slow(repeats: int, channels: int, classes: int) -> tuple[list[onnx.NodeProt
 def write(path: Path, **options: Any) -> Path:
     """Writes ``network(**options)`` to a file."""
     onnx.save(network(**options), path)
+    return path
+
+
+def write_known(model: Path, pictures: Mapping[str, bytes], **content: Any) -> Path:
+    """Writes known.json beside a file, as the stage export does. ``pictures``: class name -> PNG file."""
+    listed = [
+        {"class_name": name, "media_type": "image/png", "content": base64.b64encode(png).decode()}
+        for name, png in pictures.items()
+    ]
+    sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
+    path = model.with_name("known.json")
+    path.write_text(json.dumps({"model_sha256": sha256, "pictures": listed, **content}))
     return path
 
 

@@ -213,7 +213,8 @@ def test_the_numbers_of_the_card(project: Path) -> None:
     assert "| cat | 150 | 50 |" in text
     assert "Expected calibration error 0.150 (15 bins). The mean confidence is 90.0%" in text
     assert "so the network is more confident than it should be" in text
-    assert "the accuracy is 75.0% ± 4.2% (95% confidence)" in text  # 1.96 * sqrt(0.75 * 0.25 / 400)
+    # Wilson: (0.75 + z²/800 ± z sqrt(0.75 * 0.25 / 400 + z²/640,000)) / (1 + z²/400), z = 1.96
+    assert "the accuracy is 75.0% (95% interval: 70.5 to 79.0%)" in text
     assert "- One image: 1.00 ms (median" in text and "; 64 images at once: 1.0 ms at export." in text
     assert "the same answer for all 400 test images, numbers within 1.0e-06." in text
     assert "prove little" not in document(["cat", "dog"], images=500)

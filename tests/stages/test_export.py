@@ -78,6 +78,7 @@ def test_without_calibration_images_there_is_no_int8_file(finished_copy: Path, r
     assert sorted(path.name for path in EXPORT.iterdir()) == [
         "evaluation.safetensors",
         "export.json",
+        "known.json",
         "model.onnx",
     ]
     assert "int8" not in json.loads((EXPORT / "export.json").read_text())

@@ -21,6 +21,7 @@ from PIL import Image
 
 from models.training.events import Row
 from stages import pictures
+from tests.serving.browser import CHROMIUM, browser
 from tests.stages.conftest import TINY, write_params
 
 RunStage = Callable[..., int]
@@ -53,10 +54,11 @@ def test_the_page_tells_the_run_and_the_registry_knows_of_it(
     assert f"{100 * summary['discretization_gap']:.1f}%" in text
     for title in ("row entropy of the mix", "skip connections", "edges changed", "movement of the mix"):
         assert title in text, title
-    # Two cells, eight panels of curves, the landscape, and for both cells the mix over the epochs, with 14 edges each.
+    # Two cells, broad and narrow, eight panels of curves, the landscape, for both cells the mix over the epochs, with 14
+    # edges each, and the reliability diagram.
     drawings = re.findall(r"<svg.*?</svg>", text, re.S)
-    assert len(drawings) == 2 + 8 + 1 + 2
-    assert [drawing.count("\u2192") for drawing in drawings[9:11]] == [14, 14]
+    assert len(drawings) == 2 * 2 + 8 + 1 + 2 + 1
+    assert [drawing.count("\u2192") for drawing in drawings[11:13]] == [14, 14]
     with Path("artifacts/search/landscape.csv").open() as file:
         losses = {
             (float(row["first"]), float(row["second"])): float(row["loss"]) for row in csv.DictReader(file)
@@ -165,3 +167,28 @@ def test_flat_curves_are_drawn_within_the_chart_and_their_ticks_say_the_whole_va
     drawing = pictures.svg(pictures.small, history, pictures.Panel("entropy", {"normal": "entropy"}))
     ticks = re.findall(r"<text[^>]*>([^<]+)</text>", drawing)
     assert any(tick.startswith("2.079") for tick in ticks) and not any("+" in tick for tick in ticks)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
+def test_the_page_fits_every_screen_and_can_be_read(
+    registered: Path, run_stage: RunStage, tmp_path: Path
+) -> None:
+    assert run_stage("report") == 0
+    with browser(tmp_path) as tab:
+        for width, dark in ((390, False), (390, True), (1280, False), (1280, True)):
+            tab.resize(width, 800, phone=width < 500, dark=dark)
+            tab.open((registered / REPORT).resolve().as_uri())
+            assert tab.faint() == []
+            tab.value("document.querySelectorAll('details').forEach(details => { details.open = true })")
+            assert tab.value("document.documentElement.scrollWidth") == width
+            scrolled = (
+                "[...document.querySelectorAll('.scroll')].filter(part => part.scrollWidth > part.clientWidth)"
+                ".map(part => part.ariaLabel)"
+            )
+            assert tab.value(scrolled) == []
+            # The drawing of a cell that is shown, and the size of the operations' names in it.
+            heights = (
+                "[...document.querySelectorAll('.cells text')].filter(text => text.checkVisibility())"
+                ".map(text => text.getBoundingClientRect().height)"
+            )
+            assert min(tab.value(heights)) >= 11

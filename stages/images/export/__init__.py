@@ -14,13 +14,14 @@ from models.images.describe import count_macs, count_parameters
 from stages.contracts import ExportResult
 from stages.errors import UserError
 from stages.images.data import read_card
+from stages.images.export.known import write_known
 from stages.images.export.latency import BATCH_SIZES, latencies
 from stages.images.export.onnx_file import write_onnx
 from stages.images.exported import with_onnx
 from stages.images.params import BALANCED, ExportParams, Params
 from stages.images.testing.cases import Answer, TestSet, evaluation_of, in_batches, read_test_set
 from stages.images.testing.with_torch import load_deployed, torch_threads, with_torch
-from stages.plumbing.files import RETRAIN, sha256_of
+from stages.plumbing.files import KNOWN, RETRAIN, sha256_of
 from stages.records import ExportRecord, Int8
 
 MODEL, INT8 = "model.onnx", "model.int8.onnx"
@@ -45,6 +46,7 @@ def export(params: Params, folder: Path) -> ExportResult:
         "macs": count_macs(deployed, example_image(card.image_shape)),
     }
     evaluation = evaluation_of(probabilities, test, **costs)
+    write_known(folder / KNOWN.name, path, answers["onnxruntime"], card, test)
     record = ExportRecord(
         file=MODEL,
         test_cases=len(test),

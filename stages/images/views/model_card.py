@@ -13,6 +13,7 @@ from stages.evaluation import Evaluation
 from stages.images.data import read_card
 from stages.images.params import BALANCED, METRIC, Params
 from stages.images.testing.classification import calibration, confusion, never_recognized
+from stages.intervals import in_words
 from stages.plumbing.files import GENOTYPE, RETRAIN, read_json
 from stages.records import ExportRecord
 from stages.registry.card import TaskCard
@@ -142,7 +143,7 @@ def _limits(
         "Not tested: images from other sources, damaged or adversarial images, and fairness between groups of people.",
     ]
     if images < _FEW:
-        margin = 1.96 * (accuracy * (1 - accuracy) / images) ** 0.5
-        few = f"{images} test images are few: the accuracy is {accuracy:.1%} ± {margin:.1%} (95% confidence)."
+        within = in_words(accuracy, images)
+        few = f"{images} test images are few: the accuracy is {accuracy:.1%} (95% interval: {within})."
         lines.insert(1, few)
     return lines

@@ -15,8 +15,16 @@ from PIL import Image
 from stages.evaluation import Evaluation
 from stages.images.data import read_card, read_split
 from stages.images.params import BALANCED
-from stages.images.testing.classification import accuracy_by_class, confusion, never_recognized
+from stages.images.testing.classification import (
+    accuracy_by_class,
+    calibration,
+    confusion,
+    never_recognized,
+)
+from stages.images.views.reliability import reliability
+from stages.intervals import in_words
 from stages.page import environment
+from stages.pictures import svg
 from stages.plumbing.files import RETRAIN
 
 _THUMBNAIL = 128  # pixels of the longest side of an example
@@ -52,11 +60,24 @@ def test_section(evaluation: Evaluation, count: int) -> Markup:
         "wrong": [example(index) for index in wrong[:count].tolist()],
         "right": [example(index) for index in right[:count].tolist()],
         "small": max(card.image_shape[:2]) < _THUMBNAIL,
-        "by_class": accuracy_by_class(evaluation, classes),
+        "by_class": by_class(evaluation, classes),
+        "interval": in_words(evaluation.score, len(labels)),
+        "calibration": calibration(evaluation),
+        "reliability": Markup(svg(reliability, calibration(evaluation))),
         "notice": never_recognized(evaluation, classes),
         "balanced": f"{BALANCED.words} {BALANCED.text(BALANCED.score(evaluation))}",
     }
     return Markup(environment(__file__).get_template("test.html").render(content))
+
+
+def by_class(evaluation: Evaluation, classes: Sequence[str]) -> list[tuple[str, float | None, str]]:
+    """Name, accuracy and its 95% interval for each class; no interval for a class without images."""
+    images = np.bincount(evaluation.details["labels"], minlength=len(classes)).tolist()
+    shares = accuracy_by_class(evaluation, classes)
+    return [
+        (name, share, "" if share is None else in_words(share, count))
+        for (name, share), count in zip(shares.items(), images, strict=True)
+    ]
 
 
 def confusions(counts: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:
