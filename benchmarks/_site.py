@@ -68,10 +68,10 @@ class Site:
         }
 
     @contextlib.contextmanager
-    def client(self) -> Iterator[SyncPrefectClient]:
-        """A client that raises httpx.HTTPError at once while the server is away."""
+    def client(self, retries: int = 0) -> Iterator[SyncPrefectClient]:
+        """A client that raises httpx.HTTPError while the server is away, unless told otherwise at once."""
         with (
-            temporary_settings({PREFECT_API_URL: self.api, PREFECT_CLIENT_MAX_RETRIES: 0}),
+            temporary_settings({PREFECT_API_URL: self.api, PREFECT_CLIENT_MAX_RETRIES: retries}),
             get_client(sync_client=True) as client,
         ):
             yield client

@@ -61,8 +61,8 @@ def main() -> int:
 
 def outage(site: Site, seconds: float, seed: int) -> dict[str, Any]:
     """Two runs, and the server away for ``seconds`` while the first one searches. Returns what was seen."""
-    epochs = 8 + int(seconds)  # an epoch takes a second or two
-    with site.client() as client:
+    epochs = 8 + int(seconds / 2)  # an epoch takes a second or more
+    with site.client(retries=5) as client:
         deployment = client.read_deployment_by_name("nas/on-demand").id
         first, second = (
             client.create_flow_run_from_deployment(

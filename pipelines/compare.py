@@ -26,6 +26,7 @@ from pipelines import alerts
 from pipelines import compare_report as report
 from pipelines.command import BAD_INPUT, change, message_of, named, on_profile, run_flow
 from pipelines.comparing import finish, made, plan_of, run_training
+from pipelines.orphan import outlive_worker
 from pipelines.process import ended_together
 from pipelines.runners import RUNNERS, WORKERS, RunnerName, connected, cores_per_trial, task_runner
 from pipelines.sweep_request import seeds_from
@@ -63,6 +64,7 @@ def compare(
         timeout_hours: The longest that one training may take.
         profile: Another task, whose settings (profiles/TASK.yaml) the comparison starts from.
     """
+    outlive_worker()
     try:
         numbers, changes = checked(random, seeds, search_minutes), on_profile(profile, params or {})
         environment = {} if address else cores_per_trial(workers or WORKERS)

@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Completed, Failed
 
-from pipelines.command import BAD_INPUT
+from pipelines.command import BAD_INPUT, failed
 from pipelines.dvc_internals import up_to_date
 from pipelines.process import run_command, run_stage
 from stages.compare.jobs import STAGE, Plan
@@ -105,6 +105,8 @@ def run_training(
         )
     except TimeoutError:
         return Failed(name=_TIMED_OUT, message=f"took longer than timeout_hours ({timeout_hours:g})")
+    except OSError as error:
+        return failed(error)
     if result.status == 0:
         return Completed(message="trained")
     return Failed(name=BAD_INPUT if result.status == 2 else None, message=result.message)

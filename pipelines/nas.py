@@ -24,23 +24,23 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from pipelines import alerts, gpu
+from pipelines.cancelling import ToBeCancelled, asked
 from pipelines.command import BAD_INPUT, change, failed, named, on_profile, run_flow
 from pipelines.dvc_internals import mend, up_to_date
 from pipelines.graph import Stage, stages
+from pipelines.orphan import outlive_worker
 from pipelines.process import run_stage
 from pipelines.sharing import share
 from pipelines.summary import publish
-from pipelines.workspace import save_experiment, workspace
+from pipelines.workspace import RETRY_DELAYS, patiently, save_experiment, workspace
 from stages.errors import MachineError, UserError
 from stages.plumbing import watched
 from stages.plumbing.run_row import FLOW_RUN
 from stages.plumbing.settings import PARAMS_FILE, load
 from stages.plumbing.status import EXECUTION, Progress
-
-RETRIES, RETRY_DELAYS = 2, [10.0, 60.0]  # after failures of the machine; delays in seconds
 
 TIMED_OUT = "TimedOut"  # Prefect's own name for such a state
 CACHED = "cached: nothing that it depends on has changed"
@@ -64,6 +64,7 @@ def nas(
         timeout_hours: The longest that one stage may take; time spent waiting for a GPU does not count.
         profile: Another task, whose settings (profiles/TASK.yaml) the run starts from, in a workspace of its own.
     """
+    outlive_worker()
     try:
         changes = on_profile(profile, params or {})
         with workspace(changes, get_run_logger().info) as folder:
@@ -71,7 +72,7 @@ def nas(
             if not state.is_completed():
                 return state
             if changes:
-                save_experiment(folder)
+                patiently(lambda: save_experiment(folder), get_run_logger().info)
             publish(folder, changes)
             settings = load(folder / PARAMS_FILE)
             alerts.on_decision(folder, flow_run.name or "nas", settings.alerts, get_run_logger().warning)
@@ -95,7 +96,8 @@ def execute_all(
         if (
             not state.is_completed()
         ):  # a new state, because Prefect counts the tasks' own states and shows no message
-            return Failed(name=state.name, message=state.message)
+            kind = Cancelled if state.is_cancelled() else Failed
+            return kind(name=state.name, message=state.message)
     return Completed()
 
 
@@ -108,7 +110,7 @@ def _worth_a_retry(_: Any, __: TaskRun, state: State) -> bool:
     task_run_name="{stage.name}",
     cache_policy=NO_CACHE,  # DVC knows better what is up to date
     persist_result=False,
-    retries=RETRIES,
+    retries=len(RETRY_DELAYS),
     retry_delay_seconds=RETRY_DELAYS,
     retry_condition_fn=_worth_a_retry,
 )
@@ -127,7 +129,7 @@ def execute(
         mend(folder)
         if not force and up_to_date(folder, stage.name):
             return Completed(name="Cached", message=CACHED)
-        with _gpu(stage) as (variables, check):
+        with _gpu(stage) as (variables, holds_gpu), asked() as is_wanted:
             identity = {EXECUTION: str(flow_run.id), FLOW_RUN: str(flow_run.id)}
             result = run_stage(
                 stage.name,
@@ -137,8 +139,10 @@ def execute(
                 environment={**identity, **(environment or {}), **variables},
                 on_line=get_run_logger().info,
                 on_progress=_progress_artifact(stage.name),
-                check=check,
+                checks=(holds_gpu, is_wanted),
             )
+    except ToBeCancelled:
+        return Cancelled(message=f"{stage.name}: ended, because the run is cancelled")
     except TimeoutError as error:
         limit = f"timeout_hours ({timeout_hours:g})"
         message = f"{stage.name}: took longer than {limit}; {error}"
@@ -168,8 +172,8 @@ def _gpu(stage: Stage) -> Iterator[tuple[dict[str, str], Callable[[], None]]]:
     elif not stage.gpu:
         yield {"CUDA_VISIBLE_DEVICES": ""}, lambda: None
     else:
-        with gpu.held(limit) as check:
-            yield {}, check
+        with gpu.held(limit) as holds_gpu:
+            yield {}, holds_gpu
 
 
 def _progress_artifact(stage: str) -> Callable[[Progress], None]:

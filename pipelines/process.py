@@ -25,7 +25,14 @@ from uuid import uuid4
 
 import psutil
 
-from pipelines.dvc_internals import exit_status_of_stage, last_error, missing_dependencies, repro_command
+from pipelines.dvc_internals import (
+    all_stages,
+    exit_status_of_stage,
+    last_error,
+    missing_dependencies,
+    repro_command,
+)
+from stages.errors import UserError, passes, remedy
 from stages.plumbing.runtime import OWNER
 from stages.plumbing.status import ATTEMPT, Outcome, Progress, next_attempt
 
@@ -37,6 +44,8 @@ _POLL = 0.5  # seconds between two looks at the progress, the time, and whether 
 _SHOW = 2.0  # seconds between two progresses that are passed on
 _KEPT_LINES = 200  # in which DVC says why it failed
 
+# What Python says about a module that it cannot load: code, or the installation.
+_BROKEN_CODE = re.compile(r"(ModuleNotFoundError|ImportError|SyntaxError|IndentationError|TabError): ")
 # A stage's own word for the user's mistake, and a shell's for a command that it cannot run or find.
 _NOT_WORTH_A_RETRY = (2, 126, 127)
 
@@ -83,18 +92,18 @@ def run_stage(
     environment: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[Progress], None] = lambda _: None,
-    check: Callable[[], None] = lambda: None,
+    checks: Sequence[Callable[[], None]] = (),
 ) -> StageResult:
     """Runs ``dvc repro`` for this one stage in ``folder``.
 
     Calls ``on_line`` with each printed line, ``on_progress`` with the stage's progress every few seconds and at the end, and
-    ``check`` at least every second, which may raise to end the stage.
+    each of ``checks`` at least every second, which may raise to end the stage.
     Waits for other DVC processes of the folder. Raises TimeoutError after ``timeout`` seconds; its message says how the next run
     goes on. However the call ends, even
     by what a callback, a signal or a cancellation raises, no process of the stage is left.
     """
     command = repro_command(name, force=force)
-    return _run(name, command, folder, _result, timeout, environment, on_line, on_progress, check)
+    return _run(name, command, folder, _result, timeout, environment, on_line, on_progress, checks)
 
 
 def run_command(
@@ -123,7 +132,7 @@ def _run(
     environment: Mapping[str, str] | None,
     on_line: Callable[[str], None],
     on_progress: Callable[[Progress], None],
-    check: Callable[[], None] = lambda: None,
+    checks: Sequence[Callable[[], None]] = (),
 ) -> StageResult:
     attempt = uuid4().hex
     lines: deque[str] = deque(maxlen=_KEPT_LINES)
@@ -132,7 +141,8 @@ def _run(
     try:
         with _started(command, folder, variables) as process:
             for line in _lines(process, time.monotonic() + timeout):
-                check()
+                for check in checks:
+                    check()
                 watch.look()
                 if line is not None:
                     lines.append(line)
@@ -182,7 +192,26 @@ def _result(name: str, folder: Path, attempt: str, status: int, lines: Sequence[
         )
     if outcome is None and (killer := _signal_of(ended)):
         return StageResult(1, began, f"{name}: killed by {killer.name}")
+    if lasting := _lasting(folder, lines):
+        return StageResult(2, began, f"{name}: {lasting}")
     return StageResult(1, began, f"{name}: {last_error(lines) or f'dvc ended with status {status}'}")
+
+
+def _lasting(folder: Path, lines: Sequence[str]) -> str | None:
+    """What another attempt would meet again, by the words of Python about the code or of DVC about its files; None: nothing."""
+    if broken := next((line for line in lines if _BROKEN_CODE.match(line)), None):
+        return None if passes(broken) else broken
+    said = last_error(lines)
+    if said is None:
+        try:
+            all_stages(folder)
+        except UserError as error:  # DVC prints such mistakes in many lines
+            return str(error)
+        return None
+    if "is already tracked by SCM" in said:
+        return f"{said}; `git rm --cached` it"
+    mend = remedy(said)
+    return mend and f"{said}{mend}"
 
 
 def _own_result(name: str, folder: Path, attempt: str, status: int, lines: Sequence[str]) -> StageResult:

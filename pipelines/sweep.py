@@ -29,6 +29,7 @@ from pipelines import sweep_report as report
 from pipelines.command import BAD_INPUT, change, failed, message_of, named, on_profile, run_flow
 from pipelines.graph import without_effect
 from pipelines.nas import execute_all, nas
+from pipelines.orphan import outlive_worker
 from pipelines.process import ended_together
 from pipelines.runners import RUNNERS, WORKERS, RunnerName, connected, cores_per_trial, task_runner
 from pipelines.sweep_latency import front_of, share_table
@@ -77,6 +78,7 @@ def sweep(
         timeout_hours: The longest that one stage may take.
         profile: Another task, whose settings (profiles/TASK.yaml) all trials start from.
     """
+    outlive_worker()
     try:
         request = checked(seeds, on_profile(profile, params or {}), grid or {}, rank_by, ranking_epochs)
         environment = {} if address else cores_per_trial(workers or WORKERS)

@@ -154,4 +154,4 @@ def run_trial(
             state = execute_all(chain, folder, timeout_hours, environment=environment)
     except (UserError, MachineError, OSError) as error:
         return failed(error)
-    return state if state.is_failed() else Completed(message=f"{name} is done")
+    return Completed(message=f"{name} is done") if state.is_completed() else state

@@ -32,7 +32,7 @@ from pipelines.dvc_internals import (
     share_cache,
 )
 from pipelines.pruning import lock_of, prune, used
-from stages.errors import MachineError, UserError, of_words
+from stages.errors import MachineError, UserError, of_words, whose
 from stages.plumbing import watched
 from stages.plumbing.code import ROOT, closure
 from stages.plumbing.files import write_json
@@ -41,6 +41,7 @@ from stages.plumbing.runtime import STATE, WORKSPACES
 from stages.plumbing.settings import PARAMS_FILE, load, write
 from stages.plumbing.settings import changed as changed_params
 
+RETRY_DELAYS = [10.0, 60.0]  # seconds before another attempt, after failures of the machine
 # Git's locks that only the run of this workspace takes, of which there is one at a time.
 _OWN_LOCK = re.compile(r"Unable to create '(?P<path>[^']*(/worktrees/[^']*|/refs/exps/[^']*|\.index)\.lock)'")
 LOCK_AGE = 10.0  # seconds after which such a lock was left by a git that was killed
@@ -75,11 +76,25 @@ def workspace(
         if changes:
             with FileLock(project / STATE / "workspaces.lock"):  # git creates one worktree at a time
                 prune(project, project / WORKSPACES)
-                _make(project, folder, changes, base or project)
+                patiently(lambda: _make(project, folder, changes, base or project), on_wait)
         try:
             yield folder
         finally:
             used(project, name)
+
+
+def patiently(act: Callable[[], None], tell: Callable[[str], None]) -> None:
+    """Does what the machine may prevent for a while, as with a full disk, and tries again after as long as a stage would."""
+    for delay in RETRY_DELAYS:
+        try:
+            return act()
+        except (MachineError, OSError) as error:
+            known = whose(error) if isinstance(error, OSError) else error
+            if isinstance(known, UserError):
+                raise
+            tell(f"tries again in {delay:g} s: {known}")
+            time.sleep(delay)
+    return act()
 
 
 def save_experiment(folder: Path) -> None:

@@ -37,6 +37,8 @@ _PASSING = {
     errno.EPIPE,
 }  # fmt: skip
 
+_FULL = ("Out of diskspace", "disk is full")  # words of git and of SQLite for a full disk
+
 
 def lasting(error: OSError, where: object = None) -> UserError | None:
     """The user's error if another attempt would meet this one again. ``where``: the path, if the error names none."""
@@ -62,7 +64,23 @@ def whose(error: OSError) -> UserError | MachineError:
 
 def of_words(text: str) -> type[UserError | MachineError]:
     """The kind of error of another program, such as git, by the system's words in what the program says."""
-    return MachineError if any(os.strerror(number) in text for number in _PASSING) else UserError
+    return MachineError if passes(text) else UserError
+
+
+def passes(text: str) -> bool:
+    """Whether another program reports, in the system's words or its own, what another attempt may get past."""
+    return any(words in text for words in (*map(os.strerror, _PASSING), *_FULL))
+
+
+def remedy(text: str) -> str | None:
+    """How the user mends what another program reports in the system's words, if another attempt would meet it again.
+
+    Files that are missing or in the way are left out: between two programs, either may pass.
+    """
+    if passes(text):
+        return None
+    lasting_numbers = _LASTING.keys() - {errno.ENOENT, errno.EEXIST}
+    return next((_LASTING[number] for number in lasting_numbers if os.strerror(number) in text), None)
 
 
 def _line(error: OSError, where: object = None) -> str:

@@ -78,8 +78,8 @@ stages:
   unrecorded:
     cmd: python tells.py unrecorded 0 '' 0
     outs: [nothing]
-  crashes:
-    cmd: python -c 'import nowhere'
+  breaks:
+    cmd: python -c '1 / 0'
   unfinished-line:
     cmd: printf 'search epoch 3/60  tr' && sh -c 'kill -9 $$'
   killed:
@@ -188,9 +188,9 @@ def test_a_killed_stage_is_recognized_whichever_shell_dvc_starts_it_with(folder:
 
 
 def test_what_the_stage_did_not_tell_is_a_failure_of_the_machine_in_the_words_of_dvc(folder: Path) -> None:
-    crashed = run_stage("crashes", folder)
+    crashed = run_stage("breaks", folder)
     assert (crashed.status, crashed.ran) == (1, False)
-    assert crashed.message.startswith("crashes: failed to reproduce 'crashes'")
+    assert crashed.message.startswith("breaks: failed to reproduce 'breaks'")
     unrecorded = run_stage("unrecorded", folder)  # the stage is content, DVC misses what it should have made
     assert (unrecorded.status, unrecorded.ran) == (1, True)
     assert "nothing" in unrecorded.message

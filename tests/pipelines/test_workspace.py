@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from filelock import FileLock
 
 from pipelines.nas import main
 from pipelines.pruning import KEPT_DAYS, lock_of
-from pipelines.workspace import WORKSPACES, _git, experiment_name, save_experiment, workspace
+from pipelines.workspace import WORKSPACES, _git, experiment_name, patiently, save_experiment, workspace
 from stages.errors import MachineError, UserError
 from stages.plumbing.settings import load
 from tests.pipelines.conftest import git_project
@@ -230,3 +231,24 @@ def test_the_command_refuses_before_a_server_is_started(
     assert line in error
     assert error.count("\n") == 1
     assert time.monotonic() - started < 10
+
+
+def test_a_full_disk_is_waited_for_and_a_mistake_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.workspace.RETRY_DELAYS", [0.0, 0.0])
+    errors: list[Exception] = []
+    said: list[str] = []
+
+    def act() -> None:
+        if errors:
+            raise errors.pop()
+
+    errors = [MachineError("no room"), OSError(errno.ENOSPC, "No space left on device", "/disk")]
+    patiently(act, said.append)
+    assert said == ["tries again in 0 s: No space left on device (/disk)", "tries again in 0 s: no room"]
+    errors = [MachineError(str(number)) for number in range(4)]
+    with pytest.raises(MachineError, match="1"):
+        patiently(act, said.append)
+    errors = [PermissionError(errno.EACCES, "Permission denied", "/disk")] * 2
+    with pytest.raises(PermissionError):
+        patiently(act, said.append)
+    assert len(errors) == 1
