@@ -3,10 +3,6 @@
 DVC removes the outputs of a stage and then runs it. With ``persist: true`` it would leave them, but then its run-cache does
 not serve the stage: going back to earlier settings would compute everything again. So a stage that ends without outputs asks
 DVC for those that dvc.lock still names. A stage that is killed with -9 cannot; `dvc checkout` does the same by hand.
-
-    python -m stages.plumbing.earlier
-
-does it for the stage that DVC runs, for a process that is ending too early to import anything.
 """
 
 from __future__ import annotations
@@ -44,7 +40,3 @@ def _outputs(stage: str) -> list[Path]:
     except (FileNotFoundError, YAMLError, KeyError, TypeError):  # no stage has ever succeeded here
         return []
     return [Path(out["path"]) for out in stages.get(stage, {}).get("outs", [])]
-
-
-if __name__ == "__main__":
-    bring_back()

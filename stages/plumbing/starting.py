@@ -39,7 +39,10 @@ def end_at_once(package: str) -> None:
             name = module.rpartition(".")[2]
             os.write(2, f"{name}: interrupted by {signal.Signals(number).name} before it began\n".encode())
         if is_stage_of_dvc():
-            os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-m", "stages.plumbing.earlier"])
+            program = "from stages.plumbing import earlier; earlier.bring_back()"
+            os.spawnv(
+                os.P_WAIT, sys.executable, [sys.executable, "-c", program]
+            )  # no imports within a signal handler
         os._exit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 from tests.readme.user import new_clone, shell, timed, typed, user_environment
 from tests.stages.conftest import TINY, write_params
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1500)  # the whole chain, beside other tests
 SETTINGS = {**TINY, "search.epochs": 2, "retrain.epochs": 2, "export.int8_images": 0}
 ALWAYS = (
     "measure",
