@@ -50,8 +50,10 @@ def serve(settings: ServeSettings) -> None:
         registry, model = None, read_file(settings.model, settings.threads)
     else:
         registry = Registry(settings.name, settings.alias, settings.threads, settings.precision)
-        model = registry.load(registry.current().version)
-    log.info("serving %s version %s in %s", model.name, model.version, model.precision)
+        model = registry.load(registry.current())
+    log.info(
+        "serving %s version %s in %s, SHA-256 %s", model.name, model.version, model.precision, model.sha256
+    )
     log.info("origin of %s version %s: %s", model.name, model.version, model.origin.source)
     if settings.api_key is None and settings.host not in ("127.0.0.1", "::1", "localhost"):
         log.warning(

@@ -80,12 +80,13 @@ def add_model(app: FastAPI, service: Service, check: Check) -> None:
         responses={401: PROBLEMS[401]},
     )
     async def about() -> ModelInfo:
-        """Describes the served model. `cells` holds one SVG drawing per cell. `origin` holds the runs, the commit and the
+        """Describes the served model. `sha256` is the hash of its file, which says what is served; numbers of versions may come again. `cells` holds one SVG drawing per cell. `origin` holds the runs, the commit and the
         data's hash where they are known; `origin_source` says who knows them, or that the origin is unknown."""
         served = service.model
         return ModelInfo(
             name=served.name,
             version=served.version,
+            sha256=served.sha256,
             class_names=list(served.class_names),
             image_shape=list(served.shape or ()),
             genotype=dict(served.genotype),

@@ -47,6 +47,8 @@ class Model:
 
     name: str
     version: str
+    sha256: str  # of the file
+    identity: str  # what a registry knows the version by; for a file, its hash
     shape: tuple[int, int, int] | None  # height, width, channels
     class_names: tuple[str, ...]
     genotype: Mapping[str, Any]  # empty if the file has none
@@ -79,8 +81,13 @@ def read_file(path: Path, threads: int) -> Model:
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror})") from None
-    version = hashlib.sha256(content).hexdigest()[:12]
-    return load(content, path.stem, version, threads, known=read_known(path.with_name(KNOWN), content))
+    known = read_known(path.with_name(KNOWN), content)
+    return load(content, path.stem, sha256_of(content)[:12], threads, known=known)
+
+
+def sha256_of(content: bytes) -> str:
+    """As ``sha256sum`` prints it."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def load(
@@ -89,12 +96,13 @@ def load(
     version: str,
     threads: int,
     origin: Origin | None = None,
+    identity: str | None = None,
     known: Known = NOTHING,
 ) -> Model:
     """Loads the bytes of an ONNX file. Raises ModelError unless the model keeps the contract and answers.
 
-    ``origin`` is what a registry knows about the file's origin; None without a registry. ``known`` is the content of
-    the known.json beside the file.
+    ``origin`` is what a registry knows about the file's origin; None without a registry. ``identity``: see Model.
+    ``known`` is the content of the known.json beside the file.
     """
     where = f"model {name} {version}"
     options = onnxruntime.SessionOptions()
@@ -116,9 +124,12 @@ def load(
     genotype = _json(metadata, "genotype", {}, where)
     if not isinstance(genotype, dict):
         raise ModelError(f"{where}: genotype must be a JSON object, got {genotype!r:.80}")
+    sha256 = sha256_of(content)
     return Model(
         name,
         version,
+        sha256,
+        identity or sha256,
         shape,
         tuple(str(label) for label in names),
         genotype,

@@ -32,6 +32,7 @@ class ModelInfo(BaseModel):
 
     name: str
     version: str
+    sha256: str
     class_names: list[str]
     image_shape: list[int]
     genotype: dict[str, Any]

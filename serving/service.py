@@ -117,22 +117,22 @@ class Service:
 
     async def _watch(self, registry: Registry) -> None:
         """Looks up the alias again and again, and serves a new version as soon as it has answered."""
-        complaint, failed, failed_at = "", "", 0.0
+        complaint, failed, failed_at = "", None, 0.0
         while True:
-            version = ""
+            wanted = None
             try:
                 named = await asyncio.to_thread(registry.current)
-                version = named.version
-                if version != self.model.version and (
-                    version != failed or time.monotonic() > failed_at + RETRY_SECONDS
+                wanted = named.version, named.identity
+                if wanted != self._served() and (
+                    wanted != failed or time.monotonic() > failed_at + RETRY_SECONDS
                 ):
-                    self._swap(await asyncio.to_thread(registry.load, version))
-                    complaint, failed = "", ""
-                if version == self.model.version:
+                    self._swap(await asyncio.to_thread(registry.load, named))
+                    complaint, failed = "", None
+                if wanted == self._served():
                     self.report_run = named.report_run
             except Exception as error:  # a registry can fail in any way; the old version stays served
-                if version:
-                    failed, failed_at = version, time.monotonic()
+                if wanted:
+                    failed, failed_at = wanted, time.monotonic()
                     self.metrics.swaps.labels("failed").inc()
                 if str(error) != complaint:
                     log.error("still serving version %s: %s", self.model.version, error)
@@ -140,6 +140,9 @@ class Service:
                         log.debug("details of this error", exc_info=error)
                 complaint = str(error)
             await asyncio.sleep(self.settings.watch_seconds)
+
+    def _served(self) -> tuple[str, str]:
+        return self.model.version, self.model.identity
 
     def _swap(self, model: Model) -> None:
         log.info(

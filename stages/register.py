@@ -34,8 +34,8 @@ from stages.plumbing.files import (
     KNOWN,
     REGISTRY,
     SEARCH,
+    file_sha256,
     read_json,
-    sha256_of,
     write_text,
 )
 from stages.plumbing.runtime import run
@@ -152,20 +152,20 @@ def add_int8(
 
 def add_known(mlflow: MlflowClient, version: ModelVersion) -> None:
     """Puts known.json, which the server reads, beside the version, unless it is there or the task has none."""
-    if KNOWN.is_file() and version.tags.get(_KNOWN) != (sha256 := sha256_of(KNOWN)):
+    if KNOWN.is_file() and version.tags.get(_KNOWN) != (sha256 := file_sha256(KNOWN)):
         versions.attach(mlflow, version, [KNOWN])
         set_tags(mlflow, version, {_KNOWN: sha256})
 
 
 def check_export(exported: ExportRecord) -> None:
     """Raises UserError unless export.json describes exactly the files beside it."""
-    if exported.model_sha256 != sha256_of(EXPORT / exported.file):
+    if exported.model_sha256 != file_sha256(EXPORT / exported.file):
         raise UserError(
             f"{EXPORT / 'export.json'} describes another {exported.file}; run `dvc repro -f export`"
         )
     if (int8 := exported.int8) is not None:
         quantized = EXPORT / int8.file
-        if not quantized.is_file() or sha256_of(quantized) != int8.sha256:
+        if not quantized.is_file() or file_sha256(quantized) != int8.sha256:
             raise UserError(
                 f"{quantized} is missing or is not the file that export.json describes; run `dvc repro -f export`"
             )
@@ -188,6 +188,8 @@ def register(
     origin = lineage.origin(mlflow, exported.model_sha256, data.sha256, tracked.id)
     if version is None:
         version = versions.make(mlflow, tracked, name, file, task.example(), origin)
+    else:  # its file may be an older export of the same network
+        origin = origin.model_copy(update={"model_sha256": versions.stored_sha256(version, file.name)})
     record, notices = judged(mlflow, version, task, params, exported, data, origin)
     for run_id in filter(None, origin.runs.values()):
         lineage.link(mlflow, run_id, f"{name}/{version.version}")
@@ -218,6 +220,7 @@ def judged(
         mlflow.delete_model_version_tag(name, number, tag)
     with alone():
         challenger = evidence.challenger(task, version, exported)
+        versions.attach_answers(mlflow, version, challenger.file, task.example())
         set_tags(mlflow, version, version_tags(task, params, exported, origin))
         scores = {score_tag(form): str(form.score(challenger.evaluation)) for form in task.metric.forms}
         set_tags(mlflow, version, {**scores, "test_sha256": challenger.evaluation.cases_sha256})

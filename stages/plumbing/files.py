@@ -116,3 +116,9 @@ def sha256_of(*paths: Path) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """The hash of a file's content alone, as ``sha256sum`` prints it: anybody can check it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -191,7 +191,7 @@ def _origin(record: RegistryRecord, case: str) -> str:
         ("data", origin.data_sha256),
         (f"test {case}s and their right answers", record.test_sha256),
         ("`dvc.lock`", origin.dvc_lock_sha256),
-        ("file, with its name", origin.model_sha256),
+        ("file (SHA-256)", origin.model_sha256),
         ("Prefect flow run", origin.prefect_flow_run),
         *((f"run of {stage}", run_id) for stage, run_id in origin.runs.items()),
     ]

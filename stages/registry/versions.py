@@ -22,7 +22,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
-from stages.plumbing.files import ARTIFACTS, EXPORT, sha256_of
+from stages.plumbing.files import ARTIFACTS, EXPORT, file_sha256, sha256_of, write_json
 from stages.plumbing.tracking import StageRun, tracking_uri
 from stages.registry.identity import network_sha256
 from stages.registry.promotion import CHAMPION, REPORT, WITHDRAWN, find_alias
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
 _SHA256, _NETWORK = "model_sha256", "network_sha256"  # the tags by which a version is found: file, network
+_ANSWERS = "answers.json"  # beside an ONNX model: what the server reads (serving/registry.py)
 _ONNX_PACKAGES = ("onnx", "onnxruntime", "numpy")
 
 
@@ -42,10 +43,11 @@ def find(mlflow: MlflowClient, name: str, file: Path) -> ModelVersion | None:
     Older registries may have several. The champion comes first, then one that was rolled back, so that no copy of it
     takes its place, then one whose registration was completed.
     """
-    versions, sha256 = list(mlflow.search_model_versions(f"name = '{name}'")), sha256_of(file)
+    versions = list(mlflow.search_model_versions(f"name = '{name}'"))
     if not versions:
         return None
-    exact = [version for version in versions if version.tags.get(_SHA256) == sha256]
+    hashes = file_sha256(file), sha256_of(file)  # the second mixes in the file's name, as all tags did once
+    exact = [version for version in versions if version.tags.get(_SHA256) in hashes]
     network = next((version.tags[_NETWORK] for version in exact if _NETWORK in version.tags), None)
     if network is not None:  # when this version was made, all older ones got the tag
         same = [version for version in versions if version.tags.get(_NETWORK) == network]
@@ -188,9 +190,43 @@ def download(version: ModelVersion, file: str, folder: Path) -> Path:
     return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder)))
 
 
+def stored_sha256(version: ModelVersion, file: str) -> str:
+    """The hash of a registered version's file."""
+    with tempfile.TemporaryDirectory(prefix="msdarts-") as folder:
+        return file_sha256(download(version, file, Path(folder)))
+
+
+def attach_answers(
+    mlflow: MlflowClient, version: ModelVersion, file: Path, example: Mapping[str, NDArray]
+) -> None:
+    """Puts inputs, and the network's outputs for them, beside an ONNX model, so that a server can check what it loads."""
+    if file.suffix != ".onnx":
+        return
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # failures are raised
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    outputs = dict(zip(names, session.run(names, dict(example)), strict=True))
+    with tempfile.TemporaryDirectory(prefix="msdarts-") as folder:
+        answers = Path(folder) / _ANSWERS
+        write_json(
+            answers,
+            {
+                kind: {name: np.asarray(values).tolist() for name, values in arrays.items()}
+                for kind, arrays in (("inputs", example), ("outputs", outputs))
+            },
+        )
+        mlflow.log_model_artifact(_model_id(version), str(answers))
+
+
 def attach(mlflow: MlflowClient, version: ModelVersion, files: Sequence[Path]) -> None:
     """Puts files beside a registered model, under the paths they have in artifacts/; exported ones at the top."""
-    model_id = str(version.source).rpartition("/")[2]  # models:/ID
     for file in files:
         folder = "" if file.parent in (EXPORT, ARTIFACTS, Path()) else file.parent.name
-        mlflow.log_model_artifact(model_id, str(file), folder or None)
+        mlflow.log_model_artifact(_model_id(version), str(file), folder or None)
+
+
+def _model_id(version: ModelVersion) -> str:
+    return str(version.source).rpartition("/")[2]  # models:/ID

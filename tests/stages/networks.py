@@ -11,7 +11,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from stages.images.exported import evaluate
-from stages.plumbing.files import sha256_of
+from stages.plumbing.files import file_sha256
 
 EXPORT, DATA = Path("artifacts/export"), Path("artifacts/data")
 
@@ -51,7 +51,7 @@ def export(model: onnx.ModelProto, **report: object) -> None:
     onnx.save(model, EXPORT / "model.onnx")
     evaluate(EXPORT / "model.onnx").save(EXPORT / "evaluation.safetensors")
     path = EXPORT / "export.json"
-    content = {**json.loads(path.read_text()), "model_sha256": sha256_of(EXPORT / "model.onnx"), **report}
+    content = {**json.loads(path.read_text()), "model_sha256": file_sha256(EXPORT / "model.onnx"), **report}
     path.write_text(json.dumps(content))
 
 

@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from stages.images.params import METRIC
-from stages.plumbing.files import sha256_of
+from stages.plumbing.files import file_sha256
 from stages.records import ExportRecord
 from tests.stages.conftest import TINY, write_params
 from tests.stages.processes import start
@@ -113,7 +113,7 @@ def test_the_origin_is_in_export_json_and_in_the_tags_of_the_run(
     assert (origin["git_commit"], origin["data_sha256"]) == (made_by, data["sha256"])
     tags = MlflowClient(tracking_uri=store).get_run(origin["run_id"]).data.tags
     assert (tags["stage"], tags["git_commit"], tags["data_sha256"]) == ("export", made_by, data["sha256"])
-    assert tags["model_sha256"] == sha256_of(EXPORT / "model.onnx")
+    assert tags["model_sha256"] == file_sha256(EXPORT / "model.onnx")
 
 
 def test_an_export_json_from_before_it_had_an_origin_is_read(finished_copy: Path) -> None:

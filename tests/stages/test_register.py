@@ -16,7 +16,7 @@ from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
 from stages.images.params import METRIC as ACCURACY
-from stages.plumbing.files import sha256_of
+from stages.plumbing.files import file_sha256
 from stages.plumbing.settings import load
 from tests.stages.networks import EXPORT, export, linear, right
 from tests.stages.registering import (
@@ -189,7 +189,7 @@ def test_int8_is_in_the_version_when_it_costs_little(
 ) -> None:
     export(linear(GOOD if included else BAD, "stands in for the quantized one"))
     (EXPORT / "model.onnx").rename(EXPORT / "model.int8.onnx")
-    int8 = int8_of(sha256_of(EXPORT / "model.int8.onnx"))
+    int8 = int8_of(file_sha256(EXPORT / "model.int8.onnx"))
     export(linear(GOOD), int8=int8)
     assert run_stage("register") == 0
     drop = float(right().mean() - right(EXPORT / "model.int8.onnx").mean())

@@ -15,7 +15,7 @@ from mlflow.artifacts import download_artifacts
 from onnx import helper, numpy_helper
 
 from serving.registry import Registry
-from stages.plumbing.files import sha256_of
+from stages.plumbing.files import file_sha256, sha256_of
 from stages.registry.identity import network_sha256
 from tests.stages.networks import EXPORT, export, linear
 from tests.stages.registering import (
@@ -216,7 +216,7 @@ def test_an_int8_file_that_is_exported_later_joins_the_version(
     assert "int8" not in alias(store, named, "champion").tags
     export(linear(GOOD if included else BAD, "stands in for the quantized one"))
     FILE.rename(kept)
-    export(linear(GOOD), int8=int8_of(sha256_of(kept)))
+    export(linear(GOOD), int8=int8_of(file_sha256(kept)))
     capsys.readouterr()
     for _ in range(2):
         assert run_stage("register") == 0
@@ -238,7 +238,7 @@ def test_a_version_keeps_its_int8_file(
     for note in ("one", "another"):
         export(linear(GOOD, note))
         FILE.rename(kept)
-        export(linear(GOOD), int8=int8_of(sha256_of(kept)))
+        export(linear(GOOD), int8=int8_of(file_sha256(kept)))
         capsys.readouterr()
         assert run_stage("register") == 0
     assert capsys.readouterr().out.splitlines()[1:] == [
@@ -249,8 +249,10 @@ def test_a_version_keeps_its_int8_file(
 
 def test_the_server_shows_the_origin_that_register_wrote(named: str, run_stage: RunStage, store: str) -> None:
     assert run_stage("register") == 0
-    model = Registry(named, "champion", 1).load("1")
+    registered = Registry(named, "champion", 1)
+    model = registered.load(registered.current())  # which also checks the answers that register stored
     report = registry()
+    assert model.sha256 == report["model_sha256"] == file_sha256(EXPORT / "model.onnx")
     runs = {f"run_{stage}": run for stage, run in report["runs"].items()}
     known = {"git_commit": report["git_commit"], "data_sha256": report["data_sha256"], **runs}
     assert dict(model.origin.known) == known

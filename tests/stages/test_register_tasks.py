@@ -19,7 +19,7 @@ from mlflow.types import Schema, TensorSpec
 from stages import champion, register
 from stages.evaluation import Evaluation, Metric
 from stages.params import Params
-from stages.plumbing.files import EVALUATION, sha256_of
+from stages.plumbing.files import EVALUATION, file_sha256
 from stages.records import ExportRecord
 from stages.registry import versions
 from stages.registry.card import TaskCard
@@ -78,7 +78,7 @@ def exported(*errors: float) -> None:
         threads=1,
         size_bytes=FILE.stat().st_size,
         params=1,
-        model_sha256=sha256_of(FILE),
+        model_sha256=file_sha256(FILE),
     )
     record.write(path, metric)
     summary = {"supernet": 1.0, "discretized": 1.0, "valid": 1.0, "best_valid": 1.0}

@@ -21,7 +21,7 @@ from stages.images.exported import with_onnx
 from stages.images.params import BALANCED, ExportParams, Params
 from stages.images.testing.cases import Answer, TestSet, evaluation_of, in_batches, read_test_set
 from stages.images.testing.with_torch import load_deployed, torch_threads, with_torch
-from stages.plumbing.files import KNOWN, RETRAIN, sha256_of
+from stages.plumbing.files import KNOWN, RETRAIN, file_sha256
 from stages.records import ExportRecord, Int8
 
 MODEL, INT8 = "model.onnx", "model.int8.onnx"
@@ -65,7 +65,7 @@ def export(params: Params, folder: Path) -> ExportResult:
         params=int(costs["params"]),
         macs=int(costs["macs"]),
         opset=config.opset,
-        model_sha256=sha256_of(path),
+        model_sha256=file_sha256(path),
     )
     if config.int8_images:
         int8 = weigh(folder, answers["int8"], probabilities, test, taken)
@@ -126,7 +126,7 @@ def weigh(
     accuracy = evaluation.score
     return Int8(
         file=INT8,
-        sha256=sha256_of(path),
+        sha256=file_sha256(path),
         test_accuracy=accuracy,
         test_balanced_accuracy=BALANCED.score(evaluation),
         accuracy_drop=float32 - accuracy,

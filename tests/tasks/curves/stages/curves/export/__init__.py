@@ -15,7 +15,7 @@ from stages.curves.testing import load_curve
 from stages.contracts import ExportResult
 from stages.errors import UserError
 from stages.evaluation import latency_ms
-from stages.plumbing.files import RETRAIN, sha256_of
+from stages.plumbing.files import RETRAIN, file_sha256
 from stages.records import ExportRecord
 
 MODEL = "model.onnx"
@@ -44,6 +44,6 @@ def export(params: Params, folder: Path) -> ExportResult:
         threads=torch.get_num_threads(),
         size_bytes=path.stat().st_size,
         params=sum(weight.numel() for weight in network.parameters()),
-        model_sha256=sha256_of(path),
+        model_sha256=file_sha256(path),
     )
     return ExportResult(record, evaluation, [f"{MODEL}, equal to torch within {difference:.1e}"])
