@@ -89,11 +89,13 @@ ui: $(VENV)/ready ## look at all runs in a browser: http://127.0.0.1:5000
 	@$(PLACE)
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
 
-lock: $(VENV)/ready ## resolve pyproject.toml anew into requirements.lock, and what clusters add into another
+lock: $(VENV)/ready ## resolve pyproject.toml anew into requirements.lock, and what clusters and the server's image need into others
 	uv pip compile --universal --generate-hashes --no-emit-index-url --group dev pyproject.toml -o requirements.lock -q
 	set -o pipefail; uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra ray --extra dask \
 	  pyproject.toml -c requirements.lock $$(grep -oE '^[a-z0-9._-]+==' requirements.lock | sed 's/\(.*\)==/--no-emit-package=\1/') \
 	  | grep -v '^#' > requirements-clusters.lock
+	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q --group serving \
+	  -c requirements.lock -o requirements-serving.lock
 	python -m stages.plumbing.versions
 
 clean: ## remove what stages, flows, tests and tools have made (not .venv, not the DVC cache)

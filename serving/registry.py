@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ruamel.yaml import YAML
+
 from serving.errors import ModelError
 from serving.model import Model, Origin, load
 
@@ -68,14 +70,14 @@ class Registry:
         """
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
-        from mlflow.models import Model as Logged
 
         uri = f"models:/{self.name}/{version}"
         client = _client()
         with tempfile.TemporaryDirectory(prefix="msdarts-") as folder:
             try:
                 path = Path(download_artifacts(artifact_uri=uri, dst_path=folder))
-                file = path / Logged.load(str(path)).flavors["onnx"]["data"]
+                # MLflow's reader of this file needs pandas, which the server's image does not have.
+                file = path / YAML(typ="safe").load(path / "MLmodel")["flavors"]["onnx"]["data"]
                 if self.precision == "int8" and not (file := path / INT8).exists():
                     raise ModelError(
                         f"{uri}: has no {INT8}; set serve.precision: float32, or export with int8 and register again"
