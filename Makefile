@@ -100,10 +100,12 @@ ui: $(VENV)/ready ## look at all runs in a browser: http://127.0.0.1:5000
 EXTRA := --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q pyproject.toml -c requirements.lock
 BEYOND = $$(grep -oE '^[a-z0-9._-]+==' requirements.lock | sed 's/\(.*\)==/--no-emit-package=\1/') | grep -v '^\#'
 
-lock: $(VENV)/ready ## resolve pyproject.toml anew into requirements.lock, and what clusters and auth add into others
+lock: $(VENV)/ready ## resolve pyproject.toml anew into requirements.lock, and what clusters, auth and the server's image need into others
 	uv pip compile --universal --generate-hashes --no-emit-index-url --group dev pyproject.toml -o requirements.lock -q
 	set -o pipefail; uv pip compile $(EXTRA) --extra ray --extra dask $(BEYOND) > requirements-clusters.lock
 	set -o pipefail; uv pip compile $(EXTRA) --extra auth $(BEYOND) > requirements-auth.lock
+	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q --group serving \
+	  -c requirements.lock -o requirements-serving.lock
 	python -m stages.plumbing.versions
 
 clean: ## remove what stages, flows, tests and tools have made (not .venv, not the DVC cache)

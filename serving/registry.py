@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from serving.errors import ModelError
 from serving.known import KNOWN, read_known
@@ -92,14 +94,14 @@ class Registry:
         """
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
-        from mlflow.models import Model as Logged
 
         uri = f"models:/{self.name}/{named.version}"
         _client()
         with tempfile.TemporaryDirectory(prefix="msdarts-") as folder:
             try:
                 path = _moved(named, uri) or Path(download_artifacts(artifact_uri=uri, dst_path=folder))
-                file = path / Logged.load(str(path)).flavors["onnx"]["data"]
+                # MLflow's reader of this file needs pandas, which the server's image does not have.
+                file = path / YAML(typ="safe").load(path / "MLmodel")["flavors"]["onnx"]["data"]
                 if self.precision == "int8" and not (file := path / INT8).exists():
                     raise ModelError(
                         f"{uri}: has no {INT8}; set serve.precision: float32, or export with int8 and register again"
@@ -107,7 +109,7 @@ class Registry:
                 content, known = file.read_bytes(), read_known(path / KNOWN)
                 stored = path / ANSWERS
                 answers = json.loads(stored.read_text()) if stored.exists() else None
-            except KeyError:
+            except (KeyError, TypeError, YAMLError):
                 raise ModelError(f"{uri}: is not an ONNX model; register one with mlflow.onnx") from None
             except ValueError:
                 raise ModelError(f"{uri}: {ANSWERS} is damaged; register the network again") from None

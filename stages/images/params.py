@@ -139,7 +139,7 @@ class RetrainParams(shared.RetrainParams, frozen=True):
 
 
 class ExportParams(shared.ExportParams, frozen=True):
-    opset: Annotated[int, Field(ge=18, le=23)]  # the exporter silently ignores values below 18
+    opset: Annotated[int, Field(ge=13, le=23)]  # the bounds of stages/opsets.py
     latency_repeats: Count
     int8_images: Natural
 

@@ -23,6 +23,7 @@ from stages.found_latency import HEADS, FoundLatency, read_found, rows
 from stages.found_latency import TITLE as LATENCY_TITLE
 from stages.found_latency import sentences as latency_sentences
 from stages.latencies import read_record
+from stages.opsets import first_runtime
 from stages.plumbing.files import CARD, GENOTYPE, LATENCY, SEARCH, read_json
 from stages.records import DataCard, ExportRecord, SearchSummary
 from stages.registry.gate import Judgement
@@ -92,6 +93,7 @@ def document(
         compared=record.compared,
         comparison=_comparison(record, judgement),
         exported=exported,
+        runtime=first_runtime(exported.opset) if exported.opset else None,
         agreement=f"all {cases}" if not others else f"{cases - others} of {cases}",
         data=data,
         data_notices=[line[:1].upper() + line[1:] for line in map(plain, data.notices())],

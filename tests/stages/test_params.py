@@ -53,7 +53,7 @@ def test_the_projects_own_file_is_valid() -> None:
         ),
         ({"search.alpha.warmup_epochs": 20, "search.epochs": 20}, "must be less than search.epochs (20)"),
         ({"data.valid_fraction": 0.6, "data.test_fraction": 0.5}, "their sum must be less than 1"),
-        ({"export.opset": 17}, "export.opset is 17; it should be greater than or equal to 18"),
+        ({"export.opset": 12}, "export.opset is 12; it should be greater than or equal to 13"),
         ({"registry.name": "our cat's net"}, 'registry.name is "our cat\'s net"; it should match pattern'),
         (
             {"data.root": "~/pictures"},

@@ -18,6 +18,7 @@ import torch
 from models.images.deploy import Deployed
 from models.images.genotype import to_json
 from stages.images.data import ImageCard
+from stages.opsets import DEFAULT, LOWEST_EXPORTED, written_for
 
 
 def write_onnx(deployed: Deployed, card: ImageCard, opset: int, path: Path) -> None:
@@ -27,7 +28,10 @@ def write_onnx(deployed: Deployed, card: ImageCard, opset: int, path: Path) -> N
 
 
 def write_graph(deployed: Deployed, card: ImageCard, opset: int, path: Path) -> None:
-    """Writes what the exporter makes, with its stack traces and without our metadata."""
+    """Writes what the exporter makes, with its stack traces and without our metadata.
+
+    Raises UserError if the network cannot be written in this opset.
+    """
     assert not deployed.training, "a graph exported in training mode has random nodes"
     example = torch.zeros((2, *card.image_shape), dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -35,8 +39,11 @@ def write_graph(deployed: Deployed, card: ImageCard, opset: int, path: Path) -> 
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         torch.onnx.export(
             deployed, (example,), path, dynamo=True, dynamic_shapes={"image": {0: "batch"}}, input_names=["image"],
-            output_names=["probabilities"], opset_version=opset, external_data=False, verbose=False,
+            output_names=["probabilities"], opset_version=max(opset, LOWEST_EXPORTED), external_data=False,
+            verbose=False,
         )  # fmt: skip
+    if opset < DEFAULT:
+        onnx.save(written_for(onnx.load(path), opset), path)
 
 
 def _describe(path: Path, deployed: Deployed, card: ImageCard) -> None:

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from stages.opsets import LOWEST_EXPORTED, written_for
+
 _aten = torch.ops.aten
 _IR_VERSION = 10  # as in the files of torch's exporter, so that as many runtimes read them
 
@@ -45,7 +47,8 @@ def graph_of(network: nn.Module, image_shape: Sequence[int], classes: int, opset
         [constant for constant in recorder.constants.values() if constant.name in used],
         value_info=[shape for shape in recorder.shapes if shape.name in used],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR_VERSION)
+    imports = [helper.make_opsetid("", max(opset, LOWEST_EXPORTED))]
+    return written_for(helper.make_model(graph, opset_imports=imports, ir_version=_IR_VERSION), opset)
 
 
 def _needed(nodes: Sequence[onnx.NodeProto], output: str) -> list[onnx.NodeProto]:
