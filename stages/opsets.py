@@ -1,4 +1,4 @@
-"""Versions of ONNX: which runtimes read a file, and how a file is written for older ones.
+"""Versions of ONNX: how a file is written for older runtimes.
 
 A runtime refuses a file whose opset (the operators) or IR version (the format of the file) is newer than itself.
 Torch's exporter writes opset 18 and later, all in IR version 10, and ignores a lower opset without saying so. ONNX's own
@@ -15,22 +15,6 @@ from stages.errors import UserError
 
 LOWEST, LOWEST_EXPORTED, DEFAULT, HIGHEST = 13, 18, 20, 23
 _UNSAID = ("noop_with_empty_axes", "training_mode")  # newer attributes; 0 is what older operators do
-# The oldest of the tried ONNX Runtimes that reads files of this opset, or of a higher one, as they are written here
-# (benchmarks/results/runtimes.md).
-FIRST_RUNTIME = {
-    13: "1.7",
-    **dict.fromkeys((14, 15), "1.10"),
-    **dict.fromkeys((16, 17), "1.12"),
-    18: "1.14",
-    19: "1.16",
-    **dict.fromkeys((20, 21), "1.18"),
-    **dict.fromkeys((22, 23), "1.32"),
-}
-
-
-def first_runtime(opset: int) -> str:
-    """The runtime that a file of this opset needs, in words."""
-    return f"ONNX Runtime {FIRST_RUNTIME[opset]}"
 
 
 def written_for(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:

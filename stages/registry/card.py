@@ -23,12 +23,12 @@ from stages.found_latency import HEADS, FoundLatency, read_found, rows
 from stages.found_latency import TITLE as LATENCY_TITLE
 from stages.found_latency import sentences as latency_sentences
 from stages.latencies import read_record
-from stages.opsets import first_runtime
 from stages.plumbing.files import CARD, GENOTYPE, LATENCY, SEARCH, read_json
 from stages.records import DataCard, ExportRecord, SearchSummary
 from stages.registry.gate import Judgement
 from stages.registry.markdown import plain, table
 from stages.registry.record import RegistryRecord
+from stages.registry.runtimes import first_runtime
 
 _LAST = 3  # sections of a card after that about the comparison
 _ROOM = 5000  # characters of a version's description in an SQL registry

@@ -16,7 +16,8 @@ from stages.images.data import ImageCard
 from stages.images.export.onnx_file import write_graph
 from stages.images.latency.graph import graph_of
 from stages.images.params import ExportParams
-from stages.opsets import DEFAULT, FIRST_RUNTIME, HIGHEST, LOWEST, first_runtime, written_for
+from stages.opsets import DEFAULT, HIGHEST, LOWEST, written_for
+from stages.registry.runtimes import FIRST_RUNTIME, first_runtime
 from tests.stages.test_latency_graph import NETWORKS, deployed
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
