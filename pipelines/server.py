@@ -18,6 +18,7 @@ from stages.plumbing.starting import ready
 
 # A run sends a heartbeat every 30 s (prefect.toml); a single one may be late because the machine is busy.
 SILENCE = 75.0  # seconds
+PORT = 4200  # which prefect.toml names, so that every command finds this server
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # a host that means all addresses, and one of them
 
 
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the server in this process, so that whatever stops, kills or suspends it does the same to its watch."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.server", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=4200, help="port to listen on (4200)")
+    parser.add_argument("--port", type=int, default=PORT, help=f"port to listen on ({PORT})")
     parser.add_argument("--silence", type=float, default=SILENCE, metavar="SECONDS",
                         help=f"after which a run of which nothing is heard is Crashed ({SILENCE:g})")  # fmt: skip
     options, others = parser.parse_known_args(arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,7 +13,7 @@ import prefect.server.api.server
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from pipelines import command
+from pipelines import command, server
 
 OWN = "http://127.0.0.1:1/own"
 
@@ -77,6 +78,5 @@ def test_a_server_in_the_environment_is_never_replaced_by_an_own_one(monkeypatch
 
 def test_commands_of_prefect_reach_the_server_that_make_server_starts() -> None:
     root = Path(command.__file__).parent.parent
-    port = "--port 4200"
-    assert port in (root / "Makefile").read_text()
-    assert 'url = "http://127.0.0.1:4200/api"' in (root / "prefect.toml").read_text()
+    assert re.search(r"^server:.*\n\tpython -m pipelines.server$", (root / "Makefile").read_text(), re.M)
+    assert f'url = "http://127.0.0.1:{server.PORT}/api"' in (root / "prefect.toml").read_text()

@@ -63,7 +63,7 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     (tmp_path / "program").write_text("#!/bin/sh\n")
     (tmp_path / "program").chmod(0o755)
     units = sorted(SYSTEMD.glob("*.service"))
-    assert len(units) == 3
+    assert len(units) == 4
     for unit in units:
         text = unit.read_text()
         program = re.search(r"^ExecStart=(\S+)", text, re.M)

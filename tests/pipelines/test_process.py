@@ -114,7 +114,7 @@ def test_the_graph_is_that_of_dvc(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "hint"), [("lst", "did you mean last?"), ("x", "dvc.yaml has apart, crashes, deaf")]
+    ("target", "hint"), [("lst", "did you mean last?"), ("x", "dvc.yaml has apart, breaks, deaf")]
 )
 def test_an_unknown_target_is_one_line(folder: Path, target: str, hint: str) -> None:
     with pytest.raises(UserError) as error:
