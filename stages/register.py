@@ -67,11 +67,11 @@ def main(params: Params) -> None:
     if not file.is_file():
         raise UserError(f"{file} is missing; `dvc repro export` makes it")
     cases = Evaluation.load(EVALUATION).cases_sha256
-    candidate(file, cases)
     mlflow, asks = client(), reason_to_ask(params.registry)
     gate = budget.limits_of(params, read_found(task.metric))
     with reported():
         version = versions.find(mlflow, name, file)
+    candidate(file, cases)
     if version is not None and known.decision_holds(
         mlflow, version, task.metric, gate, cases, asks=asks is not None
     ):

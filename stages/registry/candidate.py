@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from stages.plumbing.files import CANDIDATE, sha256_of, write_json
+from stages.plumbing.files import CANDIDATE, file_sha256, write_json
 from stages.registry.identity import network_sha256
 
 
@@ -19,14 +19,14 @@ class Candidate(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model_sha256: str  # of the exported file, with its name
+    model_sha256: str  # of the exported file
     network_sha256: str  # of what computes the answers
     test_sha256: str  # of the test cases
 
 
 def candidate(file: Path, cases_sha256: str) -> Candidate:
     """The candidate of an exported file, written to candidate.json if another one is there."""
-    kept, sha256 = _kept(), sha256_of(file)
+    kept, sha256 = _kept(), file_sha256(file)
     if kept is not None and (kept.model_sha256, kept.test_sha256) == (sha256, cases_sha256):
         return kept
     made = Candidate(model_sha256=sha256, network_sha256=network_sha256(file), test_sha256=cases_sha256)

@@ -141,7 +141,8 @@ def server(database: str, tmp_path: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def client(server: Server) -> Iterator[SyncPrefectClient]:
-    settings = {PREFECT_API_URL: server.api, PREFECT_CLIENT_MAX_RETRIES: 0}
+    # SQLite may be too busy for an answer (503).
+    settings = {PREFECT_API_URL: server.api, PREFECT_CLIENT_MAX_RETRIES: 3}
     with temporary_settings(settings), get_client(sync_client=True) as client:  # type: ignore[arg-type]
         yield client
 
@@ -155,11 +156,12 @@ def beat(client: SyncPrefectClient, run: UUID) -> None:
 
 
 def taken(client: SyncPrefectClient) -> bool:
-    """Whether another run does not get the GPU: it is taken, or SQLite is too busy to say so."""
+    """Whether another run finds the GPU taken."""
     try:
         client.increment_concurrency_slots_with_lease(["gpu"], 1, "concurrency", 60)
     except httpx.HTTPStatusError as error:
-        assert error.response.status_code in (httpx.codes.LOCKED, httpx.codes.SERVICE_UNAVAILABLE)
+        if error.response.status_code != httpx.codes.LOCKED:
+            raise
         return True
     return False
 

@@ -2,99 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import subprocess
 import threading
 import time
-import urllib.parse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import mlflow
 import mlflow.models
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
-from mlflow.onnx import log_model, save_model
 
 from serving.__main__ import main
 from serving.errors import ModelError
 from serving.registry import Registry
 from tests.serving.browser import CHROMIUM, browser
-from tests.serving.conftest import BLUE, REPOSITORY, Server, encode, files, running
-from tests.serving.tiny import network
+from tests.serving.conftest import REPOSITORY, Server
+from tests.serving.stores import NAME, Store, ask, serving, store, wait_until
 
-NAME = "tiny"
+__all__ = ["store"]  # a fixture
+
 REPORT = "<!doctype html><title>Report</title><style>p { color: rgb(1, 2, 3) }</style><p>How it was found</p>"
 # MLflow warns about its own type hints when it is imported. The tests check what the server logs.
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@dataclass(frozen=True)
-class Store:
-    """A registry for these tests.
-
-    Version 1 is surer of its answers than version 2. Version 3 breaks the contract. Version 4 also has int8.
-    """
-
-    uri: str
-    client: mlflow.MlflowClient
-
-    def champion(self, version: str) -> None:
-        """Gives the alias champion to a version."""
-        self.client.set_registered_model_alias(NAME, "champion", version)
-
-    def report(self, version: str, content: str) -> None:
-        """Gives a version a report, as the stage report does."""
-        experiment = self.client.get_experiment_by_name("test")
-        assert experiment is not None
-        run = self.client.create_run(experiment.experiment_id).info.run_id
-        self.client.log_text(run, content, "report.html")
-        self.client.set_model_version_tag(NAME, version, "run_report", run)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    folder = tmp_path_factory.mktemp("registry")
-    uri = f"sqlite:///{folder}/mlflow.db"
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    try:
-        mlflow.set_experiment(experiment_id=mlflow.create_experiment("test", (folder / "artifacts").as_uri()))
-        with mlflow.start_run():
-            for model in (network(), network(sharpness=0.01), network(metadata={"class_names": "broken"})):
-                image = np.zeros((1, 8, 8, 3), np.uint8)
-                log_model(
-                    model,
-                    name="model",
-                    signature=mlflow.models.infer_signature(image, np.zeros((1, 3), np.float32)),
-                    save_as_external_data=False,
-                    pip_requirements=["onnxruntime"],
-                    registered_model_name=NAME,
-                )
-            # The int8 network is beside the float one, in the version's folder.
-            save_model(network(), folder / "both", pip_requirements=["onnxruntime"])
-            int8 = network(sharpness=0.01, metadata={"precision": "int8"})
-            onnx.save(int8, folder / "both" / "model.int8.onnx")
-            mlflow.log_artifacts(str(folder / "both"), "both")
-            mlflow.register_model(mlflow.get_artifact_uri("both"), NAME)
-        yield Store(uri, mlflow.MlflowClient(uri))
-    finally:
-        mlflow.set_tracking_uri(before)
-
-
-@contextmanager
-def serving(store: Store, folder: Path, *options: str, **environment: str) -> Iterator[Server]:
-    watched = ("--name", NAME, "--watch-seconds", "0.1", *options)
-    with running(folder, *watched, MLFLOW_TRACKING_URI=store.uri, **environment) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -105,24 +38,8 @@ def watching(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield server
 
 
-def wait_until(server: Server, condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, server.log.read_text()
-        time.sleep(0.05)
-
-
 def wait_for_line(server: Server, line: str) -> None:
     wait_until(server, lambda: line in server.log.read_text())
-
-
-def ask(client: httpx.Client) -> tuple[int, str, float]:
-    """Status, version, and how sure that version is of a blue picture."""
-    answer = client.post("/v1/predict", files=files(encode(BLUE)))
-    content = answer.json()
-    if answer.status_code != 200:
-        return answer.status_code, "", 0
-    return 200, content["model_version"], content["predictions"][0]["probabilities"][2]
 
 
 def serve_version(store: Store, server: Server, version: str) -> None:
@@ -181,77 +98,6 @@ def test_a_version_that_does_not_load_leaves_the_old_one_served(store: Store, wa
         serve_version(store, watching, "2")
         assert ask(client)[:2] == (200, "2")
     assert "Traceback" not in watching.log.read_text()
-
-
-def registered(
-    name: str, model: onnx.ModelProto, folder: Path, *, answers: onnx.ModelProto | None = None
-) -> Path:
-    """Registers a model as the next version with its hash, and the answers of a network. Returns the stored file."""
-    folder.mkdir()
-    stored = folder / "stored"
-    save_model(model, stored, pip_requirements=["onnxruntime"])
-    image = np.broadcast_to(np.array([60, 30, 0], np.uint8), (1, 8, 8, 3)).copy()
-    session = onnxruntime.InferenceSession((answers or model).SerializeToString())
-    outputs = np.asarray(session.run(None, {"image": image})[0]).tolist()
-    known = {"inputs": {"image": image.tolist()}, "outputs": {"probabilities": outputs}}
-    (stored / "answers.json").write_text(json.dumps(known))
-    run = mlflow.start_run(run_name=name).info
-    mlflow.log_artifacts(str(stored), "stored")
-    uri = f"{run.artifact_uri}/stored"
-    mlflow.end_run()
-    sha256 = hashlib.sha256((stored / "model.onnx").read_bytes()).hexdigest()
-    mlflow.register_model(uri, name, tags={"model_sha256": sha256})
-    return Path(urllib.parse.urlparse(uri).path) / "model.onnx"
-
-
-def test_a_file_that_changed_since_it_was_registered_is_refused(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
-    file = registered("damaged", network(), tmp_path / "1")
-    store.client.set_registered_model_alias("damaged", "champion", "1")
-    registry = Registry("damaged", "champion", threads=1)
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert registry.load(registry.current()).sha256 == registry.current().identity == sha256
-    # As in versions from before, whose hash has the name mixed in.
-    mixed = hashlib.sha256(b"model.onnx" + bytes.fromhex(sha256)).hexdigest()
-    store.client.set_model_version_tag("damaged", "1", "model_sha256", mixed)
-    assert registry.load(registry.current()).sha256 == sha256
-    file.write_bytes(network(sharpness=0.05001).SerializeToString())
-    with pytest.raises(ModelError, match="models:/damaged/1: model.onnx is damaged: its SHA-256 is "):
-        registry.load(registry.current())
-    store.client.delete_model_version_tag("damaged", "1", "model_sha256")
-    caplog.clear()
-    assert registry.load(registry.current()).sha256 != sha256
-    assert "models:/damaged/1: no tag has the hash of model.onnx, so it cannot be checked" in caplog.text
-
-
-def test_a_version_that_answers_otherwise_than_when_it_was_registered_is_refused(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
-    registered(
-        "other", network(), tmp_path / "1", answers=network(class_names=("a", "b", "c"), sharpness=0.5)
-    )
-    store.client.set_registered_model_alias("other", "champion", "1")
-    registry = Registry("other", "champion", threads=1)
-    with pytest.raises(ModelError, match="models:/other/1: does not give the answers in its answers.json"):
-        registry.load(registry.current())
-
-
-def test_another_network_under_the_same_number_is_another_version(store: Store, tmp_path: Path) -> None:
-    registered("again", network(), tmp_path / "1")
-    store.client.set_registered_model_alias("again", "champion", "1")
-    with serving(store, tmp_path, "--name", "again") as server, httpx.Client(base_url=server.url) as client:
-        first = client.get("/v1/model").json()
-        assert ask(client)[2] > 0.99
-        store.client.delete_registered_model("again")
-        registered("again", network(sharpness=0.01), tmp_path / "2")
-        store.client.set_registered_model_alias("again", "champion", "1")
-        wait_until(server, lambda: ask(client)[2] < 0.95)
-        second = client.get("/v1/model").json()
-    assert first["version"] == second["version"] == "1"
-    assert first["sha256"] != second["sha256"]
 
 
 def test_int8_is_served_on_request_and_never_replaced_by_float(

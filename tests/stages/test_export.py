@@ -80,5 +80,6 @@ def test_without_calibration_images_there_is_no_int8_file(finished_copy: Path, r
         "export.json",
         "known.json",
         "model.onnx",
+        "numbers.json",
     ]
     assert "int8" not in json.loads((EXPORT / "export.json").read_text())

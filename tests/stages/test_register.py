@@ -43,7 +43,7 @@ def test_the_first_version_is_champion_and_complete(
     assert client.get_model_version_by_alias(named, "challenger").version == version.version
     assert json.loads(version.tags["classes"]) == [str(n) for n in range(10)]
     assert json.loads(version.tags["genotype"])["space"] == "darts"
-    assert json.loads(version.tags["settings"]) == load().model_dump(mode="json", exclude={"serve"})
+    assert json.loads(version.tags["settings"]) == load().of_results()
     assert version.tags["prefect_flow_run"] == "flow-1"
     assert version.tags["gate"] == "passed"
     assert "refused" not in version.tags
