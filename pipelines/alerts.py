@@ -1,4 +1,4 @@
-"""Tells a person what needs one: a run that only the user can mend, one that failed in the end, a promotion, a refusal.
+"""Tells a person what needs one: a run that only the user can mend, one that failed in the end, what the gate decided.
 
 params.yaml says who is told (alerts): a Prefect block for notifications, or an address in an environment variable. Telling
 takes a bounded time and fails no run; what could not be told is a warning in the run's log, without the address.
@@ -32,7 +32,7 @@ from stages.plumbing.settings import PARAMS_FILE, load, read
 from stages.registry.record import RegistryRecord
 
 PATIENCE = 10.0  # seconds that telling a receiver may take
-Kind = Literal["bad-input", "failed", "promoted", "refused"]
+Kind = Literal["bad-input", "failed", "promoted", "waits", "refused"]
 Warn = Callable[[str], None]
 
 
@@ -58,7 +58,7 @@ def on_decision(folder: Path, name: str, settings: AlertsParams, warn: Warn) -> 
     record = RegistryRecord.read(folder / REGISTRY)
     if record.origin.prefect_flow_run == str(this_run.id):
         said = f"{record.model} version {record.version}: {record.reason}"
-        kind: Kind = "promoted" if record.promoted else "refused"
+        kind: Kind = "promoted" if record.promoted else "waits" if record.waits else "refused"
         tell(settings, kind, name, said, str(this_run.id), warn)
 
 

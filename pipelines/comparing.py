@@ -16,6 +16,7 @@ from prefect.states import Completed, Failed
 from pipelines.command import BAD_INPUT, failed
 from pipelines.dvc_internals import up_to_date
 from pipelines.process import run_command, run_stage
+from pipelines.workspace import RETRY_DELAYS
 from stages.compare.jobs import STAGE, Plan
 from stages.errors import MachineError, UserError
 from stages.plumbing.files import GENOTYPE_JSON, REGISTRY
@@ -23,7 +24,6 @@ from stages.registry.asking import PROMOTE
 
 _FOUND = ("prepare", "search", "discretize")  # the stages whose results are compared
 _RETRAINED = ("retrain", "export")
-_RETRIES, _RETRY_DELAYS = 2, [10.0, 60.0]  # after failures of the machine; delays in seconds
 _TIMED_OUT = "TimedOut"
 
 
@@ -78,8 +78,8 @@ def _worth_a_retry(_: Any, __: TaskRun, state: State) -> bool:
     task_run_name="{name}",
     cache_policy=NO_CACHE,  # a training that has a result is not submitted
     persist_result=False,
-    retries=_RETRIES,
-    retry_delay_seconds=_RETRY_DELAYS,
+    retries=len(RETRY_DELAYS),
+    retry_delay_seconds=RETRY_DELAYS,
     retry_condition_fn=_worth_a_retry,
 )
 def run_training(

@@ -19,12 +19,12 @@ from prefect.states import Completed, Failed
 from pipelines.command import BAD_INPUT, failed
 from pipelines.dvc_internals import experiments_named, last_error, share_remote
 from pipelines.process import run_command
+from pipelines.workspace import RETRY_DELAYS
 from stages.errors import MachineError, UserError
 from stages.params import ShareParams
 from stages.plumbing.runtime import STATE, WORKSPACES
 
 _TIMED_OUT = "TimedOut"
-RETRIES, RETRY_DELAYS = 2, [10.0, 60.0]  # seconds
 _UNPUSHED = (
     STATE / "unpushed"
 )  # in the project: one empty file per workspace whose results are not with the others yet
@@ -40,7 +40,7 @@ def share(folder: Path, settings: ShareParams, timeout_hours: float) -> str:
     project = Path.cwd()
     _note(project, folder)
     for each in dict.fromkeys([folder, *_unpushed(project)]):
-        tried = push.with_options(retries=RETRIES, retry_delay_seconds=RETRY_DELAYS)
+        tried = push.with_options(retries=len(RETRY_DELAYS), retry_delay_seconds=RETRY_DELAYS)
         state = tried(each.name, each, settings.git_remote, timeout_hours, return_state=True)
         if not state.is_completed():  # the others would fail as well
             said = f"{state.message}; the next flow tries again, or `{by_hand(each, settings)}` does it now"

@@ -118,7 +118,9 @@ def watch(api: str, silence: float) -> None:
                 watching, failures = Watch(silence), failures + 1
                 if failures > STARTS:
                     logger.warning("cannot look for silent runs: %s", error)
-            except Exception:
+            except (
+                Exception
+            ):  # told with its traceback; a watch that ended would leave the runs of dead workers for ever
                 watching = Watch(silence)
                 logger.exception("cannot look for silent runs")
             time.sleep(EVERY)

@@ -1,4 +1,4 @@
-"""Room for a number of images; requests wait in line for it, for a limited time."""
+"""Room for a number of images. A request waits in line for it, and is refused after a time limit."""
 
 from __future__ import annotations
 

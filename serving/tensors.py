@@ -76,7 +76,7 @@ def read_call(
     outputs: Sequence[Tensor],
     most_rows: int,
 ) -> Call:
-    """Reads a request whose first ``json_size`` bytes are JSON, for a network with these inputs and outputs.
+    """Reads a request to a network with these inputs and outputs. Its first ``json_size`` bytes are JSON.
 
     ``most_rows`` bounds the product of the sizes of an input that the network does not fix.
     Raises RequestError, with one sentence for the client, if anything is wrong with the request.

@@ -273,7 +273,7 @@ class AlertsParams(Section, frozen=True):
 
     block: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")] | None
     webhook: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None
-    on: list[Literal["bad-input", "failed", "promoted", "refused"]]
+    on: list[Literal["bad-input", "failed", "promoted", "waits", "refused"]]
 
 
 NOT_OF_RESULTS = ("serve", "share", "alerts")  # sections that no result depends on

@@ -22,7 +22,7 @@ from tests.pipelines.conftest import SMALL, Server, free_port
 from tests.stages.conftest import write_params
 
 VARIABLE = "TEST_RECEIVER"
-ALL = AlertsParams(block=None, webhook=VARIABLE, on=["bad-input", "failed", "promoted", "refused"])
+ALL = AlertsParams(block=None, webhook=VARIABLE, on=["bad-input", "failed", "promoted", "waits", "refused"])
 
 
 class Receiver:
@@ -108,12 +108,12 @@ def test_a_receiver_that_is_absent_angry_or_slow_costs_a_bounded_time_and_a_warn
     assert len(told(ALL)) == 1
 
 
-@pytest.mark.parametrize("kind", ["promoted", "refused"])
+@pytest.mark.parametrize("kind", ["promoted", "waits", "refused"])
 def test_a_decision_of_this_flow_run_is_told_and_an_earlier_one_is_not(
     kind: str, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = {
-        "model": "msdarts", "version": 3, "promoted": kind == "promoted", "reason": "0.99 against 0.98", "refusals": [],
+        "model": "msdarts", "version": 3, "promoted": kind == "promoted", "waits": kind == "waits", "reason": "0.99 against 0.98", "refusals": [],
         "aliases": [], "champion_before": 2, "champion_after": 3, "metric": "accuracy", "test_accuracy": 0.99,
         "latency_ms": 1.0, "size_bytes": 1, "compared": None, "model_sha256": "0", "data_sha256": "0",
         "dvc_lock_sha256": None, "git_commit": "none", "prefect_flow_run": "this one", "runs": {}, "test_sha256": "0",

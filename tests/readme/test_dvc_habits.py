@@ -28,7 +28,7 @@ ALWAYS = (
     "report",
 )  # only the machine and the registry know whether these have anything to do
 KEPT = ("data", "search", "genotype", "retrain", "export")  # folders in artifacts/
-MOST_SECONDS = 30  # of processor time, for a chain that the run-cache serves
+MOST_SECONDS = 30  # processor time that a chain may take when the run-cache serves it
 
 
 @pytest.fixture(scope="module")

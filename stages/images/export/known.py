@@ -1,4 +1,4 @@
-"""known.json: what the network knows, for the server: pictures to try, how sure it has to be, how training images look.
+"""Writes known.json, which the server reads: pictures to try, from which confidence on an answer is sure, how training images look.
 
 Sure:    the lowest confidence from which at least 4 of 5 validation images are answered rightly. The share of right
          answers at a confidence is fitted by isotonic regression (Zadrozny and Elkan 2002), which only assumes that it
