@@ -70,7 +70,7 @@ def wrong_states(runs: Iterable[Seen], faults: Sequence[Fault]) -> list[str]:
             continue
         if run.state in EXPLAINED and any(_explains(fault, run) for fault in faults):
             continue
-        wrong.append(f"run {run.id[:8]} (seed {run.seed}) is {run.state}: {run.message}")
+        wrong.append(f"run {run.id[-8:]} (seed {run.seed}) is {run.state}: {run.message}")
     return wrong
 
 

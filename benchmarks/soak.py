@@ -208,7 +208,7 @@ class Soak:
             for seed, files in differ.items()
         ]
         wrong += [
-            f"run {run.id[:8]} (seed {run.seed}) completed with other results"
+            f"run {run.id[-8:]} (seed {run.seed}) completed with other results"
             for run in runs
             if run.same is False
         ]
@@ -263,7 +263,7 @@ class Soak:
                 seen, before = Seen.of(run), self.runs.get(str(run.id))
                 seen.same = before.same if before else None
                 if before is None or before.state != seen.state:
-                    say(f"run {seen.id[:8]} (seed {seen.seed}) {seen.state} {seen.message}")
+                    say(f"run {seen.id[-8:]} (seed {seen.seed}) {seen.state} {seen.message}")
                     if seen.state == "Completed":
                         mine = _soak_checks.digests(self.site.project).get(seen.seed, {})
                         seen.same = not _soak_checks.different(mine, self.reference[seen.seed])
