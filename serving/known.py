@@ -6,6 +6,7 @@ from, and has pictures to try. Without it, the server answers the same and says 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import logging
@@ -23,6 +24,7 @@ log = logging.getLogger("serving")
 
 KNOWN = "known.json"  # beside the network: in the folder of a version, or beside a file
 MOST = 1_000_000  # bytes of the file; export writes a fifth of it at most
+HERE = 100_000  # numbers whose mean and deviation the event loop computes itself: 0.3 ms; 32 x 224 x 224 x 3 take 25 ms
 _LEVELS = 255.0
 
 
@@ -75,6 +77,15 @@ class Known(BaseModel):
             sure = warning is None and self.sure_from is not None and best >= self.sure_from
             found.append({"sure": sure, "warning": warning})
         return found
+
+
+async def remarks_on(
+    known: Known, images: NDArray[np.uint8], probabilities: NDArray[np.float32]
+) -> list[dict[str, Any]]:
+    """``known.remarks``, in a thread where it would keep the event loop from answering others."""
+    if images.size <= HERE:
+        return known.remarks(images, probabilities)
+    return await asyncio.to_thread(known.remarks, images, probabilities)
 
 
 NOTHING = Known()
