@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.known import NOTHING, Known, read_known, remarks_on, views
+from serving.known import NOTHING, Known, _mean_and_spread, read_known, remarks_on, views
 from tests.serving.conftest import BLUE, RED, Server, encode, files
 from tests.serving.tiny import write, write_known
 
@@ -77,6 +77,14 @@ def test_large_images_are_looked_at_beside_the_event_loop(side: int, here: bool)
     known = Watched(**dict(KNOWN))
     assert asyncio.run(remarks_on(known, images, probabilities)) == KNOWN.remarks(images, probabilities)
     assert (threads == [threading.get_ident()]) is here
+
+
+@pytest.mark.parametrize("shape", [(1, 64), (3, 3072), (2, 150_528)])
+def test_mean_and_spread_are_those_of_numpy(shape: tuple[int, int]) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    means, spreads = _mean_and_spread(levels)
+    np.testing.assert_array_equal(means, levels.mean(axis=1))
+    np.testing.assert_array_equal(spreads, levels.std(axis=1))
 
 
 def test_answers_say_it_beside_what_they_said_before(server: Server) -> None:
