@@ -17,7 +17,8 @@ from models.training.seeds import generator
 
 matplotlib.use("Agg")
 
-RANDOM = "random"
+RANDOM, RANDOM_KEPT = "random", "random, no edge may be none"
+RANDOMS = {RANDOM: False, RANDOM_KEPT: True}  # case -> whether no edge is none
 DEFAULT = "ms-darts, discretization, no edge may be none"
 DRAWS = 20_000
 PICKS = (1, 5, 10, 20)  # numbers of random cells of which the best is looked for, besides that at equal cost
@@ -46,8 +47,9 @@ def cells_report(about: Mapping[str, Any], runs: Sequence[Run]) -> str:
         cells += [of_case(searches, case, name) for name in ("discretization_gap", "supernet_accuracy")]
         cells += [f"{statistics.fmean(run['plain_edges'] for run in mine):.1f}", f"{minutes:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
-    if randoms:
-        lines += _random_lines(searches, randoms)
+    for case in RANDOMS:
+        if of_kind := [run for run in randoms if run["case"] == case]:
+            lines += _random_lines(case, searches, of_kind)
     lines += [
         "",
         "## Every run",
@@ -64,7 +66,9 @@ def cells_report(about: Mapping[str, Any], runs: Sequence[Run]) -> str:
 
 def _parts(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
     """The searches, and the trainings of random cells."""
-    return [run for run in runs if run["case"] != RANDOM], [run for run in runs if run["case"] == RANDOM]
+    return [run for run in runs if run["case"] not in RANDOMS], [
+        run for run in runs if run["case"] in RANDOMS
+    ]
 
 
 def _short(values: Sequence[float]) -> str:
@@ -72,13 +76,13 @@ def _short(values: Sequence[float]) -> str:
     return f"{found.mean:.2f}" + ("" if found.deviation is None else f" ± {found.deviation:.2f}")
 
 
-def _random_lines(searches: Sequence[Run], randoms: Sequence[Run]) -> list[str]:
+def _random_lines(case: str, searches: Sequence[Run], randoms: Sequence[Run]) -> list[str]:
     """Random cells: their mean, and the best of several by validation accuracy."""
     seconds = statistics.fmean(run["cpu_seconds"] for run in randoms)
     equal = equal_cost(searches, randoms)
     lines = [
         "",
-        "## Random cells",
+        f"## {case.replace('random', 'Random cells')}",
         "",
         f"{len(randoms)} random cells, {seconds:.0f} s of processor time each. The best of k has the highest validation"
         f" accuracy of k that are drawn from them without replacement; mean ± standard deviation over {DRAWS} draws.",
@@ -95,8 +99,14 @@ def _random_lines(searches: Sequence[Run], randoms: Sequence[Run]) -> list[str]:
 
 
 def equal_cost(searches: Sequence[Run], randoms: Sequence[Run]) -> int | None:
-    """How many random cells are trained in the time of one default search; None when none has finished."""
-    seconds = [run["cpu_seconds"] for run in searches if run["case"] == DEFAULT]
+    """How many random cells are trained in the time of one default search; None when none has finished.
+
+    Searches on the machine of the random cells are compared, where there are such.
+    """
+    machines = {run.get("machine") for run in randoms}
+    of_default = [run for run in searches if run["case"] == DEFAULT]
+    there = [run for run in of_default if run.get("machine") in machines]
+    seconds = [run["cpu_seconds"] for run in there or of_default]
     if not seconds:
         return None
     return max(1, round(statistics.fmean(seconds) / statistics.fmean(run["cpu_seconds"] for run in randoms)))

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _machine
-from benchmarks._evidence_report import RANDOM, cells_picture, cells_report, spaces_report
+from benchmarks._evidence_report import RANDOMS, cells_picture, cells_report, spaces_report
 from benchmarks._trial import Job, Run, read
 from benchmarks.stability import PICTURES, RESULTS, Changes, finished, measure, settings
 from models.images.genotype import to_json
@@ -114,7 +114,8 @@ class RandomCell(Job):
         start = time.process_time()
         data, _ = read(self.params.data)
         source = generator(0, "random cells")
-        genotype = next(islice(random_cells(search_space("nasbench201"), source), self.seed, None))
+        space = search_space("nasbench201", exclude_none=self.params.search.exclude_none)
+        genotype = next(islice(random_cells(space, source), self.seed, None))
         accuracies: list[float] = []
 
         def on_event(event: Event) -> None:
@@ -146,13 +147,14 @@ def jobs(arguments: argparse.Namespace, file: Path) -> list[Job]:
         Job(name, settings({**common, **CASES[arguments.what][name], "search.seed": seed}), True, False)
         for seed in range(arguments.seeds)
         for name in arguments.cases
-        if name != RANDOM
+        if name not in RANDOMS
     ]
-    if RANDOM in arguments.cases:
-        common["retrain.epochs"] = arguments.random_epochs
+    common["retrain.epochs"] = arguments.random_epochs
+    for name in (name for name in RANDOMS if name in arguments.cases):
+        common["search.exclude_none"] = RANDOMS[name]
         for number in range(arguments.random):  # also the seed of the training
             params = settings({**common, "search.seed": number, "retrain.seed": number})
-            wanted.append(RandomCell(RANDOM, params, True, False))
+            wanted.append(RandomCell(name, params, True, False))
     return wanted
 
 
@@ -211,7 +213,7 @@ def earlier(arguments: argparse.Namespace) -> dict[str, Run]:
 
 
 def known_cases(what: str) -> list[str]:
-    return [*CASES[what], *([RANDOM] if what == "cells" else [])]
+    return [*CASES[what], *(RANDOMS if what == "cells" else [])]
 
 
 def line(run: Run) -> str:
@@ -266,7 +268,9 @@ def options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("what", choices=CASES)
     parser.add_argument("file", help="an .npz with the keys of MedMNIST")
     parser.add_argument("--table", help="cells: the NAS-Bench-201 table (.csv, .csv.gz) with accuracies")
-    parser.add_argument("--cases", nargs="+", help=f"some of the cases (all); cells: also {RANDOM}")
+    parser.add_argument(
+        "--cases", nargs="+", help=f"some of the cases (all); cells: also {', '.join(RANDOMS)}"
+    )
     parser.add_argument("--seeds", type=int, default=4, help="how many (4)")
     parser.add_argument("--random", type=int, default=60, help="number of random cells (60)")
     parser.add_argument("--random-epochs", type=int, default=10, help="epochs of their trainings (10)")

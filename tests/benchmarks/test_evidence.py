@@ -54,6 +54,16 @@ def test_equal_cost_is_the_time_of_a_default_search_in_trainings() -> None:
     assert equal_cost([searched("darts, none", 0, 0.9)], randoms) is None
 
 
+def test_equal_cost_compares_what_one_machine_has_measured() -> None:
+    randoms = [trained(0, 0.5, 0.9) | {"machine": "slow"}]
+    searches = [
+        searched(DEFAULT, 0, 0.9, machine="slow"),
+        searched(DEFAULT, 1, 0.9, machine="fast", cpu_seconds=20.0),
+    ]
+    assert equal_cost(searches, randoms) == 6
+    assert equal_cost(searches[1:], randoms) == 1, "rather another machine than nothing"
+
+
 def test_the_report_has_a_row_per_case_and_the_best_epoch_beside_the_last() -> None:
     runs = [searched(DEFAULT, 0, 0.92), searched(DEFAULT, 1, 0.94), searched("darts, none", 0, 0.9)]
     text = cells_report({}, [*runs, *(trained(number, 0.1 * number, 0.9) for number in range(6))])
@@ -74,7 +84,7 @@ def test_all_cases_are_valid_settings_and_differ(tmp_path: Path) -> None:
         arguments = evidence.options([what, "some.npz", "--seeds", "1", "--random", "2", *table])
         arguments.table = None  # its hash is part of the keys, and there is no such file
         keys = [job.key for job in evidence.jobs(arguments, tmp_path / "some.npz")]
-        assert len(set(keys)) == len(keys) == len(evidence.CASES[what]) + (2 if what == "cells" else 0)
+        assert len(set(keys)) == len(keys) == len(evidence.CASES[what]) + (4 if what == "cells" else 0)
 
 
 def test_the_subset_is_the_beginning_of_the_file(tmp_path: Path) -> None:
