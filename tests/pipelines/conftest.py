@@ -1,4 +1,7 @@
-"""One Prefect server on loopback and one small project for all tests of this folder; workers as users start them."""
+"""One Prefect server on loopback and one small project for all tests of this folder; workers as users start them.
+
+Server and workers end with the files that need them, because they ask, look and answer several times per second.
+"""
 
 from __future__ import annotations
 
@@ -149,7 +152,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(project: Path, environment: dict[str, str]) -> Iterator[Server]:
     """A Prefect server with the project deployed, as `make server` and `make deploy` do it."""
     port = free_port()
@@ -182,7 +185,7 @@ def wait_for(address: str, process: subprocess.Popen[Any]) -> None:
     pytest.fail(f"{address} did not answer within 90 s")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def workers(server: Server) -> Iterator[dict[int, subprocess.Popen[bytes]]]:
     """The workers that ``new_worker`` has started, by process id; all are killed at the end."""
     started: dict[int, subprocess.Popen[bytes]] = {}
@@ -193,7 +196,7 @@ def workers(server: Server) -> Iterator[dict[int, subprocess.Popen[bytes]]]:
             end(process)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def new_worker(
     server: Server, workers: dict[int, subprocess.Popen[bytes]]
 ) -> Callable[[], subprocess.Popen[bytes]]:

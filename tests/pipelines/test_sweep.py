@@ -120,7 +120,7 @@ def new_project(folder: Path, server: Server) -> Swept:
     return Swept(folder, server.environment)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Swept:
     """A sweep of three seeds, the second made to fail."""
     made = new_project(tmp_path_factory.mktemp("sweep") / "project", server)
