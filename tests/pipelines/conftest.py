@@ -26,7 +26,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFi
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tests.stages.conftest import ROOT, TINY, write_params
+from tests.stages.conftest import ROOT, TINY, common, empty, write_params  # noqa: F401
 
 HOST = "tests"  # the name of this machine in queues and limits
 SMALL = {**TINY, "search.epochs": 8, "search.images": 256, "search.curvature_images": 0, "retrain.epochs": 1,
@@ -40,6 +40,7 @@ class Server:
     client: SyncPrefectClient
     project: Path
     environment: dict[str, str]
+    empty: Path  # an MLflow database without runs
 
     def start(self, params: dict[str, Any] | None = None, **parameters: Any) -> UUID:
         """Schedules a new run of nas/on-demand, for any worker."""
@@ -113,8 +114,8 @@ def end(process: subprocess.Popen[Any]) -> None:
     process.wait()
 
 
-def git_project(folder: Path) -> None:
-    """A copy of the working tree in a git repository of its own, with tiny parameters."""
+def git_project(folder: Path, database: Path | None = None) -> None:
+    """A copy of the working tree in a git repository of its own, with tiny parameters and a copy of the MLflow database."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split("\0")  # fmt: skip
@@ -126,13 +127,15 @@ def git_project(folder: Path) -> None:
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "project"]):
         subprocess.run([*git, *command], cwd=folder, check=True)
+    if database is not None:
+        shutil.copy(database, folder / "mlflow.db")
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory, empty: Path) -> Path:  # noqa: F811
     """The project that the server's deployments belong to."""
     folder = tmp_path_factory.mktemp("flow") / "project"
-    git_project(folder)
+    git_project(folder, empty)
     return folder
 
 
@@ -153,7 +156,11 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="package")
-def server(project: Path, environment: dict[str, str]) -> Iterator[Server]:
+def server(
+    project: Path,
+    environment: dict[str, str],
+    empty: Path,  # noqa: F811
+) -> Iterator[Server]:
     """A Prefect server with the project deployed, as `make server` and `make deploy` do it."""
     port = free_port()
     api = f"http://127.0.0.1:{port}/api"
@@ -170,7 +177,7 @@ def server(project: Path, environment: dict[str, str]) -> Iterator[Server]:
             cwd=project, env=environment, stdout=log, stderr=subprocess.STDOUT, check=True,
         )  # fmt: skip
         with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
-            yield Server(client, project, environment)
+            yield Server(client, project, environment, empty)
     finally:
         end(process)
         log.close()

@@ -103,7 +103,7 @@ class Swept:
 
 def new_project(folder: Path, server: Server) -> Swept:
     """A project whose search fails with the seed in a variable; that change of the code is not committed."""
-    git_project(folder)
+    git_project(folder, server.empty)
     write_params(folder / "params.yaml", {**SMALL, "search.epochs": 4})
     search = folder / "stages/search.py"
     fails = f"""
