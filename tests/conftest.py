@@ -24,6 +24,7 @@ LONGEST = (
     "test_sweep_latency.py",
     "test_compare.py",
     "test_sharing.py",
+    "test_alerts.py",
     "test_outage.py",
     "test_dvc_habits.py",
     "test_other_runs.py",
