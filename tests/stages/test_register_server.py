@@ -67,8 +67,10 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"))
+def started(tmp_path_factory: pytest.TempPathFactory, empty: Path) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty, folder / "server.db")
+    server = Server(folder)
     server.start()
     yield server
     server.kill()
