@@ -8,6 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export QDK_PYTHON_TELEMETRY := none
 
 # Says in one line where MLflow or DVC cannot work, for targets that read no params.yaml and would fail later.
 PLACE := python -m stages.plumbing.place
@@ -41,7 +42,7 @@ clusters: $(VENV)/ready ## install Ray and Dask, for sweeps on the machines of a
 auth: $(VENV)/ready ## install what MLflow's server needs for logins (docs/operations.md)
 	uv pip install --quiet --require-hashes --no-deps -r requirements-auth.lock
 
-circuits: $(VENV)/ready ## install what the task circuits needs besides: Qiskit, PennyLane, a reader of OpenQASM 3 (docs/circuits.md)
+circuits: $(VENV)/ready ## install what the task circuits needs besides: Qiskit and readers of OpenQASM 3 (docs/circuits.md)
 	uv pip install --quiet --require-hashes --no-deps -r requirements-circuits.lock
 
 server: $(VENV)/ready ## Prefect's server and pages: http://127.0.0.1:4200

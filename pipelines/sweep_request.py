@@ -69,7 +69,7 @@ def checked(
                 f"grid: {key} has no effect, because other settings turn it off in all trials (search.strategy is"
                 f" {base.search.strategy}); change these, or leave {key} out"
             )
-    metric = base.registry.judged_by(tasks.metric(base.task))
+    metric = base.registry.judged_by(tasks.metric(base))
     return Request(params, trials, chain, [SEED, *grid], rank_by, metric)
 
 

@@ -3,7 +3,7 @@
 A task is a package whose parts have fixed names. A stage asks for the parts it needs, each by its name. So a stage
 depends only on the code that it imports: a change of the model card, for example, retrains nothing. Modules:
 
-    NAME.params          the schema of params.yaml and the metric; imports nothing slow
+    NAME.params          the schema of params.yaml, and the metric that settings ask for; imports nothing slow
     NAME.data            reads what the stage prepare has written
     NAME.architectures   the search spaces, genotype.json, and how cells are drawn
 
@@ -45,15 +45,16 @@ if TYPE_CHECKING:
         Views,
     )
     from stages.evaluation import Metric
+    from stages.params import Params
 
 TASKS: Mapping[str, str] = {
     "images": "stages.images",
 }
 
 
-def metric(task: str) -> Metric:
-    """The metric that the task's networks are judged by."""
-    return import_module(f"{TASKS[task]}.params").METRIC
+def metric(params: Params) -> Metric:
+    """What the networks are judged by that these settings ask for."""
+    return import_module(f"{TASKS[params.task]}.params").metric(params)
 
 
 def data(task: str) -> Data:

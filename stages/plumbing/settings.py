@@ -22,8 +22,9 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from stages.errors import UserError
-from stages.params import Params, Section
+from stages.params import Params
 from stages.plumbing import place, watched
+from stages.section import Section
 from stages.tasks import TASKS
 
 PARAMS_FILE = Path("params.yaml")

@@ -12,7 +12,7 @@ from stages.evaluation import Evaluation, Metric
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stages.params import Params, RegistryParams
+    from stages.params import Params
     from stages.registry.card import TaskCard
 
 
@@ -52,12 +52,12 @@ class Task(Protocol):
 class _Gathered:
     """A task by its name in params.yaml; its parts are imported when they are asked for."""
 
-    def __init__(self, name: str, limits: RegistryParams):
-        self.name, self.limits = name, limits
+    def __init__(self, params: Params):
+        self.name, self.params = params.task, params
 
     @property
     def metric(self) -> Metric:
-        return self.limits.judged_by(tasks.metric(self.name))
+        return self.params.registry.judged_by(tasks.metric(self.params))
 
     def evaluate(self, exported: Path) -> Evaluation:
         return tasks.exported(self.name).evaluate(exported)
@@ -80,4 +80,4 @@ class _Gathered:
 
 def task_of(params: Params) -> Task:
     """The task that params.yaml names."""
-    return _Gathered(params.task, params.registry)
+    return _Gathered(params)

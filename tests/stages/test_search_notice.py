@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from stages.params import SearchParams
 from stages.plumbing.settings import load
 from stages.search import UNDECIDED, notice
+from stages.search_params import SupernetSearchParams
 from tests.stages.processes import ROOT
 
 
-def settings(**changes: str) -> SearchParams:
+def settings(**changes: str) -> SupernetSearchParams:
     return load(ROOT / "params.yaml").search.model_copy(update=changes)
 
 

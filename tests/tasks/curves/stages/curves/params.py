@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from stages import params as shared
+from stages import search_params as searching
 from stages.evaluation import Metric
-from stages.params import Count, NotNegative, Positive
+from stages.section import Count, NotNegative, Positive
 
 METRIC = Metric(name="squared_error", case="point", higher_is_better=False, outcomes="numbers")
 
@@ -17,11 +18,11 @@ class DataParams(shared.DataParams, frozen=True):
     noise: NotNegative
 
 
-class SearchParams(shared.SearchParams, frozen=True):
+class SearchParams(searching.SupernetSearchParams, frozen=True):
     space: Literal["curves"]
 
 
-class RetrainParams(shared.RetrainParams, frozen=True):
+class RetrainParams(shared.BatchedRetrainParams, frozen=True):
     learning_rate: Positive
 
 
@@ -31,3 +32,7 @@ class Params(shared.Params, frozen=True):
     data: DataParams
     search: SearchParams
     retrain: RetrainParams
+
+
+def metric(params: shared.Params) -> Metric:
+    return METRIC
