@@ -46,8 +46,11 @@ def main(params: Params) -> None:
             tracked.metrics(latency.metrics())
             tracked.tags(latency_attempts=str(latency.attempts))
         tracked.artifacts(GENOTYPE)
+    layout = architectures.layout(genotype)
     for group, edges in genotype.groups.items():
-        print(f"discretize: {group} cell: {', '.join(f'{src}->{dst} {op}' for src, dst, op in edges)}")
+        ways = (f"{src}->{dst} {op}" for src, dst, op in edges)
+        named = (f"{row} {edge[2]}" for row, edge in zip(layout.rows, edges, strict=False))
+        print(f"discretize: {layout.title(group)}: {', '.join(named if layout.rows else ways)}")
     for line in latency.lines() if latency is not None else ():
         print(f"discretize: {line}")
 

@@ -68,7 +68,7 @@ def made_from(params: Params) -> str:
         "params": params.of_results(),
         "artifacts": {str(path): sha256_of(path) for path in shown},
         "code": sha256_of(*code),
-        "versions": versions(),
+        "versions": versions(tasks.packages(params.task)),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

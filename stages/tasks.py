@@ -25,8 +25,9 @@ Parts that a task may leave out:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, cast
 
@@ -50,6 +51,24 @@ if TYPE_CHECKING:
 TASKS: Mapping[str, str] = {
     "images": "stages.images",
 }
+
+
+def packages(task: str) -> Sequence[str]:
+    """The packages that the task needs besides those of requirements.lock; `make TASK` installs them."""
+    return import_module(f"{TASKS[task]}.params").PACKAGES
+
+
+def missing(task: str) -> list[str]:
+    """Those of these packages that are not installed."""
+    return [name for name in packages(task) if not _installed(name)]
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def metric(params: Params) -> Metric:

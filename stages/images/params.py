@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Annotated, Any, Literal
 
@@ -19,6 +19,7 @@ from stages.section import AnyPath, Count, Fraction, Natural, NotNegative, Posit
 
 METRIC = Metric(name="accuracy", case="image", higher_is_better=True, outcomes="right or wrong", classes=True)
 BALANCED = METRIC.forms[-1]
+PACKAGES: Sequence[str] = ()  # beyond requirements.lock
 
 
 Auto = Literal["auto"]

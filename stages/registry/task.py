@@ -28,8 +28,8 @@ class Task(Protocol):
         """Runs an exported file on the test cases."""
         ...
 
-    def one_call(self, exported: Path) -> Callable[[], object]:
-        """A call with one test case, whose time is the latency."""
+    def one_call(self, exported: Path) -> Callable[[], object] | None:
+        """A call with one test case, whose time is the latency; None where there is no such time."""
         ...
 
     def example(self) -> Mapping[str, NDArray[Any]]:
@@ -62,7 +62,7 @@ class _Gathered:
     def evaluate(self, exported: Path) -> Evaluation:
         return tasks.exported(self.name).evaluate(exported)
 
-    def one_call(self, exported: Path) -> Callable[[], object]:
+    def one_call(self, exported: Path) -> Callable[[], object] | None:
         return tasks.exported(self.name).one_call(exported)
 
     def example(self) -> Mapping[str, NDArray[Any]]:

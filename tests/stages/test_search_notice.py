@@ -11,7 +11,9 @@ from tests.stages.processes import ROOT
 
 
 def settings(**changes: str) -> SupernetSearchParams:
-    return load(ROOT / "params.yaml").search.model_copy(update=changes)
+    search = load(ROOT / "params.yaml").search
+    assert isinstance(search, SupernetSearchParams)
+    return search.model_copy(update=changes)
 
 
 @pytest.mark.parametrize("indecision", [0.0, 0.5, UNDECIDED - 1e-6])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from stages import params as shared
@@ -10,6 +11,8 @@ from stages.evaluation import Metric
 from stages.section import Count, NotNegative, Positive
 
 METRIC = Metric(name="squared_error", case="point", higher_is_better=False, outcomes="numbers")
+
+PACKAGES: Sequence[str] = ()  # needs nothing besides requirements.lock
 
 
 class DataParams(shared.DataParams, frozen=True):
