@@ -86,7 +86,9 @@ def channel(text: str) -> Channel:
     """The channel of a text such as "bit_flip(0.02)". Raises InvalidInput."""
     found = re.fullmatch(r"\s*(\w+)\(\s*([^()]*?)\s*\)\s*", text)
     if found is None or found[1] not in CHANNELS:
-        raise InvalidInput(f"noise {text!r} is unknown; write one of {', '.join(f'{n}(p)' for n in CHANNELS)}")
+        raise InvalidInput(
+            f"noise {text!r} is unknown; write one of {', '.join(f'{n}(p)' for n in CHANNELS)}"
+        )
     try:
         probability = float(found[2])
     except ValueError:
@@ -96,9 +98,7 @@ def channel(text: str) -> Channel:
     return Channel(found[1], probability)
 
 
-def noise(
-    idle: Sequence[str] = (), moment: Sequence[str] = (), gate: Sequence[str] = ()
-) -> Noise:
+def noise(idle: Sequence[str] = (), moment: Sequence[str] = (), gate: Sequence[str] = ()) -> Noise:
     """The noise of these texts. Raises InvalidInput."""
     return Noise(*(tuple(map(channel, texts)) for texts in (idle, moment, gate)))
 
@@ -109,7 +109,7 @@ def superoperator(channels: Sequence[Channel]) -> Tensor:
     It maps the entries of a density matrix, row * 2 + column, to those after the channels.
     """
     total = torch.eye(4, dtype=torch.complex128)
-    for one in channels:
-        kraus = torch.tensor(one.kraus(), dtype=torch.complex128)
-        total = sum(torch.kron(matrix, matrix.conj().resolve_conj()) for matrix in kraus) @ total
+    for channel in channels:
+        kraus = torch.tensor(channel.kraus(), dtype=torch.complex128)
+        total = torch.stack([torch.kron(one, one.conj().resolve_conj()) for one in kraus]).sum(dim=0) @ total
     return total

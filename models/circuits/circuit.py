@@ -219,7 +219,5 @@ def check_gate(gate: Gate, qubits: int) -> None:
     if len(gate.qubits) != kind.num_qubits:
         raise InvalidInput(f"{gate.name}: {len(gate.qubits)} qubits given; it needs {kind.num_qubits}")
     if len(gate.angles) != kind.num_angles or not all(map(math.isfinite, gate.angles)):
-        raise InvalidInput(
-            f"{gate.name}: angles {gate.angles}; it needs {kind.num_angles} finite number(s)"
-        )
+        raise InvalidInput(f"{gate.name}: angles {gate.angles}; it needs {kind.num_angles} finite number(s)")
     check_on(gate.qubits, qubits, gate.name)

@@ -1,12 +1,12 @@
 """How operations are written in params.yaml, and circuits made of such texts.
 
-    ry(0)  cx(0,1)  u(2)    a gate on qubits; its angles are free
-    rx[pi/3](0)             a fixed angle: a number, pi, or a multiple of pi such as -3*pi/4
-    rx(*)  h(*)             the gate on every qubit, with the same angle on all
-    rzz(*)  cz(*)           a two-qubit gate on every coupling
-    rzz(*)+rx(*)            a block: parts from left to right, each with its own angles
-    id                      nothing
-    x  rx[pi/3]             without qubits: on the qubit of a hole
+ry(0)  cx(0,1)  u(2)    a gate on qubits; its angles are free
+rx[pi/3](0)             a fixed angle: a number, pi, or a multiple of pi such as -3*pi/4
+rx(*)  h(*)             the gate on every qubit, with the same angle on all
+rzz(*)  cz(*)           a two-qubit gate on every coupling
+rzz(*)+rx(*)            a block: parts from left to right, each with its own angles
+id                      nothing
+x  rx[pi/3]             without qubits: on the qubit of a hole
 """
 
 from __future__ import annotations
@@ -117,11 +117,15 @@ def moments_of(elements: Sequence[Gate | Hole], qubits: int) -> list[list[Gate |
 def _part(text: str, name: str, qubits: int, hole: int | None) -> Part:
     found = _PART.fullmatch(text)
     if found is None:
-        raise InvalidInput(f"operation {name!r}: {text!r} is not understood; write it as ry(0), rx(*) or cx(0,1)")
+        raise InvalidInput(
+            f"operation {name!r}: {text!r} is not understood; write it as ry(0), rx(*) or cx(0,1)"
+        )
     gate = found["gate"]
     if gate not in GATES:
         raise InvalidInput(f"operation {name!r}: gate {gate!r} is unknown; choose one of {', '.join(GATES)}")
-    angles = None if found["angles"] is None else tuple(_angle(one, name) for one in found["angles"].split(","))
+    angles = (
+        None if found["angles"] is None else tuple(_angle(one, name) for one in found["angles"].split(","))
+    )
     if angles is not None and len(angles) != GATES[gate].num_angles:
         raise InvalidInput(
             f"operation {name!r}: {gate} has {GATES[gate].num_angles} angle(s), but {len(angles)} given"
