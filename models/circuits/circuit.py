@@ -136,8 +136,8 @@ class SuperCircuit:
 
     @cached_property
     def num_angles(self) -> int:
-        """The most free angles of any candidate; the angles of all have the shape (places, candidates, this)."""
-        return max((op.num_angles for place in self.places for op in place.candidates), default=0)
+        """The most free angles of any candidate, but 1 or more. All angles are (places, candidates, num_angles)."""
+        return max(1, *(op.num_angles for place in self.places for op in place.candidates), 0)
 
     def covered(self, element: Gate | Place) -> frozenset[int]:
         """The qubits that an element acts on, or may act on."""
