@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 TASKS: Mapping[str, str] = {
     "images": "stages.images",
+    "circuits": "stages.circuits",
 }
 
 
