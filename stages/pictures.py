@@ -181,7 +181,10 @@ def learning_panels(metric: Metric) -> list[Panel]:
 
 
 def instability_panels(history: Sequence[Row]) -> list[Panel]:
-    """The panels that show whether a search collapses: entropy, skip connections, changes, movement of the mix."""
+    """The panels that show whether a search collapses: entropy, skip connections, changes, movement of the mix.
+
+    Panels in which nothing ever differs from 0 are left out.
+    """
     columns = history[0]
     groups = [name.removeprefix("entropy_") for name in columns if name.startswith("entropy_")]
     panels = [
@@ -192,7 +195,10 @@ def instability_panels(history: Sequence[Row]) -> list[Panel]:
         Panel("dominant Hessian eigenvalue", {"eigenvalue": "hessian_eigenvalue"}),
         Panel("tabulated accuracy (%)", {"accuracy": "tabulated_accuracy"}),
     ]
-    return [panel for panel in panels if all(column in columns for column in panel.lines.values())]
+    known = [panel for panel in panels if all(column in columns for column in panel.lines.values())]
+    return [
+        panel for panel in known if any(row[name] != 0 for row in history for name in panel.lines.values())
+    ]
 
 
 def latency_panels(history: Sequence[Row]) -> list[Panel]:

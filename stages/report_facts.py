@@ -64,6 +64,11 @@ def score_text(value: float | None, metric: Metric) -> str:
     return "none" if value is None else metric.text(value)
 
 
+def gap_text(value: float, metric: Metric) -> str:
+    """A difference of scores as tiles and tables show it."""
+    return percent(value) if metric.outcomes == "right or wrong" else f"{value:.3g}"
+
+
 def interval(score: float, cases: int, metric: Metric) -> str:
     """The 95% interval of a share of right answers, in words; empty for other scores."""
     return in_words(score, cases) if metric.own == metric and metric.outcomes == "right or wrong" else ""
@@ -89,7 +94,7 @@ def tiles(
         found.append((f"{exported.macs / 1e6:.4g} M", f"multiply-adds per {metric.case}"))
     if latency is not None:
         found.append((latency.text, latency.meaning))
-    return [*found, (score_text(summary.discretization_gap, metric), "discretization gap")]
+    return [*found, (gap_text(summary.discretization_gap, metric), "discretization gap")]
 
 
 def gap_sentence(summary: SearchSummary, metric: Metric, words: Words) -> str:

@@ -33,6 +33,7 @@ from stages.registry.record import RegistryRecord
 from stages.report_facts import (
     facts,
     gap_sentence,
+    gap_text,
     headline_latency,
     interval,
     score_text,
@@ -68,6 +69,7 @@ def content(params: Params, registry: RegistryRecord, metric: Metric) -> dict[st
         "metric": metric,
         "words": views.words(),
         "score": lambda value: score_text(value, metric),
+        "difference": lambda value: gap_text(value, metric),
         "interval": lambda value: interval(value, cases, metric),
         "registry": registry,
         "sentence": first_upper(registry.reason),

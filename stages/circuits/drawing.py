@@ -16,9 +16,11 @@ from qiskit.circuit.library import get_standard_gate_name_mapping
 
 from models.circuits.circuit import Gate, SuperCircuit
 from models.search.genotype import Genotype
-from stages.pictures import INK, INPUT, LINE, NODE
+from stages.pictures import INK, LINE, NODE, PAPER
 
 _FOLD, _FOLD_NARROW = 20, 6  # gates side by side
+_BROAD, _NARROW = 9.0, 3.8  # inches: the width of the report's page, and of a phone
+_TWO_QUBITS = "#2b6cb0"  # readable on white and on black
 
 
 @cache
@@ -80,7 +82,7 @@ def _marker(place: int) -> float:
 
 
 def draw(file: Path | BinaryIO, circuit: QuantumCircuit, *, narrow: bool) -> None:
-    """Draws with the colours of the report, which follow its theme."""
+    """Draws with the colours of the report, which follow its theme. Short circuits are not blown up."""
     style: dict[str, Any] = {
         "backgroundcolor": "none",
         "linecolor": INK,
@@ -91,19 +93,28 @@ def draw(file: Path | BinaryIO, circuit: QuantumCircuit, *, narrow: bool) -> Non
         "barrierfacecolor": LINE,
         "edgecolor": INK,
         "displaycolor": {
-            name: (NODE if len(qubits) == 1 else INPUT, INK) for name, qubits in _used(circuit).items()
+            name: (NODE, INK) if single else (_TWO_QUBITS, PAPER) for name, single in _used(circuit).items()
         },
     }
+    width = _NARROW if narrow else _BROAD
     with matplotlib.rc_context({"text.parse_math": True}):
-        figure = circuit.draw(
-            "mpl", style=style, fold=_FOLD_NARROW if narrow else _FOLD, plot_barriers=True, idle_wires=True
-        )
+        fold = _FOLD_NARROW if narrow else _FOLD
+        figure = circuit.draw("mpl", style=style, fold=fold, plot_barriers=True, idle_wires=True)
         assert isinstance(figure, Figure)
-        figure.savefig(file, bbox_inches="tight", dpi=120)
+        for axes in figure.axes:
+            axes.set_position((0, 0, 1, 1))
+        own, height = figure.get_size_inches()
+        if own < width:  # room beside the circuit instead of larger letters
+            (axes,) = figure.axes
+            left, right = axes.get_xlim()
+            axes.set_xlim(left, left + (right - left) * width / own)
+            figure.set_size_inches(width, height)
+        figure.savefig(file, dpi=120)
 
 
-def _used(circuit: QuantumCircuit) -> dict[str, tuple[Any, ...]]:
-    return {instruction.operation.name: instruction.qubits for instruction in circuit.data}
+def _used(circuit: QuantumCircuit) -> dict[str, bool]:
+    """Name of a gate -> whether it acts on one qubit."""
+    return {instruction.operation.name: len(instruction.qubits) == 1 for instruction in circuit.data}
 
 
 def depth_and_gates(circuit: QuantumCircuit, prefix: str = "") -> dict[str, float]:

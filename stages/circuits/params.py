@@ -16,13 +16,17 @@ from stages.section import Count, Natural, NotNegative, Positive, Section
 # Beyond requirements.lock; `make circuits` installs them.
 PACKAGES: Sequence[str] = ("qiskit", "qiskit-aer", "pylatexenc", "openqasm3", "qdk")
 
-FIDELITY = Metric(name="fidelity", case="state", higher_is_better=True, outcomes="numbers")
+FIDELITY = Metric(name="fidelity", case="state", higher_is_better=True, outcomes="numbers", significant=6)
 METRICS: Mapping[str, Metric] = {
     "state": FIDELITY,
     "unitary": FIDELITY,
     "mitigation": FIDELITY,
-    "maxcut": Metric(name="cut_ratio", case="graph", higher_is_better=True, outcomes="numbers"),
-    "vqe": Metric(name="energy", case="hamiltonian", higher_is_better=False, outcomes="numbers"),
+    "maxcut": Metric(
+        name="cut_ratio", case="graph", higher_is_better=True, outcomes="numbers", significant=6
+    ),
+    "vqe": Metric(
+        name="energy", case="hamiltonian", higher_is_better=False, outcomes="numbers", significant=8
+    ),
 }
 FILE = "file"  # the target that data.root holds
 TARGETS: Mapping[str, Sequence[str]] = {

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from models.circuits.hydrogen import hydrogen
-from models.circuits.scores import per_case
 
 from models.circuits.channels import noise
 from models.circuits.circuit import Coupling, genotype
+from models.circuits.hydrogen import hydrogen
 from models.circuits.named import PRISM, haar_states, named_state, named_unitary, qft_holes, random_regular
 from models.circuits.notation import with_holes
 from models.circuits.pauli import PauliSum
+from models.circuits.scores import per_case
 from models.circuits.targets import (
     cut_sizes,
     maxcut_target,
