@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from models.circuits import circuit as circuits
-from models.circuits.circuit import FAMILY, GROUP, names
+from models.circuits.circuit import FAMILY, GROUP, Gate, SuperCircuit, names
 from models.circuits.notation import operation
 from models.errors import InvalidInput
 from models.search.genotype import Genotype
 from models.search.spaces import SearchSpace
 from stages.circuits.data import found_circuit, read_card, super_circuit
 from stages.contracts import Layout
+
+if TYPE_CHECKING:
+    from qiskit import QuantumCircuit
+
+_FOLD, _FOLD_NARROW = 20, 6  # gates side by side
+_BROAD, _NARROW = 9.0, 3.8  # inches: the width of the report's page, and of a phone
+_TWO_QUBITS = "#2b6cb0"  # readable on white and on black
 
 
 def space(name: str, *, exclude_none: bool) -> SearchSpace:
@@ -59,8 +66,80 @@ def layout(genotype: Genotype) -> Layout:
 
 
 def _draw(genotype: Genotype, file: Path | BinaryIO, *, narrow: bool) -> None:
-    from stages.circuits.drawing import draw, with_symbols  # slow to import
-
     card = read_card()
-    circuit = found_circuit(card, genotype)
-    draw(file, with_symbols(circuit, genotype, card.initial), narrow=narrow)
+    draw(file, with_symbols(found_circuit(card, genotype), card.initial), narrow=narrow)
+
+
+def prepared(qubits: int, initial: int) -> QuantumCircuit:
+    """A circuit of Qiskit that makes a basis state."""
+    from qiskit import (
+        QuantumCircuit,  # here and below, because it takes seconds, and most stages draw nothing
+    )
+
+    circuit = QuantumCircuit(qubits)
+    for qubit in range(qubits):
+        if initial >> qubit & 1:
+            circuit.x(qubit)
+    return circuit
+
+
+def append(circuit: QuantumCircuit, gate: Gate, angles: Sequence[Any] | None = None) -> None:
+    """Adds a gate, with other ``angles`` than its own if these are given."""
+    circuit.append(_kinds()[gate.name](*(gate.angles if angles is None else angles)), gate.qubits)
+
+
+@cache
+def _kinds() -> dict[str, type]:
+    from qiskit.circuit.library import get_standard_gate_name_mapping
+
+    return {name: type(gate) for name, gate in get_standard_gate_name_mapping().items()}
+
+
+def with_symbols(circuit: SuperCircuit, initial: int) -> QuantumCircuit:
+    """A circuit with one candidate per place, whose angles are not known yet: θ of the place, with a letter for each."""
+    from qiskit.circuit import Parameter
+
+    drawn, number = prepared(circuit.qubits, initial), 0
+    for element in (element for moment in circuit.moments for element in moment):
+        if isinstance(element, Gate):
+            append(drawn, element)
+            continue
+        number += 1
+        (operation,) = element.candidates
+        letters = "abcdefgh"[: operation.num_angles] if operation.num_angles > 1 else [""]
+        # Numbers that are nobody's angles stand for the symbols, and the gates carry them to where these belong.
+        symbols = {1e6 + place: Parameter(f"θ{number}{letter}") for place, letter in enumerate(letters)}
+        for gate in operation.gates(list(symbols), circuit.qubits, circuit.couplings):
+            append(drawn, gate, [symbols.get(angle, angle) for angle in gate.angles])
+    return drawn
+
+
+def draw(file: Path | BinaryIO, circuit: QuantumCircuit, *, narrow: bool) -> None:
+    """Draws with the colours of the report, which follow its theme. Short circuits are not blown up."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from stages.pictures import INK, LINE, NODE, PAPER
+
+    gates = {part.operation.name: len(part.qubits) == 1 for part in circuit.data}
+    style: dict[str, Any] = {
+        "backgroundcolor": "none",
+        **dict.fromkeys(("linecolor", "textcolor", "gatetextcolor", "subtextcolor", "edgecolor"), INK),
+        "gatefacecolor": NODE,
+        "barrierfacecolor": LINE,
+        "displaycolor": {
+            name: (NODE, INK) if single else (_TWO_QUBITS, PAPER) for name, single in gates.items()
+        },
+    }
+    width, fold = (_NARROW, _FOLD_NARROW) if narrow else (_BROAD, _FOLD)
+    with matplotlib.rc_context({"text.parse_math": True}):
+        figure = circuit.draw("mpl", style=style, fold=fold, plot_barriers=True, idle_wires=True)
+        assert isinstance(figure, Figure)
+        own, height = figure.get_size_inches()
+        for axes in figure.axes:
+            axes.set_position((0, 0, 1, 1))
+            if own < width:  # room beside the circuit instead of larger letters
+                left, right = axes.get_xlim()
+                axes.set_xlim(left, left + (right - left) * width / own)
+        figure.set_size_inches(max(own, width), height)
+        figure.savefig(file, dpi=120)

@@ -19,6 +19,8 @@ from safetensors.torch import load_file
 from models.training.events import EpochEnd, Event, State
 from models.training.loop import Program
 from models.training.loop import run as train
+from serving.errors import ModelError
+from serving.registry import Registry
 from stages import comparison, tasks
 from stages.alphas import read_alphas
 from stages.compare import train as training
@@ -128,7 +130,9 @@ def test_the_genotype_is_that_of_the_last_mix_and_can_be_written_and_read(task: 
     content = architectures.genotype_json(genotype)
     assert content == json.loads(GENOTYPE_JSON.read_text()) and "space" in content
     assert architectures.genotype_of(content) == genotype
-    assert set(architectures.space(params.search.space, exclude_none=False).groups) == set(genotype.groups)
+    assert set(architectures.space(params.search.named_space(), exclude_none=False).groups) == set(
+        genotype.groups
+    )
 
 
 def test_the_exported_file_answers_as_torch_does(task: str, params: Params) -> None:
@@ -323,12 +327,18 @@ def test_latency_is_measured_or_refused_in_one_line(task: str, params: Params) -
     assert json.loads(json.dumps(part.size(params))) == part.size(params)
 
 
-def test_the_exported_file_is_served_to_another_projects_client(
-    task: str, finished_chain: Path, tmp_path: Path
+def test_the_exported_file_is_served_to_another_projects_client_or_offered_in_one_line(
+    task: str, finished_chain: Path, store: str, tmp_path: Path
 ) -> None:
     record = ExportRecord.read(EXPORT / "export.json", tasks.metric(load()))
     if not record.file.endswith(".onnx"):
-        pytest.skip(f"{record.file} is no ONNX file")
+        registry = Registry(f"contract-{task}", "champion", 1)
+        with pytest.raises(ModelError) as refused:
+            registry.load(registry.current())
+        said = str(refused.value)
+        assert f"there is no server for {record.file}" in said and "\n" not in said
+        assert f"mlflow artifacts download -u models:/contract-{task}/" in said
+        return
     file = (finished_chain / EXPORT / record.file).resolve()
     with running(tmp_path, "--model", str(file)) as server:
         triton.assert_equals_onnxruntime(server.url, file)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from models.circuits.scores import per_case
 
 from models.circuits.circuit import Gate, SuperCircuit
+from models.circuits.scores import per_case
 from models.circuits.simulate import final_state
+from stages.circuits.architectures import append, draw, prepared
 from stages.circuits.data import CircuitCard, inputs_of, target_of
-from stages.circuits.drawing import bound_circuit, depth_and_gates, draw
-from stages.circuits.export.device import on_device
+from stages.circuits.export.device import depth_and_gates, on_device
 from stages.circuits.export.reading import final_states
 from stages.circuits.exported import evaluate
 from stages.circuits.params import METRICS, Params
@@ -22,6 +23,9 @@ from stages.contracts import ExportResult
 from stages.errors import UserError
 from stages.plumbing.files import RETRAIN, file_sha256
 from stages.records import ExportRecord
+
+if TYPE_CHECKING:
+    from qiskit import QuantumCircuit
 
 FILE, PICTURE = "circuit.qasm", "circuit.png"
 _SAME = 1e-8  # as which the states of two simulators count as the same
@@ -123,3 +127,16 @@ def _head(card: CircuitCard) -> str:
         f"// {card.kind} {card.target}, {card.qubits} qubits. Qubit 0 is the least significant bit of a basis state's index.\n"
         "// Starts from the state in which all qubits are 0.\n"
     )
+
+
+def bound_circuit(
+    moments: Sequence[Sequence[Gate]], qubits: int, initial: int = 0, *, barriers: bool = False
+) -> QuantumCircuit:
+    """The circuit of these gates. X gates first make the basis state ``initial``; ``barriers`` separate the moments."""
+    circuit = prepared(qubits, initial)
+    for moment in moments:
+        for gate in moment:
+            append(circuit, gate)
+        if barriers:
+            circuit.barrier()
+    return circuit

@@ -11,7 +11,6 @@ from qiskit.transpiler import CouplingMap
 from qiskit_aer import AerSimulator
 from qiskit_aer.noise import NoiseModel
 
-from stages.circuits.drawing import depth_and_gates
 from stages.circuits.params import ExportParams
 from stages.errors import UserError
 
@@ -49,3 +48,15 @@ def _fidelity(mapped: QuantumCircuit, backend: GenericBackendV2) -> float:
     noisy.save_density_matrix()  # pyright: ignore[reportAttributeAccessIssue] - of Aer
     density = np.asarray(simulator.run(noisy).result().data()["density_matrix"])
     return float(np.real(ideal.conj() @ density @ ideal))
+
+
+def depth_and_gates(circuit: QuantumCircuit, prefix: str = "") -> dict[str, float]:
+    """The depth, the number of gates, and the number of gates on two or more qubits; barriers do not count."""
+    gates = [instruction for instruction in circuit.data if instruction.operation.name != "barrier"]
+    several = sum(len(instruction.qubits) > 1 for instruction in gates)
+    depth = circuit.depth(lambda instruction: instruction.operation.name != "barrier")
+    return {
+        f"{prefix}depth": float(depth),
+        f"{prefix}gates": float(len(gates)),
+        f"{prefix}two_qubit_gates": float(several),
+    }

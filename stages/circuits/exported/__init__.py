@@ -9,26 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from models.circuits.scores import per_case
 from numpy.typing import NDArray
 
 from models.circuits.circuit import Gate, SuperCircuit, genotype
+from models.circuits.scores import per_case
 from stages.circuits.data import inputs_of, noise_of, read_card, target_of
-from stages.circuits.program import Program, read_program
-from stages.circuits.testing import evaluation_of
+from stages.circuits.prepare.program import Program, read_program
+from stages.circuits.testing import COUNTS, evaluation_of
 from stages.errors import UserError
 from stages.evaluation import Evaluation
-
-# What export measures besides the score, and a version shows.
-COUNTS = (
-    "depth",
-    "gates",
-    "two_qubit_gates",
-    "transpiled_depth",
-    "transpiled_gates",
-    "transpiled_two_qubit_gates",
-    "noisy_fidelity",
-)
 
 
 def evaluate(exported: Path) -> Evaluation:

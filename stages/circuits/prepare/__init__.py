@@ -30,7 +30,7 @@ from models.training.seeds import generator
 from stages.circuits.data import HAMILTONIAN, PROGRAM, STATES, TARGET, CircuitCard, write_program
 from stages.circuits.params import FILE, DataParams, Params
 from stages.circuits.prepare import sources
-from stages.circuits.program import read_program
+from stages.circuits.prepare.program import read_program
 from stages.errors import UserError
 from stages.plumbing.files import sha256_of
 

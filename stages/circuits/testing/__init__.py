@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from models.circuits.scores import per_case
 from safetensors.torch import load_file
 from torch import Tensor
 
 from models.circuits.circuit import SuperCircuit
 from models.circuits.objective import ANGLES
+from models.circuits.scores import per_case
 from models.search.genotype import Genotype
 from stages.circuits.data import CircuitCard, cases_sha256, found_circuit, inputs_of, read_card, target_of
 from stages.circuits.params import METRICS, Params
@@ -20,6 +20,16 @@ from stages.genotypes import read_genotype
 
 _GOOD = 0.99  # fidelity
 CHEMICAL_ACCURACY = 1.6e-3  # hartree
+# What export measures besides the score, and a version shows.
+COUNTS = (
+    "depth",
+    "gates",
+    "two_qubit_gates",
+    "transpiled_depth",
+    "transpiled_gates",
+    "transpiled_two_qubit_gates",
+    "noisy_fidelity",
+)
 
 
 def found() -> tuple[CircuitCard, SuperCircuit, Genotype]:

@@ -7,9 +7,8 @@ from markupsafe import Markup, escape
 
 from models.search.genotype import Genotype
 from stages.circuits.data import CircuitCard, read_card
-from stages.circuits.exported import COUNTS
 from stages.circuits.params import METRICS, Params
-from stages.circuits.testing import CHEMICAL_ACCURACY, notice
+from stages.circuits.testing import CHEMICAL_ACCURACY, COUNTS, notice
 from stages.circuits.views import SHORT
 from stages.evaluation import Evaluation
 from stages.genotypes import read_genotype
