@@ -21,7 +21,7 @@ from models.search.genotype import Genotype
 from models.search.spaces import Edge, SearchSpace
 
 MOST_QUBITS = 10
-FAMILY = GROUP = "circuit"
+FAMILY, GROUP = "circuits", "circuit"
 Coupling = tuple[int, int]
 
 
@@ -138,6 +138,11 @@ class SuperCircuit:
     def num_angles(self) -> int:
         """The most free angles of any candidate, but 1 or more. All angles are (places, candidates, num_angles)."""
         return max(1, *(op.num_angles for place in self.places for op in place.candidates), 0)
+
+    @cached_property
+    def has_angles(self) -> bool:
+        """Whether any candidate has a free angle."""
+        return any(op.num_angles for place in self.places for op in place.candidates)
 
     def covered(self, element: Gate | Place) -> frozenset[int]:
         """The qubits that an element acts on, or may act on."""

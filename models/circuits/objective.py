@@ -59,6 +59,8 @@ class CircuitObjective:
 
     def circuits(self, angles: Tensor, sets_M: Tensor, choices_MP: Tensor) -> Tensor:
         """The values (C, M) of circuits, each with a set of ``angles`` (A, P, O, L) and its choices."""
+        if not self.circuit.has_angles:  # then equal choices make equal circuits, whatever the restart
+            angles, sets_M = angles[:1].detach(), torch.zeros_like(sets_M)
         start = self.target.start(self.drawn.density, angles.dtype)
         states, index_M = self.drawn.sampled(start.to(angles.device), angles, sets_M, choices_MP)
         return self.target.values(states, self.drawn.density)[:, index_M]

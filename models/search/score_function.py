@@ -32,11 +32,15 @@ class ScoreFunctionConfig:
     samples   how many architectures are drawn per step
     baseline  the mean loss of the step before ("previous"), a running mean ("running"), or 0 ("none")
     clip      probabilities are kept between (1 - clip) / operations and clip; None: as they are
+    best      the share of the samples, those with the lowest losses, that moves alpha. Below 1, it follows the mean of
+              these instead of the mean of all (risk-seeking policy gradient, arXiv 1912.04871), and the highest loss
+              among them takes the place of the baseline
     """
 
     samples: int = 128
     baseline: Baseline = "previous"
     clip: float | None = None
+    best: float = 1.0
 
 
 class ScoreFunction:
@@ -52,6 +56,10 @@ class ScoreFunction:
             raise InvalidInput(f"{config.samples} samples per step; set 1 or more")
         if config.clip is not None and not 0 < config.clip <= 1:
             raise InvalidInput(f"probabilities are clipped at {config.clip}; set more than 0 and at most 1")
+        if not 0 < config.best <= 1:
+            raise InvalidInput(
+                f"the best {config.best} of the samples move alpha; set more than 0 and at most 1"
+            )
         self.config, self.generator = config, generator
         self.baseline_T: Tensor | None = None
 
@@ -62,10 +70,10 @@ class ScoreFunction:
         }
         probabilities = self._probabilities(logarithms)
         weights, chosen, losses_NT = self._pass(probabilities, step)
-        baseline_T = 0.0 if self.baseline_T is None else self.baseline_T
+        excess_NT = self._excess(losses_NT)
         gradients = {}
         for column, (group, probabilities_EO) in enumerate(probabilities.items()):
-            excess_N = (losses_NT - baseline_T)[:, min(column, losses_NT.shape[1] - 1)]
+            excess_N = excess_NT[:, min(column, losses_NT.shape[1] - 1)]
             scores_NEO = chosen[group] - probabilities_EO
             gradients[group] = torch.tensordot(excess_N, scores_NEO, dims=1) / len(excess_N)
         self._update(losses_NT.mean(dim=0))
@@ -118,6 +126,13 @@ class ScoreFunction:
                 shares_EO = shares_EO / shares_EO.sum(dim=-1, keepdim=True)
             found[group] = shares_EO
         return found
+
+    def _excess(self, losses_NT: Tensor) -> Tensor:
+        """By how much each loss is worse than what it is compared with."""
+        if self.config.best < 1:
+            limit_T = torch.quantile(losses_NT, self.config.best, dim=0)
+            return (losses_NT - limit_T).clamp_max(0.0) / self.config.best
+        return losses_NT if self.baseline_T is None else losses_NT - self.baseline_T
 
     def _update(self, losses_T: Tensor) -> None:
         match self.config.baseline:
