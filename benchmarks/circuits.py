@@ -88,18 +88,18 @@ def _hydrogen(length: float) -> Callable[[], tuple[SuperCircuit, Target]]:
 
 
 BEST_TENTH = ScoreFunctionConfig(best=0.1)
+NOTHING_TO_TUNE = TuningConfig(epochs=1, steps=1, starts=1)  # where no operation has a free angle
 CASES: Mapping[str, Case] = {
     "GHZ-3": Case(_state("ghz", 3, GHZ_POOL, 4), 10),
-    "bell": Case(_state("bell", 2, BELL_POOL, 3), 10, search=CircuitSearchConfig(epochs=5)),
+    "bell": Case(_state("bell", 2, BELL_POOL, 3), 10, search=CircuitSearchConfig(epochs=5), tuning=TuningConfig(epochs=5)),
     "W-3": Case(
-        _state("w", 3, W_POOL, 4), 10, sampling=BEST_TENTH, search=CircuitSearchConfig(epochs=10)
+        _state("w", 3, W_POOL, 4), 10, sampling=BEST_TENTH, search=CircuitSearchConfig(epochs=10), tuning=TuningConfig(epochs=5)
     ),
     "random 3-qubit state": Case(
-        _random_state, 1, sampling=ScoreFunctionConfig(samples=64), search=CircuitSearchConfig(epochs=5)
+        _random_state, 1, sampling=ScoreFunctionConfig(samples=64), search=CircuitSearchConfig(epochs=5), tuning=TuningConfig(epochs=10)
     ),
-    "QFT-3, as published": Case(_qft, 10, 0.1, search=CircuitSearchConfig(epochs=15)),
     "QFT-3, best tenth": Case(
-        _qft, 10, 0.1, ScoreFunctionConfig(samples=64, best=0.1), CircuitSearchConfig(epochs=8)
+        _qft, 10, 0.1, ScoreFunctionConfig(samples=64, best=0.1), CircuitSearchConfig(epochs=8), NOTHING_TO_TUNE
     ),
     "MaxCut, prism": Case(
         _prism, 4, sampling=ScoreFunctionConfig(samples=64),
@@ -111,6 +111,7 @@ CASES: Mapping[str, Case] = {
         )
         for length in BOND_LENGTHS
     },
+    "QFT-3, as published": Case(_qft, 10, 0.1, search=CircuitSearchConfig(epochs=15), tuning=NOTHING_TO_TUNE),
 }  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def evolved(state: Any, gates: list[Gate], channels: list[tuple[str, int]]) -> A
     state = state.evolve(circuit)
     for text, qubit in channels:
         kraus = [torch.tensor(matrix, dtype=torch.complex128).numpy() for matrix in channel(text).kraus()]
-        state = state.evolve(Kraus(kraus), [qubit])
+        state = state.evolve(Kraus(kraus), [qubit])  # pyright: ignore[reportArgumentType]
     return state
 
 
