@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.circuits.circuit import SuperCircuit, bound, names
+from models.circuits.circuit import SuperCircuit, bound, genotype, names
 from models.circuits.named import QFT_NOISE, named_state, qft_holes
 from models.circuits.notation import sequence, with_holes
 from models.circuits.objective import check_memory
@@ -27,6 +27,7 @@ from models.training.seeds import generator
 from tests.models.processes import Interrupted, copied, repeatable
 
 BELL_POOL = ["ry(0)", "ry(1)", "cx(0,1)", "cx(1,0)", "id"]
+FOUND = ["ry(0)", "cx(0,1)"]
 ALPHA = AlphaConfig(0.15, (0.8, 0.99), weight_decay=0.0, warmup_epochs=0)
 
 
@@ -51,8 +52,7 @@ def search(strategy: Callable[[SearchSpace], Alternating] = sampling, **changes:
 def tuned(**changes: Any) -> Tuning:
     circuit, target = bell()
     config = TuningConfig(**{"epochs": 3, "steps": 5, "starts": 3, **changes})
-    found = run(search()).genotype
-    return tuning(circuit, found, target, target, config, seed=0)
+    return tuning(circuit, genotype(FOUND), target, target, config, seed=0)
 
 
 @pytest.mark.parametrize("strategy", [sampling, exact])
@@ -60,7 +60,9 @@ def test_a_search_finds_a_circuit_for_the_bell_state(strategy: Any) -> None:
     circuit, target = bell()
     found = run(search(strategy))
     trained = run(
-        tuning(circuit, found.genotype, target, target, TuningConfig(), 0, start=found.weights["angles"])
+        tuning(
+            circuit, found.genotype, target, target, TuningConfig(10, 15), 0, start=found.weights["angles"]
+        )
     )
     state = final_state(bound(circuit, found.genotype, trained.weights["angles"]), 2)
     assert abs(torch.vdot(named_state("bell", 2), state)) ** 2 > 0.9999
@@ -87,9 +89,11 @@ def test_the_best_restart_is_the_result_and_its_rows_are_those_of_one_circuit() 
 @pytest.mark.parametrize(
     "program",
     [
-        lambda: search(angle_noise=0.1),
-        lambda: search(lambda space: sampling(space, baseline="running", clip=0.9, best=0.5)),
-        lambda: search(exact, learning_rate_end=0.01),
+        lambda: search(angle_noise=0.1, epochs=3, steps=3),
+        lambda: search(
+            lambda space: sampling(space, baseline="running", clip=0.9, best=0.5), epochs=3, steps=3
+        ),
+        lambda: search(exact, learning_rate_end=0.01, epochs=3, steps=3),
         tuned,
     ],
     ids=["noise", "sampled", "exact", "tuning"],
@@ -111,13 +115,13 @@ def test_it_resumes_bit_for_bit(program: Callable[[], Program[Any]]) -> None:
 
 def test_tuning_keeps_the_best_start_at_its_best_epoch() -> None:
     circuit, target = bell()
-    found = run(search())
-    program = tuning(circuit, found.genotype, target, target, TuningConfig(epochs=5, starts=6), 1)
+    found = genotype(FOUND)
+    program = tuning(circuit, found, target, target, TuningConfig(epochs=5, starts=6), 1)
     trained = run(program)
     assert trained.weights["starts"].shape == (6, 2, 1)
     scores = []
     for angles in trained.weights["starts"]:
-        state = final_state(bound(circuit, found.genotype, angles), 2)
+        state = final_state(bound(circuit, found, angles), 2)
         scores.append(float(abs(torch.vdot(named_state("bell", 2), state)) ** 2))
     best = trained.history[trained.best_epoch - 1]
     assert best["valid_fidelity"] == pytest.approx(max(scores))

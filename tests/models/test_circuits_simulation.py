@@ -70,7 +70,7 @@ def test_density_matrices_of_random_noisy_circuits_are_those_of_qiskit() -> None
         idle, after, of_gate = (
             [f"{name}({source.random():.3f})"] for name in source.choices(list(CHANNELS), k=3)
         )
-        moments = moments_of(random_gates(source, qubits, 4), qubits)
+        moments = moments_of(random_gates(source, qubits, 3), qubits)
         gates = tuple(tuple(element for element in moment if isinstance(element, Gate)) for moment in moments)
         circuit = SuperCircuit(qubits, gates, (), noise(idle, after, of_gate))
         found = density_matrix(circuit, genotype([]), torch.zeros(0, 1))

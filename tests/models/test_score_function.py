@@ -22,7 +22,7 @@ from models.search.strategies import AlphaConfig, Alternating, softmax
 from models.training.seeds import generator
 from tests.models.tiny import ALPHA, search, task
 
-POOL, GROUP, STEPS = ["ry(0)", "cx(0,1)", "h(1)"], "restart 1", 400
+POOL, GROUP, STEPS = ["ry(0)", "cx(0,1)", "h(1)"], "restart 1", 120
 CIRCUIT, TARGET = sequence(2, POOL, 2), state_target(named_state("bell", 2))
 ALPHAS = torch.tensor([[0.6, -0.2, 0.1], [-0.3, 0.5, 0.0]])
 
@@ -74,8 +74,8 @@ def test_the_baseline_lowers_the_variance() -> None:
         return float(torch.stack([one.alphas[GROUP] for one in found]).var(dim=0).sum())
 
     without = variance("none")
-    assert without / variance("previous") > 3
-    assert without / variance("running") > 3
+    assert without / variance("previous") > 4  # 9 measured with 400 steps
+    assert without / variance("running") > 4
 
 
 def test_the_exact_estimator_is_the_limit_of_the_samples() -> None:
