@@ -67,7 +67,9 @@ def test_a_unitary_is_compared_on_the_input_states(tmp_path: Path, monkeypatch: 
     circuit.crx(rotation[0], 1, 0)
     inputs = np.load(DATA / "test_states.npy", allow_pickle=False)
     swapped = inputs[:, [0, 2, 1, 3]]
-    expected = np.abs(np.einsum("kd,kd->k", swapped.conj(), inputs @ Operator(circuit).data.T)) ** 2
+    expected = (
+        np.abs(np.einsum("kd,kd->k", swapped.conj(), inputs @ np.asarray(Operator(circuit).data).T)) ** 2
+    )
     np.testing.assert_allclose(result.evaluation.per_case, expected, atol=1e-9)
 
 

@@ -11,10 +11,12 @@ import pytest
 
 import stages.circuits.training as training
 from models.errors import InvalidInput
-from stages.circuits.data import read_card, target_of
+from stages.circuits.data import read_card, super_circuit, target_of
+from stages.circuits.params import Params
 from stages.circuits.prepare import prepare, sources
 from stages.errors import UserError
 from tests.stages.circuits import from_file, needs_packages, params_of, settings
+from tests.stages.processes import ROOT
 
 pytestmark = needs_packages
 
@@ -251,3 +253,28 @@ def test_without_its_packages_the_task_names_the_command(
         "error: prepare: the task circuits needs packages that are not installed (qiskit, qdk); install them with"
         " `make circuits`"
     )
+
+
+def test_the_settings_in_the_documentation_are_settings_that_work(tmp_path: Path) -> None:
+    from ruamel.yaml import YAML
+
+    text = (ROOT / "docs" / "circuits.md").read_text()
+    found = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(found) == 5
+    for number, snippet in enumerate(found):
+        content = settings()
+        for section, changes in YAML(typ="safe").load(snippet).items():
+            for key, value in changes.items():
+                if isinstance(value, dict):
+                    content[section][key] |= value
+                else:
+                    content[section][key] = value
+        if content["data"]["target"] == "file":
+            np.save(tmp_path / "state.npy", np.full(8, 8**-0.5))
+            content["data"]["root"] = str(tmp_path / "state.npy")
+        params, folder = Params.model_validate(content), tmp_path / str(number)
+        folder.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("stages.circuits.data.DATA", folder)
+            card = prepare(params, folder)
+            assert super_circuit(card, params.search.operations, params.search.places).places
