@@ -93,7 +93,7 @@ CASES: Mapping[str, Case] = {
     "GHZ-3": Case(_state("ghz", 3, GHZ_POOL, 4), 10),
     "bell": Case(_state("bell", 2, BELL_POOL, 3), 10, search=CircuitSearchConfig(epochs=5), tuning=TuningConfig(epochs=5)),
     "W-3": Case(
-        _state("w", 3, W_POOL, 4), 10, sampling=BEST_TENTH, search=CircuitSearchConfig(epochs=10), tuning=TuningConfig(epochs=5)
+        _state("w", 3, W_POOL, 4), 10, sampling=BEST_TENTH, search=CircuitSearchConfig(epochs=8, restarts=4), tuning=TuningConfig(epochs=5)
     ),
     "random 3-qubit state": Case(
         _random_state, 1, sampling=ScoreFunctionConfig(samples=64), search=CircuitSearchConfig(epochs=5), tuning=TuningConfig(epochs=10)
