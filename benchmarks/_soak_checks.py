@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 from prefect.client.schemas.objects import FlowRun
 from ruamel.yaml import YAML
+from safetensors import safe_open
 
 from benchmarks._faults import Fault
 from benchmarks._site import Site
@@ -26,6 +28,11 @@ EXPLAINED = {
 AFTER = 180.0  # seconds in which a state may follow the end of its fault: silence is noticed after 75 s, stages are tried three times
 WORKSPACES = ".dvc/tmp/exps/flows"
 RESULTS = ("data", "search", "genotype", "retrain", "export/model.onnx", "export/evaluation.safetensors")
+SEED, OWN = (
+    "search.seed",
+    0,
+)  # the seed of the project's own runs, which have no parameters: only they may promote
+LATENCY = "latency_ms"  # the only one of an evaluation's costs that a clock measures
 DATA_WAIT = "data_wait"  # the only column of history.csv in which two equal runs differ
 
 
@@ -49,7 +56,7 @@ class Seen:
         assert run.state is not None
         return cls(
             str(run.id),
-            run.parameters["params"]["search.seed"],
+            run.parameters["params"].get(SEED, OWN),
             run.expected_start_time.isoformat() if run.expected_start_time else "",
             run.state.name or run.state.type.value,
             (run.state.message or "").splitlines()[0][:300] if run.state.message else "",
@@ -70,7 +77,7 @@ def wrong_states(runs: Iterable[Seen], faults: Sequence[Fault]) -> list[str]:
             continue
         if run.state in EXPLAINED and any(_explains(fault, run) for fault in faults):
             continue
-        wrong.append(f"run {run.id[:8]} (seed {run.seed}) is {run.state}: {run.message}")
+        wrong.append(f"run {run.id[-8:]} (seed {run.seed}) is {run.state}: {run.message}")
     return wrong
 
 
@@ -83,9 +90,9 @@ def _explains(fault: Fault, run: Seen) -> bool:
 
 
 def digests(project: Path) -> dict[int, dict[str, str]]:
-    """The results of all workspaces that have a network: seed -> file -> hash."""
+    """The results of the project and of all workspaces that have a network: seed -> file -> hash."""
     found = {}
-    for params in sorted(project.glob(f"{WORKSPACES}/*/params.yaml")):
+    for params in [*sorted(project.glob(f"{WORKSPACES}/*/params.yaml")), project / "params.yaml"]:
         artifacts = params.parent / "artifacts"
         if (artifacts / "export/model.onnx").exists():
             seed = YAML(typ="safe").load(params)["search"]["seed"]
@@ -105,6 +112,13 @@ def digest(artifacts: Path) -> dict[str, str]:
 
 
 def _repeatable(path: Path) -> bytes:
+    """The part of a file that two equal runs share: all but measured times."""
+    if path.name == "evaluation.safetensors":
+        with safe_open(path, "np") as file:
+            said = json.loads((file.metadata() or {})["evaluation"])
+            said["costs"].pop(LATENCY)
+            tensors = {name: file.get_tensor(name).tobytes().hex() for name in sorted(file.keys())}
+        return json.dumps([said, tensors]).encode()
     if path.name != "history.csv":
         return path.read_bytes()
     rows = list(csv.reader(path.read_text().splitlines()))

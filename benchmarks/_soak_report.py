@@ -41,7 +41,8 @@ became of it. This page is written by that program (`--report` writes it again f
 [benchmarks/results/soak.json](../benchmarks/results/soak.json)).
 
 Every {result["every"]:g} minutes, a deployment starts the whole chain with tiny networks, with {result["seeds"]} seeds by turns; from the
-second turn on, every stage runs again (`force`). One worker holds one GPU limit, in a network namespace of its own. The
+second turn on, every stage runs again (`force`). Seed 0 is the project's own, whose runs promote; the others are parameters
+of the run, so their networks become challengers. One worker holds one GPU limit, in a network namespace of its own. The
 project is on a disk of 1.5 GiB. A worker that has died is started again after 5 s, as by systemd. The order of the faults
 follows from a seed ({result["seed"]}).
 {tables(result)}
@@ -50,9 +51,9 @@ follows from a seed ({result["seed"]}).
   or cut off this run; an absence of the server is none. *Failed* is allowed only after a full disk, because a stage is
   tried three times within 70 s and a disk may be full for longer. *BadInput* is never allowed.
 - **Results.** The files of data, search, genotype and retraining, and the exported model with its evaluation, are compared
-  byte by byte with those of runs that nothing disturbed (without pictures, and without the column `data_wait` of
-  history.csv). They are compared when a run is seen to be complete, and again at the end.
-- **Registry.** One champion, and no fewer versions and experiments than seeds.
+  byte by byte with those of runs that nothing disturbed (without pictures and measured times: the column `data_wait` of
+  history.csv and the latency in evaluation.safetensors). They are compared when a run is seen to be complete, and again at the end.
+- **Registry.** One champion, no fewer versions than seeds, and an experiment of each seed but the project's own.
 - **Processes.** A minute after the last run, server and worker are all that is left; after both were asked to end, nothing.
 """
 

@@ -3,6 +3,8 @@ in memory."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,7 +28,7 @@ from stages.images import prepare, training
 from stages.images.params import DataParams, Params
 from stages.images.testing.cases import in_batches
 from stages.images.testing.with_torch import with_torch
-from stages.images.training.inputs import Images
+from stages.images.training.inputs import Images, device
 from stages.plumbing.checkpoint import key
 from stages.plumbing.code import code_of
 from stages.plumbing.files import sha256_of
@@ -74,6 +76,17 @@ class Job:
         }
         sections = {name: self.params.section(name).active() for name in ("data", "search", "retrain")}
         return key("retrain", "images", sections, inputs)
+
+    @property
+    def settings(self) -> str:
+        """The hash of the settings alone, without code and places of files."""
+        sections = {name: dict(self.params.section(name).active()) for name in ("data", "search", "retrain")}
+        sections["data"]["root"] = Path(self.params.data.root).name
+        sections["search"].pop("benchmark_table", None)
+        content = json.dumps(
+            [self.case, self.crop, self.retrained, self.iterates, sections], sort_keys=True, default=str
+        )
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def __call__(self) -> Run:
         return carry_out(self)
@@ -130,6 +143,7 @@ def carry_out(job: Job) -> Run:
         "seconds": round(time.perf_counter() - start, 1),
         "cpu_seconds": round(time.process_time() - processor, 1),
         "date": _machine.today(),
+        "machine": _machine.hardware(device()),
         "curves": curves(result),
         **around(job, search, result),
     }

@@ -10,7 +10,8 @@ and noise operations the found cells have, and how large the gap is.
 The file has the keys of MedMNIST. Its first ``--images`` training images are searched on, and a quarter as many of the
 next ones are for validation. Settings that a case does not name are those of params.yaml. A finished run becomes a line
 of ``evidence_cells.jsonl`` or ``evidence_spaces.jsonl`` beside the results, and the same command continues after an
-interruption. ``--cases`` runs some of the cases; the tables have all that are finished.
+interruption. ``--cases`` runs some of the cases; the tables have all that are finished. Runs in ``evidence_cells.json``
+that earlier code made with the same settings stay in the tables, and are not made again unless ``--again`` is given.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ CASES = {"cells": cell_cases(), "spaces": space_cases()}
 SIZES: Mapping[str, Changes] = {
     "cells": {
         "search.space": "nasbench201",
+        "search.exclude_none": False,
         "search.cells": 1,
         "search.stages": 3,
         "retrain.cells": 1,
@@ -130,6 +132,7 @@ class RandomCell(Job):
             "genotype": to_json(genotype),
             "cpu_seconds": round(time.process_time() - start, 1),
             "date": _machine.today(),
+            "machine": _machine.hardware(device()),
         }
 
 
@@ -184,14 +187,24 @@ def subset(file: Path, images: int, folder: Path) -> Path:
 
 
 def everything(arguments: argparse.Namespace, file: Path, lines: Path) -> list[Run]:
-    """The runs of all cases that have finished with this code and these sizes, also by earlier commands."""
-    done = finished(lines)
-    count = 1 + max(run["seed"] for run in done.values())
+    """The finished runs of all cases with these sizes: those of this code, also by earlier commands, and those of earlier
+    code with the same settings."""
+    done, before = finished(lines), earlier(arguments)
+    count = 1 + max((run["seed"] for run in [*done.values(), *before.values()]), default=0)
     known = argparse.Namespace(**{**vars(arguments), "cases": known_cases(arguments.what)})
     known.seeds = known.random = count
-    keys = {job.key for job in jobs(known, file)}
-    runs = [run for key, run in done.items() if key in keys]
-    return sorted(runs, key=lambda run: (known.cases.index(run["case"]), run["seed"]))
+    return [
+        {**run, "settings": job.settings}
+        for job in jobs(known, file)
+        if (run := done.get(job.key) or before.get(job.settings))
+    ]
+
+
+def earlier(arguments: argparse.Namespace) -> dict[str, Run]:
+    """Hash of the settings -> run, from the results that are already written."""
+    written = arguments.output / f"evidence_{arguments.what}.json"
+    runs = json.loads(written.read_text())["runs"] if written.exists() else []
+    return {run["settings"]: run for run in runs}
 
 
 def known_cases(what: str) -> list[str]:
@@ -215,7 +228,7 @@ def describe(arguments: argparse.Namespace, wanted: Sequence[Job], runs: Sequenc
         f" {arguments.images // 4} for validation, at {arguments.side}x{arguments.side}",
         "search": f"{search.channels} channels, {search.cells} cells{' per stage' if arguments.what == 'cells' else ''},"
         f" {search.epochs} epochs, batch {search.batch_size}; what a case does not name is as in params.yaml",
-        "hardware": _machine.hardware(device()),
+        "hardware": "; ".join(sorted({run["machine"] for run in runs})),
         "versions": _machine.versions(),
         "date": ", ".join(sorted({run["date"] for run in runs})),
         "processes": f"{arguments.workers}, one thread each",
@@ -258,6 +271,7 @@ def options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--side", type=int, default=16, help="of the images, in pixels (16)")
     parser.add_argument("--epochs", type=int, default=30, help="of a search (30)")
     parser.add_argument("--workers", type=int, default=2, help="number of processes (2)")
+    parser.add_argument("--again", action="store_true", help="do not take over the runs of earlier code")
     parser.add_argument("--note", help="what else ran on the machine; kept with the results")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
     arguments = parser.parse_args(words)
@@ -280,7 +294,8 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         file = subset(Path(arguments.file), arguments.images, arguments.output)
         wanted = jobs(arguments, file)
-        measure(wanted, lines, arguments.workers, line)
+        before = {} if arguments.again else earlier(arguments)
+        measure([job for job in wanted if job.settings not in before], lines, arguments.workers, line)
         runs = everything(arguments, file, lines)
     except UserError as error:
         print(f"error: evidence: {error}", file=sys.stderr)

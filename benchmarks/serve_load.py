@@ -1,27 +1,29 @@
-"""Compares the server under load with ``mlflow models serve`` of the same registered model.
+"""Compares the server under load with ``mlflow models serve`` and with LitServe, which serve the same network.
 
     python -m benchmarks.serve_load --model artifacts/export/model.onnx
+    python -m benchmarks.serve_load --model artifacts/export/model.onnx --litserve /srv/litserve/bin/python
 
 The model is registered in a new registry in a temporary folder. Each server is a process of its own and listens on
 loopback. This process is all clients: each client has one connection and sends its next request when the answer to
-the last one is there. The servers take turns, ``--repeats`` times, so that other work on the machine affects both. The
-processor time of each server is measured too, because other processes change it less. A run ends after
-``--requests`` requests. The result is benchmarks/results/serving-8x8.md, for images of that size.
+the last one is there, also when that answer is a refusal. The servers take turns, ``--repeats`` times, so that other
+work on the machine affects all, and each is compared with ours in the same turn. The processor time of each server is
+measured too, because other processes change it less. A run ends after ``--requests`` requests; a run of requests
+with 32 pictures each, of which many are refused, ends after ``--seconds``.
+
+``--litserve`` names a Python interpreter with litserve, onnxruntime and numpy, which the project does not need otherwise.
+The result is benchmarks/results/serving-8x8.md, for images of that size.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import datetime
-import importlib.metadata
+import itertools
 import json
 import os
-import platform
 import re
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,39 +31,20 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import psutil
 
-from benchmarks._machine import processor
+from benchmarks._serve_report import OURS, Run, Target, report
 from stages.plumbing.starting import ready
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results"
-CLIENTS = (1, 8, 64)
+CLIENTS = (1, 8, 64, 256)
+MANY = 32  # pictures in a large request, as many as the server takes by default
 NAME = "load"
-
-
-@dataclass(frozen=True)
-class Target:
-    """A server with one request for it."""
-
-    title: str
-    port: int
-    request: bytes
-
-
-@dataclass(frozen=True)
-class Run:
-    """The measurements of one run of ``--requests`` requests."""
-
-    seconds: float
-    processor_seconds: float  # the server's, all its threads
-    latencies: tuple[float, ...]
-    failed: int
 
 
 def main() -> int:
@@ -74,6 +57,10 @@ def main() -> int:
     )
     parser.add_argument("--requests", type=int, default=400, help="requests per run (default: 400)")
     parser.add_argument("--repeats", type=int, default=3, help="runs per case (default: 3)")
+    parser.add_argument(
+        "--seconds", type=float, default=10, help=f"of a run with {MANY} pictures per request (default: 10)"
+    )
+    parser.add_argument("--litserve", metavar="PYTHON", help="an interpreter that has litserve")
     parser.add_argument(
         "--output",
         type=Path,
@@ -88,27 +75,43 @@ def main() -> int:
         shape = register(options.model, folder)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
         image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        ours = stack.enter_context(running(folder, "serving", "--name", NAME, "--port", "{port}"))
-        theirs = stack.enter_context(
-            running(folder, "mlflow", "models", "serve", "--model-uri", f"models:/{NAME}@champion",
-                    "--env-manager", "local", "--port", "{port}", "--host", "127.0.0.1")
-        )  # fmt: skip
-        pixels = image.tolist()
-        targets = (
-            Target(
-                "mlflow models serve, JSON", theirs, request("/invocations", *as_json({"inputs": [pixels]}))
-            ),
-            Target("this server, JSON", ours, request("/v1/predict", *as_json([pixels]))),
-            Target("this server, PNG file", ours, request("/v1/predict", *as_file(image))),
-        )
+        targets = started(stack, folder, options, image)
         answers = [answer(target) for target in targets]
-        assert answers[0] == answers[1] == answers[2], "the servers answer differently"
+        assert all(rows == answers[0] for rows in answers), "the servers answer differently"
         runs = measure(targets, options.requests, options.repeats)
+        large = Target(
+            f"{MANY} PNG files", targets[0].port, request("/v1/predict", *as_files([image] * MANY))
+        )
+        goodput = measure_goodput(large, options.seconds, options.repeats)
     output = options.output or RESULTS / f"serving-{shape[0]}x{shape[1]}.md"
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(report(runs, targets, options, shape), encoding="utf-8")
+    output.write_text(report(runs, goodput, targets, options, shape), encoding="utf-8")
     print(output.read_text(encoding="utf-8"))
     return 0
+
+
+def started(stack: ExitStack, folder: Path, options: argparse.Namespace, image: np.ndarray) -> list[Target]:
+    """Starts all servers until ``stack`` is closed. Ours comes first."""
+    module = (sys.executable, "-m")
+    ours = stack.enter_context(running(folder, *module, "serving", "--name", NAME, "--port", "{port}"))
+    theirs = stack.enter_context(
+        running(folder, *module, "mlflow", "models", "serve", "--model-uri", f"models:/{NAME}@champion",
+                "--env-manager", "local", "--port", "{port}", "--host", "127.0.0.1")
+    )  # fmt: skip
+    pixels = image.tolist()
+    inputs = as_json({"inputs": [pixels]})
+    targets = [
+        Target(OURS, ours, request("/v1/predict", *as_json([pixels]))),
+        Target("this server, PNG file", ours, request("/v1/predict", *as_files([image]))),
+        Target("mlflow models serve, JSON", theirs, request("/invocations", *inputs)),
+    ]
+    if options.litserve:
+        app = str(REPOSITORY / "benchmarks" / "_litserve_app.py")
+        port = stack.enter_context(
+            running(folder, options.litserve, app, str(options.model.resolve()), "{port}")
+        )
+        targets.append(Target("LitServe, JSON", port, request("/predict", *inputs)))
+    return targets
 
 
 def register(model: Path, folder: Path) -> tuple[int, ...]:
@@ -142,14 +145,15 @@ def register(model: Path, folder: Path) -> tuple[int, ...]:
 
 
 @contextmanager
-def running(folder: Path, module: str, *arguments: str) -> Iterator[int]:
+def running(folder: Path, *words: str) -> Iterator[int]:
     """Runs a server in a process of its own within the block, and gives its port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", module, *(argument.format(port=port) for argument in arguments)]
+    command = [word.format(port=port) for word in words]
+    title = Path(words[2] if words[1] == "-m" else words[1]).stem
     # mlflow looks for uvicorn on the path, which has no virtual environment unless one was activated.
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    with (folder / f"{module}.log").open("w+") as log:
+    with (folder / f"{title}.log").open("w+") as log:
         process = subprocess.Popen(
             command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log, start_new_session=True
         )
@@ -162,7 +166,7 @@ def running(folder: Path, module: str, *arguments: str) -> Iterator[int]:
                 except OSError:
                     if process.poll() is not None or time.monotonic() > end:
                         log.seek(0)
-                        raise SystemExit(f"{module} did not start:\n{log.read()[-2000:]}") from None
+                        raise SystemExit(f"{title} did not start:\n{log.read()[-2000:]}") from None
                     time.sleep(0.2)
             yield port
         finally:
@@ -183,14 +187,17 @@ def as_json(value: object) -> tuple[str, bytes]:
     return "application/json", json.dumps(value, separators=(",", ":")).encode()
 
 
-def as_file(image: np.ndarray) -> tuple[str, bytes]:
-    """Content type and body of a form with a PNG file."""
+def as_files(images: Sequence[np.ndarray]) -> tuple[str, bytes]:
+    """Content type and body of a form with PNG files."""
     from PIL import Image
 
-    file = BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(file, "PNG")
-    head = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'
-    return "multipart/form-data; boundary=b", head + file.getvalue() + b"\r\n--b--\r\n"
+    parts = []
+    for image in images:
+        file = BytesIO()
+        Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(file, "PNG")
+        head = b'--b\r\nContent-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'
+        parts.append(head + file.getvalue() + b"\r\n")
+    return "multipart/form-data; boundary=b", b"".join(parts) + b"--b--\r\n"
 
 
 def answer(target: Target) -> list[list[float]]:
@@ -206,31 +213,45 @@ def answer(target: Target) -> list[list[float]]:
         predictions = json.load(response)["predictions"]
     if isinstance(predictions, dict):  # mlflow: name of output -> rows
         return predictions["probabilities"]
-    return [row["probabilities"] for row in predictions]
+    return [row["probabilities"] if isinstance(row, dict) else row for row in predictions]
 
 
 def measure(targets: Sequence[Target], requests: int, repeats: int) -> dict[tuple[str, int], list[Run]]:
-    """(title, clients) -> its runs."""
+    """(title, clients) -> its runs, one per repeat."""
     runs: dict[tuple[str, int], list[Run]] = {}
     for target in targets:
-        asyncio.run(load(target, 8, 50))  # warm
+        asyncio.run(load(target, 8, requests=50))  # warm
     for repeat in range(repeats):
         for clients in CLIENTS:
             for target in targets:
-                run = asyncio.run(load(target, clients, requests))
+                run = asyncio.run(load(target, clients, requests=requests))
                 runs.setdefault((target.title, clients), []).append(run)
-                rate = requests / run.seconds
-                print(
-                    f"{repeat + 1}/{repeats} {clients:3} clients, {target.title}: {rate:.0f}/s",
-                    file=sys.stderr,
-                )
+                say(f"{repeat + 1}/{repeats} {clients:3} clients, {target.title}: {run.goodput:.0f}/s")
     return runs
 
 
-async def load(target: Target, clients: int, requests: int) -> Run:
-    """Sends ``requests`` requests from ``clients`` clients."""
-    left = iter(range(requests))
-    server = listener(target.port)
+def measure_goodput(target: Target, seconds: float, repeats: int) -> dict[int, list[Run]]:
+    """Clients -> its runs of ``seconds``, one per repeat."""
+    runs: dict[int, list[Run]] = {clients: [] for clients in CLIENTS}
+    for repeat in range(repeats):
+        for clients in CLIENTS:
+            run = asyncio.run(load(target, clients, seconds=seconds))
+            runs[clients].append(run)
+            say(f"{repeat + 1}/{repeats} {clients:3} clients, {target.title}: {run.goodput:.0f}/s good")
+    return runs
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+async def load(target: Target, clients: int, *, requests: int | None = None, seconds: float = 0) -> Run:
+    """Sends ``requests`` requests from ``clients`` clients, or as many as there are in ``seconds``."""
+    start = time.perf_counter()
+    left = iter(range(requests)) if requests else itertools.takewhile(
+        lambda _: time.perf_counter() < start + seconds, itertools.count()
+    )  # fmt: skip
+    server = psutil.Process(listener(target.port))
     latencies: list[float] = []
     failed = 0
 
@@ -238,100 +259,37 @@ async def load(target: Target, clients: int, requests: int) -> Run:
         nonlocal failed
         reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
         for _ in left:
-            start = time.perf_counter()
+            sent = time.perf_counter()
             writer.write(target.request)
             async with asyncio.timeout(60):
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
                 assert length is not None
                 await reader.readexactly(int(length[1]))
-            latencies.append(time.perf_counter() - start)
-            failed += not head.startswith(b"HTTP/1.1 200 ")
+            if head.startswith(b"HTTP/1.1 200 "):
+                latencies.append(time.perf_counter() - sent)
+            else:
+                failed += 1
         writer.close()
 
-    start, before = time.perf_counter(), server.cpu_times()
+    before = used(server)
     await asyncio.gather(*(client() for _ in range(clients)))
-    seconds, after = time.perf_counter() - start, server.cpu_times()
-    used = after.user + after.system - before.user - before.system
-    return Run(seconds, used, tuple(latencies), failed)
+    return Run(time.perf_counter() - start, used(server) - before, tuple(latencies), failed)
 
 
-def listener(port: int) -> psutil.Process:
-    """The process that listens on a port of loopback. mlflow's server is a child of the process that was started."""
+def used(server: psutil.Process) -> float:
+    """Seconds of processor time of a server and the processes below it."""
+    times = [process.cpu_times() for process in (server, *server.children(recursive=True))]
+    return sum(time.user + time.system for time in times)
+
+
+def listener(port: int) -> int:
+    """The process that listens on a port of loopback, which may be a child of the one that was started."""
     for connection in psutil.net_connections("tcp"):
         at = getattr(connection.laddr, "port", None)
         if connection.status == psutil.CONN_LISTEN and at == port and connection.pid:
-            return psutil.Process(connection.pid)
+            return connection.pid
     raise SystemExit(f"no process listens on port {port}")
-
-
-def report(
-    runs: dict[tuple[str, int], list[Run]],
-    targets: Sequence[Target],
-    options: argparse.Namespace,
-    shape: tuple[int, ...],
-) -> str:
-    """The result as Markdown."""
-    rates = {case: [len(run.latencies) / run.seconds for run in of_case] for case, of_case in runs.items()}
-    rows = []
-    for clients in CLIENTS:
-        for target in targets:
-            case = (target.title, clients)
-            latencies = np.array([latency for run in runs[case] for latency in run.latencies]) * 1000
-            slowest, fastest = min(rates[case]), max(rates[case])
-            factor = statistics.median(rates[case]) / statistics.median(rates[targets[0].title, clients])
-            rows.append(
-                f"| {clients} | {target.title} | {statistics.median(rates[case]):.0f} ({slowest:.0f}..{fastest:.0f}) "
-                f"| {factor:.1f} | {np.percentile(latencies, 50):.1f} | {np.percentile(latencies, 99):.1f} "
-                f"| {processor_ms(runs[case]):.2f} | {sum(run.failed for run in runs[case])} |"
-            )
-    packages = ("onnxruntime", "mlflow", "fastapi", "uvicorn", "pillow", "numpy")
-    versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in packages)
-    size = options.model.stat().st_size / 1e6
-    return "\n".join(
-        [
-            "# The server under load",
-            "",
-            "Made by `benchmarks/serve_load.py`: one image per request; each client has one connection and sends its next",
-            f"request when the answer to the last one is there; {options.requests} requests per run, {options.repeats} runs per",
-            "case, the servers in turn. Throughput is the median over the runs (slowest..fastest). Percentiles are over all",
-            "requests of all runs. Before the first run, all three gave the same probabilities, bit for bit.",
-            "",
-            "CPU is the server's processor time per request. On a busy machine it says more than the other columns.",
-            "",
-            "| clients | server | requests/s | times mlflow | p50 ms | p99 ms | CPU ms | failed |",
-            "|---:|---|---:|---:|---:|---:|---:|---:|",
-            *rows,
-            "",
-            f"- Model: ONNX, {size:.1f} MB, images {' x '.join(map(str, shape))}, float32, on the CPU; one image alone",
-            f"  takes {inference_ms(options.model, shape):.1f} ms in ONNX Runtime with one thread.",
-            f"- Machine: {os.cpu_count()} cores, {processor()}. Servers, clients and other processes shared it, so absolute",
-            f"  numbers are low. Load average at the end: {os.getloadavg()[0]:.1f}.",
-            f"- {datetime.date.today()}, Python {platform.python_version()}, {versions}.",
-            "",
-        ]
-    )
-
-
-def processor_ms(runs: Sequence[Run]) -> float:
-    """Milliseconds of the server's processor time per request, over all runs of a case."""
-    return 1000 * sum(run.processor_seconds for run in runs) / sum(len(run.latencies) for run in runs)
-
-
-def inference_ms(model: Path, shape: tuple[int, ...]) -> float:
-    """The median milliseconds for one image without any server."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options)
-    image = np.zeros((1, *shape), np.uint8)
-    times = []
-    for _ in range(100):
-        start = time.perf_counter()
-        session.run(None, {"image": image})
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times)
 
 
 if __name__ == "__main__":

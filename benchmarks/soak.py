@@ -32,7 +32,7 @@ from benchmarks import _network, _soak_checks
 from benchmarks._faults import Injector, faults, small_disk
 from benchmarks._machine import load, processor, today
 from benchmarks._site import TINY, Site, make_project
-from benchmarks._soak_checks import Seen
+from benchmarks._soak_checks import OWN, SEED, Seen
 from benchmarks._soak_report import RESULT, write
 from stages.plumbing.starting import ready
 
@@ -88,7 +88,9 @@ def undisturbed(folder: Path, seeds: int) -> dict[int, dict[str, str]]:
             site.wait()
             for seed in range(seeds):
                 print(f"{clock()} undisturbed run of seed {seed}", flush=True)
-                site.call("-m", "pipelines.nas", "-S", f"search.seed={seed}")
+                site.call(
+                    "-m", "pipelines.nas", *(f"-S{key}={value}" for key, value in changes(seed).items())
+                )
         finally:
             site.stop()
         kept.write_text(json.dumps(_soak_checks.digests(site.project), indent=1))
@@ -184,9 +186,7 @@ class Soak:
         with self.site.client() as client:
             deployment = client.read_deployment_by_name("nas/on-demand").id
             for seed in self.again:
-                client.create_flow_run_from_deployment(
-                    deployment, parameters={"params": {"search.seed": seed}}
-                )
+                client.create_flow_run_from_deployment(deployment, parameters={"params": changes(seed)})
         self._until_all_ended()
 
     def result(self) -> dict[str, Any]:
@@ -208,14 +208,17 @@ class Soak:
             for seed, files in differ.items()
         ]
         wrong += [
-            f"run {run.id[:8]} (seed {run.seed}) completed with other results"
+            f"run {run.id[-8:]} (seed {run.seed}) completed with other results"
             for run in runs
             if run.same is False
         ]
         wrong += [f"process left: {words}" for words in orphans]
         wrong += [] if registry["champions"] == 1 else [f"{registry['champions']} champions"]
-        lost = len(self.reference) - min(experiments, registry["versions"])
-        wrong += [f"{lost} results are not in the registry or no experiments"] if lost > 0 else []
+        seeds = len(self.reference)
+        wrong += (
+            [f"{registry['versions']} versions of {seeds} networks"] if registry["versions"] < seeds else []
+        )
+        wrong += [f"{experiments} experiments of {seeds - 1}"] if experiments < seeds - 1 else []
         return {
             "date": self.began, "minutes": self.options.minutes, "every": self.options.every, "seed": self.options.seed,
             "seeds": self.options.seeds, "machine": f"{processor()}, {os.cpu_count()} cores", "load": load(),
@@ -236,7 +239,7 @@ class Soak:
                     interval=timedelta(days=30),
                     anchor_date=first + timedelta(minutes=slot * self.options.every),
                 )
-                values = {"params": {"search.seed": seed}, "force": force}
+                values = {"params": changes(seed), "force": force}
                 one = DeploymentScheduleCreate(
                     schedule=when, active=True, parameters=values, slug=f"slot-{slot}"
                 )
@@ -263,7 +266,7 @@ class Soak:
                 seen, before = Seen.of(run), self.runs.get(str(run.id))
                 seen.same = before.same if before else None
                 if before is None or before.state != seen.state:
-                    say(f"run {seen.id[:8]} (seed {seen.seed}) {seen.state} {seen.message}")
+                    say(f"run {seen.id[-8:]} (seed {seen.seed}) {seen.state} {seen.message}")
                     if seen.state == "Completed":
                         mine = _soak_checks.digests(self.site.project).get(seen.seed, {})
                         seen.same = not _soak_checks.different(mine, self.reference[seen.seed])
@@ -281,6 +284,11 @@ class Soak:
                 say("not all runs have ended")
                 return
             self.tick()
+
+
+def changes(seed: int) -> dict[str, int]:
+    """The parameters of a run. The project's own run has none."""
+    return {} if seed == OWN else {SEED: seed}
 
 
 def say(text: str) -> None:

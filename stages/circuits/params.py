@@ -81,9 +81,10 @@ class AlphaParams(searching.AlphaParams, frozen=True):
 
 
 class SampledParams(Section, frozen=True):
-    """The score function: what the losses of samples are compared with, and how far probabilities may go."""
+    """The score function: what the losses of samples are compared with, which move alpha, how far probabilities may go."""
 
     baseline: Literal["previous", "running", "none"]
+    best: Annotated[float, Field(gt=0, le=1)]
     clip: Annotated[float, Field(gt=0, le=1)] | None
 
 
@@ -107,8 +108,9 @@ class SearchParams(searching.SearchParams, frozen=True):
         return json.dumps({"operations": self.operations, "places": self.places})
 
     def inactive(self) -> Collection[str]:
-        sampled = ("batch_size", "angle_noise", "dqas.baseline", "dqas.clip")
-        return () if self.strategy == "dqas" else sampled
+        if self.strategy != "dqas":
+            return ("batch_size", "angle_noise", *(f"dqas.{key}" for key in SampledParams.model_fields))
+        return ("dqas.baseline",) if self.dqas.best < 1 else ()  # the worst of the best takes its place
 
 
 class RetrainParams(shared.RetrainParams, frozen=True):

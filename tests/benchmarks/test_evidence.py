@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -115,3 +116,17 @@ def test_a_mistake_in_the_command_is_named(
     with pytest.raises(SystemExit) as ended:
         evidence.options(words)
     assert ended.value.code == 2 and part in capsys.readouterr().err
+
+
+def test_runs_of_earlier_code_stay_while_their_settings_do(tmp_path: Path) -> None:
+    words = ["spaces", "some.npz", "--seeds", "1", "--output", str(tmp_path), "--epochs", "9"]
+    arguments = evidence.options(words)
+    job = evidence.jobs(arguments, tmp_path / "some.npz")[0]
+    kept = {"settings": job.settings, "case": job.case, "seed": 0, "machine": "another"}
+    other = {"settings": "of other settings", "case": job.case, "seed": 1, "machine": "another"}
+    (tmp_path / "evidence_spaces.json").write_text(json.dumps({"runs": [kept, other]}))
+    assert evidence.everything(arguments, tmp_path / "some.npz", tmp_path / "none.jsonl") == [kept]
+    elsewhere = evidence.jobs(arguments, tmp_path / "folder" / "some.npz")[0]
+    assert elsewhere.settings == job.settings, "the place of the file is no setting"
+    longer = evidence.options([*words[:-1], "10"])
+    assert evidence.everything(longer, tmp_path / "some.npz", tmp_path / "none.jsonl") == []

@@ -6,25 +6,60 @@ import json
 import os
 import random
 import socket
+import struct
+import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
 import httpx
+import pytest
 from PIL import Image
 
 from tests.serving import hostile
 from tests.serving.conftest import RED, Server, encode, files
 
-REQUESTS = int(os.environ.get("MSDARTS_FUZZ", "2400"))
+KINDS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "TIFF")
+REQUESTS = int(os.environ.get("MSDARTS_FUZZ", "1200"))
+CUTS = (
+    max(1, 600 // len(KINDS)) if "MSDARTS_FUZZ" not in os.environ else 10**6
+)  # lengths at which each file is cut
+SLOW = 8  # clients that send byte by byte meanwhile
 Attack = Callable[[random.Random, httpx.Client], int]
+
+
+def enlarged(kind: str, width: int, height: int) -> bytes:
+    """A tiny picture file whose header announces another size."""
+    content = bytearray(encode(RED, (9, 9), kind=kind))
+    match kind:
+        case "PNG":
+            content[16:24] = struct.pack(">II", width, height)
+            content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+        case "JPEG":
+            at = content.index(b"\xff\xc0") + 5
+            content[at : at + 4] = struct.pack(">HH", height, width)
+        case "GIF":
+            at = content.index(b",\x00\x00\x00\x00") + 5
+            content[6:10] = content[at : at + 4] = struct.pack("<HH", width, height)
+        case "BMP":
+            content[18:26] = struct.pack("<II", width, height)
+        case "PPM":
+            content[:6] = b"P6\n%d %d" % (width, height)
+        case "TIFF":
+            for tag, size in ((256, width), (257, height)):
+                at = content.index(struct.pack("<HHI", tag, 4, 1)) + 8
+                content[at : at + 4] = struct.pack("<I", size)
+        case _:
+            return hostile.webp_canvas((width, height))
+    return bytes(content)
 
 
 def corrupted_file(rng: random.Random, client: httpx.Client) -> int:
     """An image file without its end and with some bytes changed."""
-    kind = rng.choice(["PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "TIFF"])
+    kind = rng.choice(KINDS)
     content = bytearray(
         encode((rng.randrange(256), 7, 7), (rng.randrange(9, 200), rng.randrange(9, 200)), kind=kind)
     )
@@ -36,12 +71,9 @@ def corrupted_file(rng: random.Random, client: httpx.Client) -> int:
 
 
 def bomb(rng: random.Random, client: httpx.Client) -> int:
-    """A small PNG whose header announces millions of pixels."""
-    size = (rng.randrange(2000, 10_000), rng.randrange(2000, 10_000))
-    content = bytearray(encode(0, (1, 1), "L"))
-    content[16:24] = size[0].to_bytes(4, "big") + size[1].to_bytes(4, "big")
-    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
-    return client.post("/v1/predict", files=files(bytes(content))).status_code
+    """A small file in any format whose header announces millions of pixels."""
+    width, height = rng.randrange(2000, 10_000), rng.randrange(2000, 10_000)
+    return client.post("/v1/predict", files=files(enlarged(rng.choice(KINDS), width, height))).status_code
 
 
 def noise(rng: random.Random, client: httpx.Client) -> int:
@@ -120,6 +152,60 @@ def not_http(rng: random.Random, client: httpx.Client) -> int:
     return int(answer.split()[1]) if answer.startswith(b"HTTP/1.1 ") else 0
 
 
+SMUGGLED = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+AMBIGUOUS = (  # heads, and bodies that end elsewhere for another reader
+    (b"Content-Length: 4\r\nTransfer-Encoding: chunked", b"0\r\n\r\n"),
+    (b"Transfer-Encoding: chunked\r\nContent-Length: 4", b"0\r\n\r\n"),
+    (b"Content-Length: 5\r\nContent-Length: 0", b"hello"),
+    (b"Content-Length: 5, 0", b"hello"),
+    (b"Content-Length: +5", b"hello"),
+    (b"Content-Length: 0x5", b"hello"),
+    (b"Content-Length: 5 5", b"hello"),
+    (b"Content-Length: -1", b""),
+    (b"Content-Length: 99999999999999999999999", b""),
+    (b"Content-Length : 5", b"hello"),
+    (b"Transfer-Encoding : chunked", b"0\r\n\r\n"),
+    (b"Transfer-Encoding: xchunked", b"0\r\n\r\n"),
+    (b"Transfer-Encoding: chunked, identity", b"0\r\n\r\n"),
+    (b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked", b"0\r\n\r\n"),
+    (b"Transfer-Encoding: chunked", b"0x0\r\n\r\n"),
+    (b"Transfer-Encoding: chunked", b"-1\r\n\r\n"),
+    (b"Transfer-Encoding: chunked", b"fffffffffffffffff\r\n"),
+    (b"Transfer-Encoding: chunked", b"5\r\nhelloX\r\n0\r\n\r\n"),
+    (b"A: b\r\n c: d\r\nContent-Length : 0", b""),
+    (b"A: b\x00c\r\nContent-Length: 0", b""),
+)
+
+
+def smuggled(rng: random.Random, client: httpx.Client) -> int:
+    """A request whose end is ambiguous, and another one behind it, which must not be answered."""
+    head, body = rng.choice(AMBIGUOUS)
+    sent = (
+        b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        + head
+        + b"\r\n\r\n"
+    )
+    answer = until_closed(client, sent + body + SMUGGLED)
+    if not answer:
+        return 400  # closed without a word, which is orderly too
+    return int(answer.split()[1]) if answer.count(b"HTTP/1.1 ") == 1 else 0
+
+
+def until_closed(client: httpx.Client, sent: bytes) -> bytes:
+    """What the server answers to these bytes until it closes the connection, which it must do."""
+    answer = b""
+    with socket.create_connection(
+        (client.base_url.host, client.base_url.port or 80), timeout=20
+    ) as connection:
+        try:
+            connection.sendall(sent)
+            while part := connection.recv(4096):
+                answer += part
+        except ConnectionError:
+            pass
+    return answer
+
+
 def many_pieces(rng: random.Random, client: httpx.Client) -> int:
     """A picture file of more pieces than any encoder writes."""
     make = rng.choice([hostile.segments, hostile.chunks, hostile.fill, hostile.junk])
@@ -141,14 +227,74 @@ ATTACKS: tuple[Attack, ...] = (
     wrong_json,
     strange_request,
     not_http,
+    smuggled,
     many_pieces,
     many_scans,
 )
 
 
+@contextmanager
+def slow_bodies(server: Server) -> Iterator[list[bytes]]:
+    """Clients that send a body byte by byte, again and again, within the block. Yields what they were answered."""
+    answers: list[bytes] = []
+    ended = threading.Event()
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+
+    def send() -> None:
+        while not ended.is_set():
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+                try:
+                    connection.sendall(head)
+                    while not ended.wait(0.1):
+                        connection.sendall(b"[")
+                except ConnectionError:  # the server has answered and closed
+                    pass
+                if not ended.is_set():
+                    answers.append(connection.recv(100))
+
+    threads = [threading.Thread(target=send) for _ in range(SLOW)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_is_cut_anywhere_is_refused_or_still_the_same_picture(server: Server, kind: str) -> None:
+    content = encode(RED, (9, 9), kind=kind)
+    lengths = random.Random(1).sample(range(1, len(content)), min(CUTS, len(content) - 1))
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        for length in lengths:
+            answer = client.post("/v1/predict", files=files(content[:length]))
+            if answer.status_code == 200:  # what was cut off is not needed, such as the mark of the end
+                assert answer.json()["predictions"][0]["class_name"] == "red", length
+            else:
+                assert 400 <= answer.status_code < 500, length
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_announces_too_many_pixels_is_refused_for_that(server: Server, kind: str) -> None:
+    answer = httpx.post(f"{server.url}/v1/predict", files=files(enlarged(kind, 5000, 4000)))
+    assert answer.status_code == 413 and "pixels" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("case", range(len(AMBIGUOUS)))
+def test_a_request_behind_an_ambiguous_one_is_not_answered(server: Server, case: int) -> None:
+    class Chosen(random.Random):
+        def choice(self, seq: Any) -> Any:
+            return seq[case]
+
+    with httpx.Client(base_url=server.url) as client:
+        assert 400 <= smuggled(Chosen(), client) < 500, AMBIGUOUS[case]
+
+
 def test_malformed_requests_get_4xx_and_do_no_harm(server: Server) -> None:
     rng = random.Random(7)
-    with httpx.Client(base_url=server.url, timeout=30) as client:
+    with httpx.Client(base_url=server.url, timeout=30) as client, slow_bodies(server) as slow:
         for _ in range(100):  # fills the memory that a server in use needs anyway
             assert client.post("/v1/predict", files=files(encode(RED, (500, 500)))).status_code == 200
         before = server.memory()
@@ -174,4 +320,5 @@ def test_malformed_requests_get_4xx_and_do_no_harm(server: Server) -> None:
         )
         assert longest < 2
         assert after < 1.1 * before
+        assert len(slow) >= SLOW and all(answer.startswith(b"HTTP/1.1 408 ") for answer in slow), slow
     assert "Traceback" not in server.log.read_text()

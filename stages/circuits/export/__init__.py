@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,17 +89,36 @@ def bound_moments(circuit: SuperCircuit, angles: torch.Tensor) -> list[list[Gate
     return moments
 
 
+def portable(gate: Gate) -> list[Gate]:
+    """The gate in a form that every reader takes for the same.
+
+    The angles of OpenQASM 3 are modulo 2 pi, of which some readers make use and others do not. It matters for controlled
+    rotations, whose period is 4 pi: in the second half of it, they are a rotation from the first half and a sign.
+    """
+    if gate.name not in ("crx", "cry", "crz"):
+        return [gate]
+    (angle,) = (angle % (4 * math.pi) for angle in gate.angles)
+    if angle < 2 * math.pi:
+        return [Gate(gate.name, gate.qubits, (angle,))]
+    return [Gate("z", gate.qubits[:1]), Gate(gate.name, gate.qubits, (angle - 2 * math.pi,))]
+
+
 def compared(path: Path, gates: Sequence[Gate], card: CircuitCard) -> float:
     """The largest distance of a final state in the file, by another project's reader and simulator, from ours.
 
-    States are compared up to a phase, from the state that the file is meant to start from or, where all inputs count, from
-    up to 16 basis states.
+    States are compared up to a phase: from the state that the file starts from or, where all inputs count, from up to 16
+    basis states, and from the sum of all of them, which has the phases between these.
     """
     whole = card.kind in ("unitary", "mitigation")
-    inputs = list(range(min(2**card.qubits, _INPUTS))) if whole else [0]
+    starts = range(min(2**card.qubits, _INPUTS)) if whole else [0]
+    inputs = [
+        ([Gate("x", (qubit,)) for qubit in range(card.qubits) if start >> qubit & 1]) for start in starts
+    ]
+    if whole:
+        inputs.append([Gate("h", (qubit,)) for qubit in range(card.qubits)])
     largest = 0.0
-    for start, theirs in zip(inputs, final_states(path, card.qubits, inputs), strict=True):
-        ours = final_state(gates, card.qubits, start if whole else card.initial).numpy()
+    for first, theirs in zip(inputs, final_states(path, card.qubits, inputs), strict=True):
+        ours = final_state([*first, *gates], card.qubits, 0 if whole else card.initial).numpy()
         phase = np.vdot(theirs, ours)
         largest = max(largest, float(np.linalg.norm(ours - theirs * phase / max(abs(phase), 1e-300))))
     return largest
@@ -135,7 +155,7 @@ def bound_circuit(
     """The circuit of these gates. X gates first make the basis state ``initial``; ``barriers`` separate the moments."""
     circuit = prepared(qubits, initial)
     for moment in moments:
-        for gate in moment:
+        for gate in (part for given in moment for part in portable(given)):
             append(circuit, gate)
         if barriers:
             circuit.barrier()

@@ -9,13 +9,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from models.circuits.circuit import Gate
 from stages.errors import UserError
 
 _NAME = "FromFile"
 
 
-def final_states(path: Path, qubits: int, inputs: Sequence[int]) -> list[NDArray[np.complex128]]:
-    """The states (2**qubits,) after the circuit in the file, from basis states. Raises UserError when it cannot be read."""
+def final_states(path: Path, qubits: int, inputs: Sequence[Sequence[Gate]]) -> list[NDArray[np.complex128]]:
+    """The states (2**qubits,) after the circuit in the file, each up to a phase, from what ``inputs`` make of qubits 0.
+
+    An input is a list of the gates x and h. Raises UserError when the file cannot be read.
+    """
     os.environ["QDK_PYTHON_TELEMETRY"] = "none"  # read when the package is imported
     from qdk import openqasm, qsharp
 
@@ -31,11 +35,10 @@ def final_states(path: Path, qubits: int, inputs: Sequence[int]) -> list[NDArray
     # The most significant bit of its states is the first qubit.
     order = [int(format(index, f"0{qubits}b")[::-1], 2) for index in range(2**qubits)]
     states = []
-    for start in inputs:
+    for gates in inputs:
         qsharp.eval("ResetAll(register);")
-        for qubit in range(qubits):
-            if start >> qubit & 1:
-                qsharp.eval(f"X(register[{qubit}]);")
+        for gate in gates:
+            qsharp.eval(f"{gate.name.upper()}(register[{gate.qubits[0]}]);")
         qsharp.eval(f"{_NAME}(register);")
         states.append(np.asarray(qsharp.dump_machine().as_dense_state(), dtype=np.complex128)[order])
     return states

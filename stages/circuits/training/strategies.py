@@ -36,7 +36,7 @@ def strategy_of(config: SearchParams, circuit: SuperCircuit, space: SearchSpace)
 def _estimator(config: SearchParams) -> Estimator:
     if config.strategy == "rho-darts":
         return Joint()
-    sampled = ScoreFunctionConfig(config.batch_size, config.dqas.baseline, config.dqas.clip)
+    sampled = ScoreFunctionConfig(samples=config.batch_size, **config.dqas.model_dump())
     return ScoreFunction(sampled, generator(config.seed, "samples"))
 
 
