@@ -18,7 +18,7 @@ from models.training.seeds import generator
 matplotlib.use("Agg")
 
 RANDOM = "random"
-DEFAULT = "ms-darts, discretization"
+DEFAULT = "ms-darts, discretization, no edge may be none"
 DRAWS = 20_000
 PICKS = (1, 5, 10, 20)  # numbers of random cells of which the best is looked for, besides that at equal cost
 

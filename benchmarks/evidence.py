@@ -190,13 +190,16 @@ def everything(arguments: argparse.Namespace, file: Path, lines: Path) -> list[R
     """The finished runs of all cases with these sizes: those of this code, also by earlier commands, and those of earlier
     code with the same settings."""
     done, before = finished(lines), earlier(arguments)
+    made = {
+        (run["case"], run["seed"]) for run in done.values()
+    }  # a key takes a fifth of a second: it reads code and table
     count = 1 + max((run["seed"] for run in [*done.values(), *before.values()]), default=0)
     known = argparse.Namespace(**{**vars(arguments), "cases": known_cases(arguments.what)})
     known.seeds = known.random = count
     return [
         {**run, "settings": job.settings}
         for job in jobs(known, file)
-        if (run := done.get(job.key) or before.get(job.settings))
+        if (run := ((job.case, job.seed) in made and done.get(job.key)) or before.get(job.settings))
     ]
 
 

@@ -30,13 +30,14 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import psutil
 
+from benchmarks._load_client import send_all
 from benchmarks._serve_report import OURS, Run, Target, report
 from stages.plumbing.starting import ready
 
@@ -220,11 +221,11 @@ def measure(targets: Sequence[Target], requests: int, repeats: int) -> dict[tupl
     """(title, clients) -> its runs, one per repeat."""
     runs: dict[tuple[str, int], list[Run]] = {}
     for target in targets:
-        asyncio.run(load(target, 8, requests=50))  # warm
+        load(target, 8, requests=50)  # warm
     for repeat in range(repeats):
         for clients in CLIENTS:
             for target in targets:
-                run = asyncio.run(load(target, clients, requests=requests))
+                run = load(target, clients, requests=requests)
                 runs.setdefault((target.title, clients), []).append(run)
                 say(f"{repeat + 1}/{repeats} {clients:3} clients, {target.title}: {run.goodput:.0f}/s")
     return runs
@@ -235,7 +236,7 @@ def measure_goodput(target: Target, seconds: float, repeats: int) -> dict[int, l
     runs: dict[int, list[Run]] = {clients: [] for clients in CLIENTS}
     for repeat in range(repeats):
         for clients in CLIENTS:
-            run = asyncio.run(load(target, clients, seconds=seconds))
+            run = load(target, clients, seconds=seconds)
             runs[clients].append(run)
             say(f"{repeat + 1}/{repeats} {clients:3} clients, {target.title}: {run.goodput:.0f}/s good")
     return runs
@@ -245,42 +246,27 @@ def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-async def load(target: Target, clients: int, *, requests: int | None = None, seconds: float = 0) -> Run:
+def load(target: Target, clients: int, *, requests: int | None = None, seconds: float = 0) -> Run:
     """Sends ``requests`` requests from ``clients`` clients, or as many as there are in ``seconds``."""
-    start = time.perf_counter()
+    session = os.getsid(listener(target.port))
+    start, before = time.perf_counter(), used(session)
     left = iter(range(requests)) if requests else itertools.takewhile(
         lambda _: time.perf_counter() < start + seconds, itertools.count()
     )  # fmt: skip
-    server = psutil.Process(listener(target.port))
-    latencies: list[float] = []
-    failed = 0
-
-    async def client() -> None:
-        nonlocal failed
-        reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
-        for _ in left:
-            sent = time.perf_counter()
-            writer.write(target.request)
-            async with asyncio.timeout(60):
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-                assert length is not None
-                await reader.readexactly(int(length[1]))
-            if head.startswith(b"HTTP/1.1 200 "):
-                latencies.append(time.perf_counter() - sent)
-            else:
-                failed += 1
-        writer.close()
-
-    before = used(server)
-    await asyncio.gather(*(client() for _ in range(clients)))
-    return Run(time.perf_counter() - start, used(server) - before, tuple(latencies), failed)
+    answers = asyncio.run(send_all(target.port, target.request, clients, left))
+    taken = time.perf_counter() - start
+    return Run(taken, used(session) - before, tuple(answers.latencies), answers.failed)
 
 
-def used(server: psutil.Process) -> float:
-    """Seconds of processor time of a server and the processes below it."""
-    times = [process.cpu_times() for process in (server, *server.children(recursive=True))]
-    return sum(time.user + time.system for time in times)
+def used(session: int) -> float:
+    """Seconds of processor time of all processes of a session: those of a server that was started here."""
+    seconds = 0.0
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):
+            if os.getsid(process.pid) == session:
+                times = process.cpu_times()
+                seconds += times.user + times.system
+    return seconds
 
 
 def listener(port: int) -> int:

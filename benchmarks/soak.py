@@ -36,6 +36,7 @@ from benchmarks._soak_checks import OWN, SEED, Seen
 from benchmarks._soak_report import RESULT, write
 from stages.plumbing.starting import ready
 
+RETRIES = 5  # of requests that must not be lost; a busy server answers 503
 RESTART = 5.0  # seconds until a dead worker is started again, as by systemd
 SETTLE = 1500.0  # seconds that the last runs may take when no fault disturbs them any more
 GPU_STAGES = {"stages.search", "stages.retrain"}
@@ -183,7 +184,7 @@ class Soak:
         self._until_all_ended()
         done = {run.seed for run in self.runs.values() if run.state == "Completed"}
         self.again = sorted(self.reference.keys() - done)
-        with self.site.client() as client:
+        with self.site.client(retries=RETRIES) as client:
             deployment = client.read_deployment_by_name("nas/on-demand").id
             for seed in self.again:
                 client.create_flow_run_from_deployment(deployment, parameters={"params": changes(seed)})
@@ -231,7 +232,7 @@ class Soak:
         """One schedule per run, because the parameters of a schedule do not change. Repeated runs are forced."""
         first = datetime.now(UTC) + timedelta(seconds=90)  # later than the last schedule is made
         slots = int(self.options.minutes // self.options.every)
-        with self.site.client() as client:
+        with self.site.client(retries=RETRIES) as client:
             deployment = client.read_deployment_by_name("nas/on-demand").id
             for slot in range(slots):
                 seed, force = slot % self.options.seeds, slot >= self.options.seeds

@@ -13,7 +13,7 @@ from starlette.routing import request_response
 
 from serving.cells import draw_cells
 from serving.keys import SCHEMES, Check, needs
-from serving.known import Known, views
+from serving.known import Known, remarks_on, views
 from serving.schema import PROBLEMS, REQUEST_BODY, VIEW, Answer, ModelInfo
 from serving.service import Service
 
@@ -40,7 +40,8 @@ def add_predict(app: FastAPI, service: Service, check: Check) -> None:
         start = time.perf_counter()
         await check(request)
         answered_by, images, probabilities = await service.predict(request)
-        names, remarks = answered_by.class_names, answered_by.known.remarks(images, probabilities)
+        names = answered_by.class_names
+        remarks = await remarks_on(answered_by.known, images, probabilities)
         if request.query_params.get("view") == "true":
             seen = await asyncio.to_thread(views, images)
             remarks = [{**said, "view": view} for said, view in zip(remarks, seen, strict=True)]

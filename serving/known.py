@@ -6,6 +6,7 @@ from, and has pictures to try. Without it, the server answers the same and says 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import logging
@@ -23,6 +24,7 @@ log = logging.getLogger("serving")
 
 KNOWN = "known.json"  # beside the network: in the folder of a version, or beside a file
 MOST = 1_000_000  # bytes of the file; export writes a fifth of it at most
+HERE = 100_000  # numbers whose mean and deviation the event loop computes itself: 0.3 ms; 32 x 224 x 224 x 3 take 25 ms
 _LEVELS = 255.0
 
 
@@ -63,18 +65,36 @@ class Known(BaseModel):
         """
         if self.brightness is None or self.contrast is None:
             return [{"sure": None, "warning": None}] * len(images)
-        flat = images.reshape(len(images), -1)
+        means, spreads = _mean_and_spread(images.reshape(len(images), -1))
         found = []
         for mean, spread, best in zip(
-            flat.mean(axis=1).tolist(),
-            flat.std(axis=1).tolist(),
-            probabilities.max(axis=1).tolist(),
-            strict=True,
+            means.tolist(), spreads.tolist(), probabilities.max(axis=1).tolist(), strict=True
         ):
             warning = _warning(mean, spread, self.brightness, self.contrast)
             sure = warning is None and self.sure_from is not None and best >= self.sure_from
             found.append({"sure": sure, "warning": warning})
         return found
+
+
+def _mean_and_spread(
+    levels: NDArray[np.uint8],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each row. The same numbers as numpy's mean and std, which take three times as long for
+    a small picture."""
+    count = levels.shape[1]
+    means = np.add.reduce(levels, axis=1, dtype=np.float64) / count
+    away = levels - means[:, None]
+    np.multiply(away, away, out=away)
+    return means, np.sqrt(np.add.reduce(away, axis=1) / count)
+
+
+async def remarks_on(
+    known: Known, images: NDArray[np.uint8], probabilities: NDArray[np.float32]
+) -> list[dict[str, Any]]:
+    """``known.remarks``, in a thread where it would keep the event loop from answering others."""
+    if images.size <= HERE:
+        return known.remarks(images, probabilities)
+    return await asyncio.to_thread(known.remarks, images, probabilities)
 
 
 NOTHING = Known()

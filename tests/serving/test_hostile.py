@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -175,11 +176,14 @@ ATTACKS = [
     "PNG with text that inflates",
     "GIF with three million comments",
 ]
+if "MSDARTS_FUZZ" in os.environ:
+    ATTACKS = list(hostile.FILES)
 
 
 @pytest.mark.slow
 def test_two_hostile_files_at_once_delay_nobody(tmp_path: Path, model_file: Path) -> None:
-    slowest, most = 0.0, 0.0
+    waits: dict[str, list[float]] = {}
+    most = 0.0
     with (
         running(tmp_path, "--model", str(model_file), "--decode-seconds", "1") as server,
         httpx.Client(base_url=server.url, timeout=60) as client,
@@ -194,10 +198,12 @@ def test_two_hostile_files_at_once_delay_nobody(tmp_path: Path, model_file: Path
             while not all(attack.done() for attack in attacks):
                 start = time.perf_counter()
                 answer = client.post("/v1/predict", files=files(encode(RED, (32, 32))))
-                slowest = max(slowest, time.perf_counter() - start)
+                waits.setdefault(name, []).append(time.perf_counter() - start)
                 most = max(most, memory(server.process) - idle)
                 assert answer.status_code == 200
             assert {int(attack.result().split()[1]) for attack in attacks} <= {200, 413, 422}
-    print(f"slowest {1000 * slowest:.0f} ms, memory +{most:.0f} MiB")
-    assert slowest < 2
+    for name, of_kind in waits.items():
+        print(f"{1000 * np.percentile(of_kind, 99):5.0f} ms for 99% of {len(of_kind):4} requests: {name}")
+    print(f"memory +{most:.0f} MiB")
+    assert max(map(max, waits.values())) < 2
     assert most < 200

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
+import threading
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.known import NOTHING, Known, read_known, views
+from serving.known import NOTHING, Known, _mean_and_spread, read_known, remarks_on, views
 from tests.serving.conftest import BLUE, RED, Server, encode, files
 from tests.serving.tiny import write, write_known
 
@@ -60,6 +62,29 @@ def test_a_network_that_is_never_sure_says_so_and_without_known_json_nothing_is_
     never = KNOWN.model_copy(update={"sure_from": None})
     assert never.remarks(image, probabilities) == [{"sure": False, "warning": None}]
     assert NOTHING.remarks(image, probabilities) == [{"sure": None, "warning": None}]
+
+
+@pytest.mark.parametrize(("side", "here"), [(8, True), (640, False)])
+def test_large_images_are_looked_at_beside_the_event_loop(side: int, here: bool) -> None:
+    threads: list[int] = []
+
+    class Watched(Known):
+        def remarks(self, images: Any, probabilities: Any) -> list[dict[str, Any]]:
+            threads.append(threading.get_ident())
+            return super().remarks(images, probabilities)
+
+    images, probabilities = np.zeros((1, side, side, 1), np.uint8), np.array([[0.0, 1.0]], np.float32)
+    known = Watched(**dict(KNOWN))
+    assert asyncio.run(remarks_on(known, images, probabilities)) == KNOWN.remarks(images, probabilities)
+    assert (threads == [threading.get_ident()]) is here
+
+
+@pytest.mark.parametrize("shape", [(1, 64), (3, 3072), (2, 150_528)])
+def test_mean_and_spread_are_those_of_numpy(shape: tuple[int, int]) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    means, spreads = _mean_and_spread(levels)
+    np.testing.assert_array_equal(means, levels.mean(axis=1))
+    np.testing.assert_array_equal(spreads, levels.std(axis=1))
 
 
 def test_answers_say_it_beside_what_they_said_before(server: Server) -> None:
