@@ -104,12 +104,12 @@ CASES: Mapping[str, Case] = {
         )
         for length in BOND_LENGTHS
     },
+    "QFT-3, best tenth": Case(
+        _qft, 10, 0.1, ScoreFunctionConfig(samples=64, best=0.1), CircuitSearchConfig(epochs=8), NOTHING_TO_TUNE
+    ),
     "MaxCut, prism": Case(
         _prism, 4, sampling=ScoreFunctionConfig(samples=64),
         search=CircuitSearchConfig(epochs=10, learning_rate=0.04), tuning=TuningConfig(epochs=10, starts=4),
-    ),
-    "QFT-3, best tenth": Case(
-        _qft, 10, 0.1, ScoreFunctionConfig(samples=64, best=0.1), CircuitSearchConfig(epochs=8), NOTHING_TO_TUNE
     ),
     "QFT-3, as published": Case(_qft, 10, 0.1, search=CircuitSearchConfig(epochs=15), tuning=NOTHING_TO_TUNE),
 }  # fmt: skip
