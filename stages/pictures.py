@@ -181,10 +181,7 @@ def learning_panels(metric: Metric) -> list[Panel]:
 
 
 def instability_panels(history: Sequence[Row]) -> list[Panel]:
-    """The panels that show whether a search collapses: entropy, skip connections, changes, movement of the mix.
-
-    Panels in which nothing ever differs from 0 are left out.
-    """
+    """The panels that show whether a search collapses, except those in which nothing ever differs from 0."""
     columns = history[0]
     groups = [name.removeprefix("entropy_") for name in columns if name.startswith("entropy_")]
     panels = [
