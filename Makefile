@@ -1,6 +1,6 @@
 # `make` prints this list. Everything runs in .venv, made from requirements.lock on first use.
 .DEFAULT_GOAL := help
-.PHONY: help repro experiments task flow sweep compare clusters auth server worker deploy test quick coverage check format serve rollback bench bench-serve stability lock ui clean
+.PHONY: help repro experiments task flow sweep compare clusters auth circuits server worker deploy test quick coverage check format serve rollback bench bench-serve stability lock ui clean
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,6 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export QDK_PYTHON_TELEMETRY := none
 
 # Says in one line where MLflow or DVC cannot work, for targets that read no params.yaml and would fail later.
 PLACE := python -m stages.plumbing.place
@@ -40,6 +41,9 @@ clusters: $(VENV)/ready ## install Ray and Dask, for sweeps on the machines of a
 
 auth: $(VENV)/ready ## install what MLflow's server needs for logins (docs/operations.md)
 	uv pip install --quiet --require-hashes --no-deps -r requirements-auth.lock
+
+circuits: $(VENV)/ready ## install what the task circuits needs besides: Qiskit and readers of OpenQASM 3 (docs/circuits.md)
+	uv pip install --quiet --require-hashes --no-deps -r requirements-circuits.lock
 
 server: $(VENV)/ready ## Prefect's server and pages: http://127.0.0.1:4200
 	python -m pipelines.server
@@ -100,10 +104,11 @@ ui: $(VENV)/ready ## look at all runs in a browser: http://127.0.0.1:5000
 EXTRA := --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q pyproject.toml -c requirements.lock
 BEYOND = $$(grep -oE '^[a-z0-9._-]+==' requirements.lock | sed 's/\(.*\)==/--no-emit-package=\1/') | grep -v '^\#'
 
-lock: $(VENV)/ready ## resolve pyproject.toml anew into requirements.lock, and what clusters, auth and the server's image need into others
+lock: $(VENV)/ready ## resolve pyproject.toml anew into requirements.lock, and what clusters, auth, circuits and the server's image need into others
 	uv pip compile --universal --generate-hashes --no-emit-index-url --group dev pyproject.toml -o requirements.lock -q
 	set -o pipefail; uv pip compile $(EXTRA) --extra ray --extra dask $(BEYOND) > requirements-clusters.lock
 	set -o pipefail; uv pip compile $(EXTRA) --extra auth $(BEYOND) > requirements-auth.lock
+	set -o pipefail; uv pip compile $(EXTRA) --extra circuits $(BEYOND) > requirements-circuits.lock
 	uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate -q --group serving \
 	  -c requirements.lock -o requirements-serving.lock
 	python -m stages.plumbing.versions

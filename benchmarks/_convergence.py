@@ -19,7 +19,7 @@ from models.search.objective import BatchObjective, Mix
 from models.search.program import Found, Search
 from models.search.strategies import detached, distance
 from models.training.seeds import generator
-from stages.params import MeanShiftParams
+from stages.search_params import MeanShiftParams
 
 Bandwidth = float | Literal["auto"]
 BANDWIDTHS: Sequence[Bandwidth] = (0.1, 1.0, "auto")

@@ -54,7 +54,7 @@ def below(run: Run) -> dict[str, str]:
 
 def publish(run: Run, folder: Path) -> str:
     """Publishes compare.json in MLflow, as a Prefect artifact, on the card and in the report. Returns the outcome."""
-    metric = tasks.metric(load(folder / PARAMS_FILE).task)
+    metric = tasks.metric(load(folder / PARAMS_FILE))
     record = ComparisonRecord.read(folder / COMPARE_JSON, metric)
     with reported():
         for name, value in numbers(record).items():

@@ -45,7 +45,7 @@ def markdown(folder: Path, changes: Mapping[str, Any]) -> str:
 
 def _numbers(folder: Path) -> dict[str, str]:
     """What the table shows: name -> number."""
-    metric = tasks.metric(load(folder / PARAMS_FILE).task)
+    metric = tasks.metric(load(folder / PARAMS_FILE))
     found: dict[str, str] = {}
     if (file := folder / RETRAIN / "metrics.json").exists():
         for form, score in RetrainMetrics.read(file, metric).tested(metric):

@@ -54,7 +54,12 @@ def checked(
         ranking_epochs = max(1, base.retrain.epochs // SHORT) if ranking_epochs is None else ranking_epochs
     trials = plan(numbers, params, grid, ranking_epochs)
     settings = [load(PARAMS_FILE, trial.changes) for trial in trials]
-    for data in {each.data for each in settings}:
+    different = [
+        each.data
+        for number, each in enumerate(settings)
+        if each.data not in [other.data for other in settings[:number]]
+    ]
+    for data in different:
         watched.check(data)
     active = set().union(*(each.active_keys() for each in settings))
     chain = stages(Path.cwd(), TARGETS[rank_by])
@@ -69,7 +74,7 @@ def checked(
                 f"grid: {key} has no effect, because other settings turn it off in all trials (search.strategy is"
                 f" {base.search.strategy}); change these, or leave {key} out"
             )
-    metric = base.registry.judged_by(tasks.metric(base.task))
+    metric = base.registry.judged_by(tasks.metric(base))
     return Request(params, trials, chain, [SEED, *grid], rank_by, metric)
 
 

@@ -122,7 +122,7 @@ def scores(folder: Path, rank_by: RankBy) -> dict[str, float | None]:
     file is missing or damaged.
     """
     params = load(folder / PARAMS_FILE)
-    metric = tasks.metric(params.task)
+    metric = tasks.metric(params)
     if rank_by == "short-retrain":
         retrained = RetrainMetrics.read(folder / RETRAIN / "metrics.json", metric)
         found = (retrained.valid_score, retrained.valid_balanced_score)

@@ -100,8 +100,7 @@ class Registry:
         with tempfile.TemporaryDirectory(prefix="msdarts-") as folder:
             try:
                 path = _moved(named, uri) or Path(download_artifacts(artifact_uri=uri, dst_path=folder))
-                # MLflow's reader of this file needs pandas, which the server's image does not have.
-                file = path / YAML(typ="safe").load(path / "MLmodel")["flavors"]["onnx"]["data"]
+                file = path / _onnx_name(path / "MLmodel", uri)
                 if self.precision == "int8" and not (file := path / INT8).exists():
                     raise ModelError(
                         f"{uri}: has no {INT8}; set serve.precision: float32, or export with int8 and register again"
@@ -135,6 +134,20 @@ class Registry:
                 ).read_bytes()
             except (MlflowException, OSError) as error:
                 raise ModelError(f"{REPORT} of run {run}: cannot be downloaded ({_line(error)})") from error
+
+
+def _onnx_name(about: Path, uri: str) -> str:
+    """The name of a version's ONNX file. Raises ModelError where the version holds another file, and KeyError or TypeError.
+
+    MLflow's reader of MLmodel needs pandas, which the server's image does not have.
+    """
+    content = YAML(typ="safe").load(about)
+    if not content["flavors"] and (name := (content["metadata"] or {}).get("file")):
+        raise ModelError(
+            f"{uri}: there is no server for {name}, because it is no ONNX model; the version offers the file:"
+            f" `mlflow artifacts download -u {uri}/{name} -d .`"
+        )
+    return content["flavors"]["onnx"]["data"]
 
 
 def check_file(content: bytes, name: str, named: Named, uri: str) -> None:

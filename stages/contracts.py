@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +33,14 @@ class Data(Protocol):
         ...
 
 
+class Drawing(Protocol):
+    """A task's own drawing of an architecture, in place of nodes and arrows."""
+
+    def __call__(self, file: Path | BinaryIO, *, narrow: bool) -> None:
+        """Draws into a file; ``narrow``: no broader than a phone. Colours are those of stages/pictures.py."""
+        ...
+
+
 @dataclass(frozen=True)
 class Layout:
     """How the cells of a space are drawn."""
@@ -41,6 +49,19 @@ class Layout:
     inputs: int  # how many of the first nodes are the cell's inputs
     outputs: Sequence[int]  # the nodes that form the cell's output
     titles: Mapping[str, str] = field(default_factory=dict)  # group -> title, unless it is "GROUP cell"
+    rows: Sequence[str] = ()  # titles of the mix's rows, where an edge is more than a way from node to node
+    drawings: Mapping[str, Drawing] = field(default_factory=dict)  # group -> drawing, where arrows are not it
+
+    def title(self, group: str) -> str:
+        """What a group is called."""
+        return self.titles.get(group, f"{group} cell")
+
+    def edge(self, group: str, number: int, src: int, dst: int) -> str:
+        """What an edge of a group is called; ``number`` counts the edges of the space from 0."""
+        if self.rows:
+            return self.rows[number]
+        source, target = (self.nodes[node].removeprefix("cell ").removeprefix("node ") for node in (src, dst))
+        return f"{source} \u2192 {target}"
 
 
 class Architectures(Protocol):
@@ -221,8 +242,8 @@ class Exported(Protocol):
         """The answers of an exported file to the first test cases."""
         ...
 
-    def one_call(self, exported: Path) -> Callable[[], object]:
-        """A function that runs an exported file on one case, for measuring its latency."""
+    def one_call(self, exported: Path) -> Callable[[], object] | None:
+        """A function that runs an exported file on one case, for measuring its latency; None where nobody runs it here."""
         ...
 
     def example(self) -> Mapping[str, NDArray]:
@@ -238,8 +259,38 @@ class Exported(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Words:
+    """How the report speaks of what a task finds. The defaults are those of networks with a supernet."""
+
+    parts: str = "cells"  # what the drawing shows
+    place: str = "edge"  # where one operation is chosen
+    weights: str = "weights"  # what is trained
+    reading: str = (
+        "The network is built from these cells. An arrow applies its operation to the output of the node where it starts"
+        " and passes the result to the node where it ends. Each node adds up its inputs."
+    )
+    signs: str = (
+        "All panels except the first two show signs of a search that collapses: the mix loses its entropy, skip connections"
+        " take over, the genotype never settles{eigenvalue}. Validation uses the batch"
+        " statistics of the training, where the mix was smoothed: it may fall when the mix decides. The table below has the"
+        " {name} with statistics of its own."
+    )
+    choosing: str = "for the mix, and for the mix in which all operations except the chosen ones are zero"  # what is measured
+    gap: str = (
+        "what the search loses when each edge keeps one operation instead of a mix of all: with the weights of the search,"
+        " its validation {name} goes from {before} to {after}. The network above was trained anew and does not have these"
+        " weights."
+    )
+    anew: str = "The network of the genotype was trained from scratch"
+
+
 class Views(Protocol):
     """NAME.views"""
+
+    def words(self) -> Words:
+        """How the report speaks of what the task finds."""
+        ...
 
     def test_panel(self, params: Params, evaluation: Evaluation) -> str:
         """The report's section about the test cases, as HTML."""

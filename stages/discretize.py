@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def main(params: Params) -> None:
     architectures = tasks.architectures(params.task)
     alphas = read_alphas(ALPHAS)
-    summary = SearchSummary.read(SEARCH / "summary.json", tasks.metric(params.task))
+    summary = SearchSummary.read(SEARCH / "summary.json", tasks.metric(params))
     epoch = summary.chosen_epoch(params.discretize.epoch)
     space = architectures.space(alphas.about.space, exclude_none=alphas.about.exclude_none)
     genotype, latency = discretize(space, alphas.mix(epoch)), None
@@ -40,14 +40,17 @@ def main(params: Params) -> None:
             for group in genotype.groups:
                 pictures.cell(folder / f"{group}.png", genotype, group, architectures.layout(genotype))
             if latency is not None:
-                latency.write(folder / FOUND_LATENCY.name, tasks.metric(params.task))
+                latency.write(folder / FOUND_LATENCY.name, tasks.metric(params))
         tracked.metrics({"epoch_used": epoch})
         if latency is not None:
             tracked.metrics(latency.metrics())
             tracked.tags(latency_attempts=str(latency.attempts))
         tracked.artifacts(GENOTYPE)
+    layout = architectures.layout(genotype)
     for group, edges in genotype.groups.items():
-        print(f"discretize: {group} cell: {', '.join(f'{src}->{dst} {op}' for src, dst, op in edges)}")
+        ways = (f"{src}->{dst} {op}" for src, dst, op in edges)
+        named = (f"{row} {edge[2]}" for row, edge in zip(layout.rows, edges, strict=False))
+        print(f"discretize: {layout.title(group)}: {', '.join(named if layout.rows else ways)}")
     for line in latency.lines() if latency is not None else ():
         print(f"discretize: {line}")
 

@@ -54,6 +54,7 @@ class Metric:
         "right or wrong", "numbers"
     ]  # what a case's value is; with ``balances``, it decides which paired test is used
     classes: bool = False  # the cases have classes, which evaluations hold in ``details["labels"]``
+    significant: int = 4  # digits of a number that readers are shown
     balances: Metric | None = None  # the metric of which this one is the balanced form
 
     @property
@@ -122,11 +123,14 @@ class Metric:
 
     def text(self, score: float) -> str:
         """A score for readers: the percentage of right cases, or a number."""
-        return f"{score:.2%}" if self.outcomes == "right or wrong" else f"{score:.4g}"
+        return f"{score:.2%}" if self.outcomes == "right or wrong" else self._number(score)
 
     def digits(self, score: float) -> str:
         """A score as logs and the gate's reasons show it: the bare number."""
-        return f"{score:.4f}" if self.outcomes == "right or wrong" else f"{score:.4g}"
+        return f"{score:.4f}" if self.outcomes == "right or wrong" else self._number(score)
+
+    def _number(self, score: float) -> str:
+        return f"{score:.{self.significant}g}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def main(params: Params) -> None:
-    metric = tasks.metric(params.task)
+    metric = tasks.metric(params)
     with stage_run("export", params.export.active()) as tracked:
         with replacing(EXPORT) as folder:
             exported = tasks.export(params.task).export(params, folder)

@@ -178,7 +178,7 @@ def penalties_of(params: Params, space: SearchSpace, device: torch.device) -> li
     config = params.latency
     if not config.in_search():
         return []
-    check_budget(config.budget_ms, read_record(tasks.metric(params.task)))
+    check_budget(config.budget_ms, read_record(tasks.metric(params)))
     penalty = Latency(
         space,
         read_predictor(space),

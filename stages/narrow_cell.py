@@ -18,6 +18,9 @@ def narrow_cell(file: File, genotype: Genotype, group: str, layout: Layout) -> N
 
     So a column only has to be as wide as the short title of a node, and letters stay readable on a screen of 390 pixels.
     """
+    if group in layout.drawings:
+        layout.drawings[group](file, narrow=True)
+        return
     edges = genotype.groups[group]
     nodes, output = layout.nodes, layout.outputs
     figure = Figure(figsize=(_COLUMN * len(nodes), _ROW * (len(edges) + 2.6)), layout="constrained")
@@ -41,7 +44,7 @@ def narrow_cell(file: File, genotype: Genotype, group: str, layout: Layout) -> N
     text = "output" if len(output) == 1 else "output: concatenated"
     width = max(len(output) - 0.32, 1.4)
     _box(axes, (output[0] + output[-1]) / 2, bottom, text, OUTPUT, width)
-    axes.set_title(layout.titles.get(group, f"{group} cell"), color=INK, fontsize=11)
+    axes.set_title(layout.title(group), color=INK, fontsize=11)
     axes.set_xlim(-0.6, len(nodes) - 0.4)
     axes.set_ylim(bottom + 0.5, -0.8)
     axes.axis("off")

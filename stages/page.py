@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,17 @@ def environment(beside: str) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"percent": percent, "number": number}
+    made.filters |= {"percent": percent, "number": number, "size": size}
     return made
 
 
 def percent(share: float | None, digits: int = 1) -> str:
     return "none" if share is None else f"{100 * share:.{digits}f}%"
+
+
+def size(count: int) -> str:
+    """A file's size: megabytes or, of a small file, bytes."""
+    return f"{count / 1e6:.2f} MB" if count >= 1e4 else f"{count:,} bytes"
 
 
 def number(value: Any) -> str:
@@ -38,7 +44,7 @@ def number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def versions() -> dict[str, str]:
-    """The versions that a page names: of Python and of the packages that a run is made with."""
-    packages = {package: importlib.metadata.version(package) for package in _PACKAGES}
+def versions(others: Collection[str] = ()) -> dict[str, str]:
+    """The versions that a page names: of Python and of the packages that a run is made with, ``others`` among them."""
+    packages = {package: importlib.metadata.version(package) for package in (*_PACKAGES, *others)}
     return {"Python": platform.python_version(), **packages}

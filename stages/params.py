@@ -1,69 +1,26 @@
-"""The sections of params.yaml that all tasks share; the schema of a task (stages/NAME/params.py) extends them.
-
-``Section.active`` leaves out the settings that have no effect under the other settings. Checkpoints, tracking and
-sweeps see active settings only.
-"""
+"""The sections of params.yaml that all tasks share; the schema of a task (stages/NAME/params.py) extends them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
 from stages.evaluation import Metric
-
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-
-
-def _path(value: object) -> str:
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise PydanticCustomError("path", "Path should be a path; put a path of digits in quotes")
-    try:
-        Path(value).expanduser()
-    except RuntimeError:
-        raise PydanticCustomError("path", "Path should begin with / or with a user who exists") from None
-    return value
-
-
-def _in_full(path: str) -> str:
-    if (meant := Path(path).expanduser()) != Path(path):
-        wish = "Path should be written in full, {meant}, because DVC does not expand ~"
-        raise PydanticCustomError("path", wish, {"meant": str(meant)})
-    return path
-
-
-AnyPath = Annotated[str, BeforeValidator(_path)]  # not empty
-PathForDvc = Annotated[AnyPath, AfterValidator(_in_full)]  # that dvc.yaml names, too
-
-
-class Section(BaseModel, frozen=True):
-    """A section of params.yaml: no unknown keys, no silent conversions, immutable."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-    def inactive(self) -> Collection[str]:
-        """The keys (dotted, below this section) that have no effect under the section's other settings."""
-        return ()
-
-    def active(self) -> dict[str, Any]:
-        """The section without its inactive keys and without subsections that have no active key."""
-        content = self.model_dump(mode="json")
-        for key in self.inactive():
-            *path, name = key.split(".")
-            node = content
-            for part in path:
-                node = node[part]
-            node.pop(name)
-        return {name: value for name, value in content.items() if value != {}}
+from stages.search_params import SearchParams
+from stages.section import (
+    AnyPath,
+    Count,
+    Fraction,
+    Natural,
+    NotNegative,
+    PathForDvc,
+    Positive,
+    Section,
+    Seed,
+    Share,
+)
 
 
 class DataParams(Section, frozen=True):
@@ -79,53 +36,6 @@ class DataParams(Section, frozen=True):
 class TrainParams(Section, frozen=True):
     devices: Count
     precision: Literal["auto", "float32", "bfloat16"]
-
-
-class WeightsParams(Section, frozen=True):
-    learning_rate: Positive
-    learning_rate_end: NotNegative
-    momentum: Share
-    weight_decay: NotNegative
-    gradient_clip: Positive
-
-
-class AlphaParams(Section, frozen=True):
-    learning_rate: Positive
-    weight_decay: NotNegative
-    warmup_epochs: Natural
-    temperature_end: Positive
-
-
-class MeanShiftParams(Section, frozen=True):
-    samples: Count
-    iterations: Count
-    bandwidth: Positive | Literal["auto"]
-    radius_start: NotNegative
-    radius_end: NotNegative
-    sign: Literal[1, -1]
-    temperature: Positive
-    probe_images: Count | None
-
-
-class PerturbationParams(Section, frozen=True):
-    radius_start: NotNegative
-    radius_end: NotNegative
-    steps: Count
-
-
-class SingleLevelParams(Section, frozen=True):
-    relaxation: Literal["softmax", "sigmoid"]
-
-
-class EarlyStoppingParams(Section, frozen=True):
-    watch: Literal["none", "eigenvalue", "skip_connections"]
-    window: Count
-    threshold: Positive
-    limit: Natural
-
-    def inactive(self) -> Collection[str]:
-        keys = {"eigenvalue": ("limit",), "skip_connections": ("window", "threshold")}
-        return keys.get(self.watch, ("window", "threshold", "limit"))
 
 
 class LatencyParams(Section, frozen=True):
@@ -180,44 +90,6 @@ class LatencyParams(Section, frozen=True):
         return {name: value for name, value in self.active().items() if name not in without}
 
 
-class SearchParams(Section, frozen=True):
-    """The search settings of every task: the strategies and their settings. Tasks add spaces and sizes."""
-
-    strategy: Literal["ms-darts", "darts", "darts-2nd", "sdarts-rs", "sdarts-adv", "single-level"]
-    space: str
-    seed: Seed
-    epochs: Count
-    batch_size: Annotated[int, Field(ge=2)]
-    weights: WeightsParams
-    alpha: AlphaParams
-    penalty: Literal["none", "beta", "entropy", "discretization"]
-    penalty_weight: NotNegative | Literal["auto"]
-    penalty_start: Share
-    mean_shift: MeanShiftParams
-    perturbation: PerturbationParams
-    single_level: SingleLevelParams
-    early_stopping: EarlyStoppingParams
-
-    def inactive(self) -> Collection[str]:
-        used = {
-            "ms-darts": "mean_shift",
-            "sdarts-rs": "perturbation",
-            "sdarts-adv": "perturbation",
-            "single-level": "single_level",
-        }.get(self.strategy)
-        keys = [
-            f"{name}.{key}"
-            for name in ("mean_shift", "perturbation", "single_level")
-            if name != used
-            for key in type(getattr(self, name)).model_fields
-        ]
-        if self.strategy == "sdarts-rs":
-            keys.append("perturbation.steps")
-        if self.penalty == "none":
-            keys += ["penalty_weight", "penalty_start"]
-        return [*keys, *(f"early_stopping.{key}" for key in self.early_stopping.inactive())]
-
-
 class DiscretizeParams(Section, frozen=True):
     epoch: Literal["last", "best"]
 
@@ -225,7 +97,22 @@ class DiscretizeParams(Section, frozen=True):
 class RetrainParams(Section, frozen=True):
     seed: Seed
     epochs: Count
+
+    def check(self, devices: int) -> None:
+        """Raises ValueError for settings that do not fit the number of devices."""
+
+
+class BatchedRetrainParams(RetrainParams, frozen=True):
+    """A training on batches of cases."""
+
     batch_size: Annotated[int, Field(ge=2)]
+
+    def check(self, devices: int) -> None:
+        if self.batch_size % devices:
+            raise ValueError(
+                f"retrain.batch_size is {self.batch_size}; it should be a multiple of train.devices"
+                f" ({devices}), because each device gets an equal part of every batch"
+            )
 
 
 class ExportParams(Section, frozen=True):
@@ -317,28 +204,13 @@ class Params(Section, frozen=True):
 
     @model_validator(mode="after")
     def _across_keys_of_all_tasks(self) -> Params:
-        if self.search.alpha.warmup_epochs >= self.search.epochs and self.search.epochs > 1:
-            raise ValueError(
-                f"search.alpha.warmup_epochs is {self.search.alpha.warmup_epochs}; it must be less than"
-                f" search.epochs ({self.search.epochs}), or the architecture is never updated"
-            )
-        probed, batch = self.search.mean_shift.probe_images, self.search.batch_size
-        if probed is not None and (batch % probed or probed % self.train.devices):
-            raise ValueError(
-                f"search.mean_shift.probe_images is {probed}; it should divide search.batch_size ({batch}) and be a"
-                f" multiple of train.devices ({self.train.devices}), because the images are spread evenly over the batch"
-            )
+        self.search.check(self.train.devices)
+        self.retrain.check(self.train.devices)
         if self.latency.samples < 2 * self.latency.held_out:
             raise ValueError(
                 f"latency.samples is {self.latency.samples}; it should be at least twice latency.held_out"
                 f" ({self.latency.held_out}), because the others are what the predictor is fitted to"
             )
-        for section, size in (("search", self.search), ("retrain", self.retrain)):
-            if size.batch_size % self.train.devices:
-                raise ValueError(
-                    f"{section}.batch_size is {size.batch_size}; it should be a multiple of train.devices"
-                    f" ({self.train.devices}), because each device gets an equal part of every batch"
-                )
         return self
 
 

@@ -48,6 +48,9 @@ COLOURS = {  # dark enough for white letters on them: a contrast of at least 4.5
     "none": "#6b7280",
 }
 _LINE_COLOURS = {"training": "#2b6cb0", "validation": "#c05621"}
+# Of operations without a colour above, such as gates on qubits; readable on white and on black.
+_OTHER_COLOURS = ("#3b82c4", "#d9730d", "#2f9e5f", "#d1495b", "#8e6bbf", "#8a6d3b")
+_LINES = ("-", "--", ":", "-.")
 _NAMES = {"skip_connect": "skip"}
 INK, PAPER = "#1a202c", "white"
 INPUT, NODE, OUTPUT, LINE = "#edf2f7", "#bee3f8", "#fefcbf", "#cbd5e0"
@@ -101,6 +104,9 @@ def cell(file: File, genotype: Genotype, group: str, layout: Layout) -> None:
     An arrow starts at the node whose output the edge takes and ends at the node that adds the result. Because every
     edge has its own row, no arrow hides another.
     """
+    if group in layout.drawings:
+        layout.drawings[group](file, narrow=False)
+        return
     edges = genotype.groups[group]
     nodes, inputs, output = layout.nodes, layout.inputs, layout.outputs
     figure = Figure(figsize=(1.35 * len(nodes) + 0.4, 0.52 * len(edges) + 2.2), dpi=120, layout="constrained")
@@ -132,7 +138,7 @@ def cell(file: File, genotype: Genotype, group: str, layout: Layout) -> None:
         )
     text = "output of the cell" if len(output) == 1 else "output of the cell: nodes 0 to 3, concatenated"
     _box(axes, (output[0] + output[-1]) / 2, bottom, text, OUTPUT, width=max(len(output) - 0.32, 1.2))
-    axes.set_title(layout.titles.get(group, f"{group} cell"), color=INK, fontsize=11)
+    axes.set_title(layout.title(group), color=INK, fontsize=11)
     axes.set_xlim(-0.6, len(nodes) - 0.4)
     axes.set_ylim(bottom + 0.5, -0.8)
     axes.axis("off")
@@ -175,7 +181,7 @@ def learning_panels(metric: Metric) -> list[Panel]:
 
 
 def instability_panels(history: Sequence[Row]) -> list[Panel]:
-    """The panels that show whether a search collapses: entropy, skip connections, changes, movement of the mix."""
+    """The panels that show whether a search collapses, except those in which nothing ever differs from 0."""
     columns = history[0]
     groups = [name.removeprefix("entropy_") for name in columns if name.startswith("entropy_")]
     panels = [
@@ -186,7 +192,10 @@ def instability_panels(history: Sequence[Row]) -> list[Panel]:
         Panel("dominant Hessian eigenvalue", {"eigenvalue": "hessian_eigenvalue"}),
         Panel("tabulated accuracy (%)", {"accuracy": "tabulated_accuracy"}),
     ]
-    return [panel for panel in panels if all(column in columns for column in panel.lines.values())]
+    known = [panel for panel in panels if all(column in columns for column in panel.lines.values())]
+    return [
+        panel for panel in known if any(row[name] != 0 for row in history for name in panel.lines.values())
+    ]
 
 
 def latency_panels(history: Sequence[Row]) -> list[Panel]:
@@ -271,6 +280,20 @@ def _draw(axes: Axes, history: Sequence[Row], panel: Panel) -> None:
         axes.legend(frameon=False, fontsize=8)
 
 
+def styles_of(ops: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The line of each operation. Those without a colour of their own share six colours, in four kinds of lines."""
+    styles: dict[str, dict[str, Any]] = {}
+    for op in ops:
+        turn = sum(other not in COLOURS for other in styles)
+        kind = _LINES[turn // len(_OTHER_COLOURS) % len(_LINES)]
+        styles[op] = (
+            {"color": COLOURS[op], "linestyle": {"none": ":", "skip_connect": "--"}.get(op, "-")}
+            if op in COLOURS
+            else {"color": _OTHER_COLOURS[turn % len(_OTHER_COLOURS)], "linestyle": kind}
+        )
+    return styles
+
+
 def mix(
     file: File,
     space: SearchSpace,
@@ -287,15 +310,11 @@ def mix(
     """
     edges = space.groups[group]
     kept = {(src, dst): op for src, dst, op in genotype.groups[group]}
-    nodes = layout.nodes
     rows = (len(edges) + 1) // 2
     epochs = range(1, len(mix_TEO) + 1)
     top = max(weight for mix_EO in mix_TEO for row in mix_EO for weight in row)
     figure = Figure(figsize=(3.8, 1.25 * rows + 0.7), layout="constrained")
-    styles: dict[str, Any] = {
-        op: {"color": COLOURS.get(op, INK), "linestyle": {"none": ":", "skip_connect": "--"}.get(op, "-")}
-        for op in dict.fromkeys(op for edge in edges for op in edge.ops)
-    }
+    styles = styles_of(list(dict.fromkeys(op for edge in edges for op in edge.ops)))
     for number, edge in enumerate(edges):
         axes = figure.add_subplot(rows, 2, number + 1)
         for column, op in enumerate(edge.ops):
@@ -307,10 +326,7 @@ def mix(
                 **styles[op],
             )
         op = kept.get((edge.src, edge.dst))
-        source, target = (
-            nodes[node].removeprefix("cell ").removeprefix("node ") for node in (edge.src, edge.dst)
-        )
-        title = f"{source} \u2192 {target}" + (f": {name_of(op)}" if op else "")
+        title = layout.edge(group, number, edge.src, edge.dst) + (f": {name_of(op)}" if op else "")
         axes.set_title(title, fontsize=7, loc="left", pad=2, weight="bold" if op else "normal")
         axes.axvline(chosen, color=INK, linewidth=0.8, linestyle=":")
         axes.set_ylim(0, 1.05 * top)

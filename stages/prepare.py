@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def main(params: Params) -> None:
-    metric = tasks.metric(params.task)
+    metric = tasks.metric(params)
     with stage_run("prepare", params.data.active()) as tracked:
         with replacing(DATA) as folder:
             card = tasks.preparation(params.task).prepare(params, folder)

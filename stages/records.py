@@ -199,6 +199,9 @@ class ExportRecord(Record):
     params: int
     macs: int | None = None
     opset: int | None = None
+    properties: dict[str, float] | None = (
+        None  # what the task measures besides, such as the depth of a circuit
+    )
     model_sha256: str
     int8: Int8 | None = None
     # git_commit, run_id, data_sha256: where the file comes from, which the file does not say itself
@@ -209,6 +212,7 @@ class ExportRecord(Record):
             "latency_ms": self.latency_ms.get("onnxruntime_batch_1"),
             "macs": self.macs,
             "megabytes": self.size_bytes / 1e6,
+            **(self.properties or {}),
         }
 
 

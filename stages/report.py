@@ -36,7 +36,7 @@ def main(params: Params) -> None:
     from stages import report_page  # here, because most calls draw nothing
     from stages.plumbing.tracking import stage_run
 
-    page = report_page.rendered(params, registry, tasks.metric(params.task))
+    page = report_page.rendered(params, registry, tasks.metric(params))
     with stage_run("report", params.report.active()) as tracked:
         write_text(REPORT, page)
         tracked.artifacts(REPORT)
@@ -68,7 +68,7 @@ def made_from(params: Params) -> str:
         "params": params.of_results(),
         "artifacts": {str(path): sha256_of(path) for path in shown},
         "code": sha256_of(*code),
-        "versions": versions(),
+        "versions": versions(tasks.packages(params.task)),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

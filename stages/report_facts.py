@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stages.contracts import Words
 from stages.evaluation import Metric
 from stages.found_latency import FoundLatency
 from stages.intervals import in_words
-from stages.page import percent
+from stages.page import percent, size
 from stages.records import ExportRecord, SearchSummary
 from stages.registry.record import RegistryRecord
 
@@ -63,39 +64,46 @@ def score_text(value: float | None, metric: Metric) -> str:
     return "none" if value is None else metric.text(value)
 
 
+def gap_text(value: float, metric: Metric) -> str:
+    """A difference of scores as tiles and tables show it."""
+    return percent(value) if metric.outcomes == "right or wrong" else f"{value:.3g}"
+
+
 def interval(score: float, cases: int, metric: Metric) -> str:
     """The 95% interval of a share of right answers, in words; empty for other scores."""
     return in_words(score, cases) if metric.own == metric and metric.outcomes == "right or wrong" else ""
 
 
 def tiles(
-    exported: ExportRecord, summary: SearchSummary, cases: int, metric: Metric, latency: Latency | None
+    exported: ExportRecord,
+    summary: SearchSummary,
+    cases: int,
+    metric: Metric,
+    latency: Latency | None,
+    words: Words,
 ) -> list[tuple[str, str]]:
     """The tiles at the top of the page: value and meaning."""
     if within := interval(exported.test_score, cases, metric.own):
         meaning = f"of {cases:,} test {metric.case}s right (95% interval: {within})"
     else:
-        meaning = f"test {metric.name}"
-    found = [(score_text(exported.test_score, metric), meaning), (f"{exported.params:,}", "weights")]
+        meaning = f"test {metric.words}"
+    found = [(score_text(exported.test_score, metric), meaning), (f"{exported.params:,}", words.weights)]
     if metric.balanced and exported.test_balanced_score is not None:
         found.insert(1, (score_text(exported.test_balanced_score, metric), metric.balanced.words))
     if exported.macs is not None:
         found.append((f"{exported.macs / 1e6:.4g} M", f"multiply-adds per {metric.case}"))
     if latency is not None:
         found.append((latency.text, latency.meaning))
-    return [*found, (score_text(summary.discretization_gap, metric), "discretization gap")]
+    return [*found, (gap_text(summary.discretization_gap, metric), "discretization gap")]
 
 
-def gap_sentence(summary: SearchSummary, metric: Metric) -> str:
+def gap_sentence(summary: SearchSummary, metric: Metric, words: Words) -> str:
     """What the discretization gap is, and between which two numbers."""
     before, after = (
         score_text(score, metric) for score in (summary.supernet_score, summary.discretized_score)
     )
-    return (
-        "The discretization gap is what the search loses when each edge keeps one operation instead of a mix of all: with"
-        f" the weights of the search, its validation {metric.name} goes from {before} to {after}. The network above was"
-        " trained anew and does not have these weights."
-    )
+    said = words.gap.format(name=metric.words, before=before, after=after)
+    return f"The discretization gap is {said}"
 
 
 def pace(ours: float, theirs: float) -> str:
@@ -140,8 +148,8 @@ def versus(
         rows += [(f"{metric.case}s {better}", counts[0], counts[1]), ("difference", p_value, "")]
     rows.append(("time", *_times(registry, latency)))
     ours_mb, theirs_mb = (
-        "" if size is None else f"{size / 1e6:.2f} MB"
-        for size in (content.get("size_bytes"), theirs.get("size_bytes"))
+        "" if count is None else size(count)
+        for count in (content.get("size_bytes"), theirs.get("size_bytes"))
     )
     rows.append(("size", ours_mb, theirs_mb))
     return [row for row in rows if any(row[1:])]

@@ -33,6 +33,7 @@ from stages.registry.record import RegistryRecord
 from stages.report_facts import (
     facts,
     gap_sentence,
+    gap_text,
     headline_latency,
     interval,
     score_text,
@@ -43,6 +44,7 @@ from stages.report_facts import (
 
 if TYPE_CHECKING:
     from models.search.genotype import Genotype
+    from stages.contracts import Layout, Words
     from stages.params import Params
 
 
@@ -55,7 +57,7 @@ def content(params: Params, registry: RegistryRecord, metric: Metric) -> dict[st
     """The values that the template shows."""
     evaluation, views = Evaluation.load(EVALUATION), tasks.views(params.task)
     exported = ExportRecord.read(EXPORT / "export.json", metric)
-    search = searched(params, metric)
+    search = searched(params, metric, views.words())
     latency = latency_view.section(
         params, metric, registry, search["space"], search["history"], search["chosen"]
     )
@@ -65,14 +67,16 @@ def content(params: Params, registry: RegistryRecord, metric: Metric) -> dict[st
     )
     return {
         "metric": metric,
+        "words": views.words(),
         "score": lambda value: score_text(value, metric),
+        "difference": lambda value: gap_text(value, metric),
         "interval": lambda value: interval(value, cases, metric),
         "registry": registry,
         "sentence": first_upper(registry.reason),
         "facts": facts(registry.model_dump(), metric),
         "versus": versus(registry, cases, metric, headline),
-        "tiles": tiles(exported, search["summary"], cases, metric, headline),
-        "gap": gap_sentence(search["summary"], metric),
+        "tiles": tiles(exported, search["summary"], cases, metric, headline, views.words()),
+        "gap": gap_sentence(search["summary"], metric, views.words()),
         "data": tasks.data(params.task).read_card(),
         "data_words": views.data_words(),
         "search": search,
@@ -111,7 +115,7 @@ def front_section(metric: Metric) -> dict[str, Any] | None:
     return {"title": front.TITLE, "heads": heads, "rows": rows, "drawing": drawn(front.draw, found, metric)}
 
 
-def searched(params: Params, metric: Metric) -> dict[str, Any]:
+def searched(params: Params, metric: Metric, words: Words) -> dict[str, Any]:
     """What the page shows about the search: the cells, the curves, and the mix over the epochs."""
     architectures, alphas = tasks.architectures(params.task), read_alphas(ALPHAS)
     genotype = read_genotype(params.task)
@@ -142,8 +146,16 @@ def searched(params: Params, metric: Metric) -> dict[str, Any]:
             for group in genotype.groups
         },
         "genotype": GENOTYPE_JSON.read_text(),
-        "edges": {group: sentence(genotype, group) for group in genotype.groups},
+        "edges": {group: sentence(genotype, group, layout) for group in genotype.groups},
+        "signs": signs(words, metric, summary),
+        "titles": {group: layout.title(group) for group in genotype.groups},
     }
+
+
+def signs(words: Words, metric: Metric, summary: SearchSummary) -> str:
+    """How to read the panels of the search."""
+    grows = ", the dominant eigenvalue of the Hessian grows" if summary.hessian_eigenvalue is not None else ""
+    return words.signs.format(eigenvalue=grows, name=metric.words)
 
 
 def landscape(rows: Sequence[Mapping[str, float | None]]) -> dict[str, Any] | None:
@@ -160,9 +172,12 @@ def landscape(rows: Sequence[Mapping[str, float | None]]) -> dict[str, Any] | No
     }
 
 
-def sentence(genotype: Genotype, group: str) -> str:
-    """The edges of a cell as text, for readers who cannot see the drawing."""
-    return ", ".join(f"{src} to {dst} by {op}" for src, dst, op in genotype.groups[group])
+def sentence(genotype: Genotype, group: str, layout: Layout) -> str:
+    """The edges of a group as text, for readers who cannot see the drawing."""
+    edges = enumerate(genotype.groups[group])
+    if layout.rows:
+        return ", ".join(f"{layout.rows[number]}: {op}" for number, (_, _, op) in edges)
+    return ", ".join(f"{src} to {dst} by {op}" for _, (src, dst, op) in edges)
 
 
 def retrained(metric: Metric) -> dict[str, Any]:
@@ -195,7 +210,7 @@ def repeat(params: Params, registry: RegistryRecord) -> dict[str, Any]:
             for name, section in settings.items()
             if isinstance(section, dict) and "seed" in section
         },
-        "versions": versions(),
+        "versions": versions(tasks.packages(params.task)),
     }
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @on_devices("retrain")
 def main(params: Params) -> None:
-    metric, card = tasks.metric(params.task), tasks.data(params.task).read_card()
+    metric, card = tasks.metric(params), tasks.data(params.task).read_card()
     genotype = read_genotype(params.task)
     precision = resolved(params.train.precision)
     settings = {**params.retrain.active(), "train": {**params.train.active(), "precision": precision}}
@@ -68,7 +68,7 @@ def write(folder: Path, trained: Trained, params: Params) -> tuple[RetrainMetric
 
     Also returns what a user should know about the test.
     """
-    metric, testing = tasks.metric(params.task), tasks.testing(params.task)
+    metric, testing = tasks.metric(params), tasks.testing(params.task)
     weights = folder / "weights.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in trained.weights.items()}, weights)
     evaluation = testing.evaluate_weights(params, weights)

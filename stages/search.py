@@ -22,19 +22,19 @@ from stages.plumbing.progress import reporting
 from stages.plumbing.runtime import run, settled
 from stages.plumbing.tracking import stage_run
 from stages.records import SearchAbout, SearchSummary, balanced_score, with_scores
-from stages.strategies import relaxation_name
 
 if TYPE_CHECKING:
     from models.search.program import Found
     from stages.evaluation import Metric
-    from stages.params import Params, SearchParams
+    from stages.params import Params
+    from stages.search_params import SearchParams
 
 UNDECIDED = 0.9  # the share of a uniform mix's entropy from which on a search has decided next to nothing
 
 
 @on_devices("search")
 def main(params: Params) -> None:
-    metric, card = tasks.metric(params.task), tasks.data(params.task).read_card()
+    metric, card = tasks.metric(params), tasks.data(params.task).read_card()
     training = tasks.training(params.task)
     precision = resolved(params.train.precision)
     settings = {**params.search.active(), "train": {**params.train.active(), "precision": precision}}
@@ -67,9 +67,9 @@ def main(params: Params) -> None:
 def about(params: Params) -> SearchAbout:
     """How to read the architecture parameters."""
     return SearchAbout(
-        space=params.search.space,
+        space=params.search.named_space(),
         exclude_none=bool(params.search.active().get("exclude_none", False)),
-        relaxation=relaxation_name(params.search),
+        relaxation=params.search.relaxation(),
     )
 
 
@@ -103,15 +103,10 @@ def notice(indecision: float, largest_weight: float, settings: SearchParams) -> 
     """The field ``notice`` of a search that has hardly decided anything; otherwise nothing."""
     if indecision < UNDECIDED:
         return {}
-    remedy = (
-        "raise search.penalty_weight"
-        if settings.penalty in ("entropy", "discretization")  # more weight of beta holds alpha back even more
-        else "set search.penalty to discretization"
-    )
     words = (
         f"the search has decided next to nothing: the mix has {indecision:.1%} of the entropy of a uniform mix, and the"
         f" strongest operation of an edge weighs {largest_weight:.3f} on average, so the genotype is little better than"
-        f" a random one; {remedy}, or raise search.epochs or search.alpha.learning_rate"
+        f" a random one; {settings.remedy()}"
     )
     return {"notice": words}
 

@@ -15,7 +15,7 @@ from models.search.spaces import SearchSpace
 from models.search.strategies import AlphaConfig, Alternating, sigmoid, softmax
 from models.training.schedules import geometric
 from models.training.seeds import generator
-from stages.params import SearchParams
+from stages.search_params import SupernetSearchParams
 
 RELAXATIONS: Mapping[str, Relaxation] = {"softmax": softmax, "sigmoid": sigmoid}
 
@@ -27,24 +27,19 @@ PENALTIES: Mapping[str, Callable[[SearchSpace], tuple[Measure, float]]] = {
 }
 
 
-def relaxation_name(config: SearchParams) -> str:
-    """The name of the function that turns the strategy's alpha into a mix."""
-    return config.single_level.relaxation if config.strategy == "single-level" else "softmax"
-
-
 def strategy_of(
-    config: SearchParams, space: SearchSpace, device: torch.device, penalties: Sequence[Penalty] = ()
+    config: SupernetSearchParams, space: SearchSpace, device: torch.device, penalties: Sequence[Penalty] = ()
 ) -> Alternating:
     """The strategy that the settings name, with newly drawn architecture parameters and ``penalties`` besides its own."""
     return _STRATEGIES[config.strategy](config, space, device, penalties)
 
 
-def needs_architecture_batches(config: SearchParams) -> bool:
+def needs_architecture_batches(config: SupernetSearchParams) -> bool:
     """Whether alpha is trained on its own batches instead of those of the weights."""
     return config.strategy != "single-level"
 
 
-def early_stopping_of(config: SearchParams, watched_group: str) -> EarlyStopping | None:
+def early_stopping_of(config: SupernetSearchParams, watched_group: str) -> EarlyStopping | None:
     """The early stopping that the settings name. Skip connections are counted in the cells of ``watched_group``."""
     rule, warmup = config.early_stopping, config.alpha.warmup_epochs
     match rule.watch:
@@ -57,7 +52,11 @@ def early_stopping_of(config: SearchParams, watched_group: str) -> EarlyStopping
 
 
 def _alternating(
-    config: SearchParams, space: SearchSpace, device: torch.device, penalties: Sequence[Penalty], **arguments
+    config: SupernetSearchParams,
+    space: SearchSpace,
+    device: torch.device,
+    penalties: Sequence[Penalty],
+    **arguments,
 ) -> Alternating:
     alpha = AlphaConfig(**config.alpha.model_dump(exclude={"temperature_end"}))
     return Alternating(
@@ -71,7 +70,7 @@ def _alternating(
     )
 
 
-def _penalties(config: SearchParams, space: SearchSpace) -> Sequence[Penalty]:
+def _penalties(config: SupernetSearchParams, space: SearchSpace) -> Sequence[Penalty]:
     if config.penalty == "none":
         return ()
     measure, weight = PENALTIES[config.penalty](space)
@@ -79,12 +78,12 @@ def _penalties(config: SearchParams, space: SearchSpace) -> Sequence[Penalty]:
     return [Rising(measure, weight, config.epochs, int(config.penalty_start * config.epochs))]
 
 
-def _perturbation(config: SearchParams, steps: int) -> Perturbation:
+def _perturbation(config: SupernetSearchParams, steps: int) -> Perturbation:
     settings = PerturbationConfig(config.perturbation.radius_start, config.perturbation.radius_end, steps)
     return Perturbation(settings, config.epochs, generator(config.seed, "smoothing"))
 
 
-def _mean_shift(config: SearchParams) -> MeanShift:
+def _mean_shift(config: SupernetSearchParams) -> MeanShift:
     probed = config.mean_shift.probe_images or config.batch_size
     settings = MeanShiftConfig(
         **config.mean_shift.model_dump(exclude={"probe_images"}), probe_every=config.batch_size // probed
@@ -93,7 +92,7 @@ def _mean_shift(config: SearchParams) -> MeanShift:
 
 
 _STRATEGIES: Mapping[
-    str, Callable[[SearchParams, SearchSpace, torch.device, Sequence[Penalty]], Alternating]
+    str, Callable[[SupernetSearchParams, SearchSpace, torch.device, Sequence[Penalty]], Alternating]
 ] = {
     "darts": _alternating,
     "darts-2nd": lambda config, *rest: _alternating(config, *rest, estimator=Pathwise(unrolled)),
@@ -103,6 +102,6 @@ _STRATEGIES: Mapping[
     ),
     "ms-darts": lambda config, *rest: _alternating(config, *rest, smoothing=_mean_shift(config)),
     "single-level": lambda config, *rest: _alternating(
-        config, *rest, estimator=Joint(), relaxation=RELAXATIONS[relaxation_name(config)]
+        config, *rest, estimator=Joint(), relaxation=RELAXATIONS[config.relaxation()]
     ),
 }

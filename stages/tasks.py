@@ -3,7 +3,7 @@
 A task is a package whose parts have fixed names. A stage asks for the parts it needs, each by its name. So a stage
 depends only on the code that it imports: a change of the model card, for example, retrains nothing. Modules:
 
-    NAME.params          the schema of params.yaml and the metric; imports nothing slow
+    NAME.params          the schema of params.yaml, and the metric that settings ask for; imports nothing slow
     NAME.data            reads what the stage prepare has written
     NAME.architectures   the search spaces, genotype.json, and how cells are drawn
 
@@ -25,8 +25,9 @@ Parts that a task may leave out:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, cast
 
@@ -45,15 +46,35 @@ if TYPE_CHECKING:
         Views,
     )
     from stages.evaluation import Metric
+    from stages.params import Params
 
 TASKS: Mapping[str, str] = {
     "images": "stages.images",
+    "circuits": "stages.circuits",
 }
 
 
-def metric(task: str) -> Metric:
-    """The metric that the task's networks are judged by."""
-    return import_module(f"{TASKS[task]}.params").METRIC
+def packages(task: str) -> Sequence[str]:
+    """The packages that the task needs besides those of requirements.lock; `make TASK` installs them."""
+    return import_module(f"{TASKS[task]}.params").PACKAGES
+
+
+def missing(task: str) -> list[str]:
+    """Those of these packages that are not installed."""
+    return [name for name in packages(task) if not _installed(name)]
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def metric(params: Params) -> Metric:
+    """What the networks are judged by that these settings ask for."""
+    return import_module(f"{TASKS[params.task]}.params").metric(params)
 
 
 def data(task: str) -> Data:

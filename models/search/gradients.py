@@ -4,15 +4,14 @@ An ``Estimator`` gives d loss / d alpha for one step. ``Pathwise`` differentiate
 ``first_order`` and ``unrolled`` (DARTS, arXiv 1806.09055, section 2.3) give the gradient with respect to the
 *mix*, as pure functions of weights, mix and two losses, and ``Pathwise`` applies the chain rule through the
 relaxation. ``Joint`` computes the gradients of weights and alpha in one pass over one batch (single-level
-search). An estimator that never differentiates through the mix, such as a score function, fits the same
-protocol.
+search). ``models.search.score_function.ScoreFunction`` never differentiates through the mix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -86,13 +85,36 @@ class Estimator(Protocol):
 
     def __call__(self, alphas: Mapping[str, Tensor], relaxation: Relaxation, step: Step) -> Estimate: ...
 
+    def while_frozen(self, alphas: Mapping[str, Tensor], relaxation: Relaxation, step: Step) -> Pass | None:
+        """The weights' pass while alpha does not move; None where they train at the mix as ever."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it carries from step to step."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Stateless:
+    """An estimator that carries nothing from step to step, and whose weights train at the mix."""
+
+    def while_frozen(self, alphas: Mapping[str, Tensor], relaxation: Relaxation, step: Step) -> Pass | None:
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass
+
 
 # (mix, step) -> the validation loss, and its gradient with respect to the mix
 MixGradient = Callable[[Mix, Step], tuple[Tensor, dict[str, Tensor]]]
 
 
 @dataclass(frozen=True)
-class Pathwise:
+class Pathwise(Stateless):
     """A gradient with respect to the mix, carried on to alpha by the chain rule."""
 
     gradient: MixGradient
@@ -105,7 +127,7 @@ class Pathwise:
 
 
 @dataclass(frozen=True)
-class Joint:
+class Joint(Stateless):
     """Single-level search (Single-DARTS, arXiv 2108.08128): one pass moves weights and alpha."""
 
     moves_together = True

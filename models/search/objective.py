@@ -65,6 +65,18 @@ class Pass:
     gradients: Params  # weight name -> gradient of the loss
 
 
+@dataclass(frozen=True)
+class Samples:
+    """Sampled architectures on one batch.
+
+    ``losses`` (N, T) have gradients: one column for all groups, or one column per group. ``output`` is what the
+    domain measures.
+    """
+
+    losses: Tensor
+    output: Any
+
+
 class Objective(Protocol):
     """The loss of one batch of one split."""
 
@@ -93,6 +105,10 @@ class Objective(Protocol):
 
     def joint_pass(self, params: Params, mix: Mix) -> tuple[Pass, dict[str, Tensor]]:
         """One pass in training mode, and the gradient of the loss with respect to the mix."""
+        ...
+
+    def sampled(self, params: Params, chosen: Mapping[str, Tensor]) -> Samples:
+        """The losses of N architectures in training mode: group -> (N, edges, operations), 1 where chosen, else 0."""
         ...
 
 
@@ -151,6 +167,13 @@ class BatchObjective:
         of_mix = dict(zip(mix, gradients, strict=False))
         of_weights = dict(zip(params, gradients[len(mix) :], strict=True))
         return Pass(loss.detach(), output, of_weights), of_mix
+
+    def sampled(self, params: Params, chosen: Mapping[str, Tensor]) -> Samples:
+        """Each architecture has a pass of its own. The output is that of the first one."""
+        mixes = [dict(zip(chosen, rows, strict=True)) for rows in zip(*chosen.values(), strict=True)]
+        outputs = [self.output(params, mix) for mix in mixes]
+        losses = [mean_loss(self.criterion.loss(output, self.target)) for output in outputs]
+        return Samples(torch.stack(losses)[:, None], outputs[0])
 
 
 def leaves(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -82,6 +82,48 @@ class Rising:
         pass
 
 
+class Constant:
+    """A measure whose weight is the same in all epochs. Raises InvalidInput for a negative one."""
+
+    def __init__(self, measure: Measure, weight: float):
+        if not weight >= 0:
+            raise InvalidInput(f"the weight of a penalty is {weight}; set 0 or more")
+        self.measure, self.weight = measure, weight
+
+    def start_epoch(self, epoch: int) -> None:
+        pass
+
+    def __call__(self, logits: Mapping[str, Tensor], mix: Mix) -> Tensor:
+        return self.measure(logits, mix)
+
+    def report(self, mix: Mix) -> dict[str, float | None]:
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass
+
+
+def repetition(logits: Mapping[str, Tensor], mix: Mix) -> Tensor:
+    """The sum over neighbouring rows i, i + 1 of the probability that both have the same operation.
+
+    Of a regularizer of DQAS (arXiv 2010.08561), which keeps equal layers from following each other.
+    """
+    return torch.stack([(rows[:-1] * rows[1:]).sum() for rows in mix.values()]).sum()
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The expected cost of the architecture, where ``costs`` (O,) are those of the operations (arXiv 2010.08561)."""
+
+    costs: Tensor
+
+    def __call__(self, logits: Mapping[str, Tensor], mix: Mix) -> Tensor:
+        return torch.stack([(rows * self.costs.to(rows)).sum() for rows in mix.values()]).sum()
+
+
 def beta(logits: Mapping[str, Tensor], mix: Mix) -> Tensor:
     """The mean over all edges of logsumexp(alpha) (beta-DARTS, arXiv 2203.01665).
 

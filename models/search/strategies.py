@@ -7,6 +7,8 @@ A strategy sees losses through objectives, never data or networks. Every member 
     SDARTS-RS, -ADV (arXiv 2002.05283) smoothing=Perturbation, with 0 and with 7 steps
     MS-DARTS (arXiv 2108.09996)        smoothing=MeanShift
     Single-DARTS (arXiv 2108.08128)    estimator=Joint, relaxation=sigmoid
+    DQAS (arXiv 2010.08561)            estimator=ScoreFunction
+    RhoDARTS (arXiv 2506.03697)        estimator=Joint, on mixed states (models/circuits)
 
 Any of them may have penalties on alpha (models/search/penalties.py) and a falling temperature of the relaxation.
 
@@ -160,7 +162,9 @@ class Alternating:
 
     def step(self, step: Step) -> Update:
         before = detached(self.mix())
-        weights = None if self.frozen else self._move(step)
+        weights = (
+            self.estimator.while_frozen(self.alpha, self._relaxed, step) if self.frozen else self._move(step)
+        )
         if self.estimator.moves_together:
             return Update(before, weights)
         mix = detached(self.mix())
@@ -222,6 +226,7 @@ class Alternating:
         return {
             "alpha": {group: alpha.detach() for group, alpha in self.alpha.items()},
             "optimizer": self.optimizer.state_dict(),
+            "estimator": self.estimator.state_dict(),
             "smoothing": self.smoothing.state_dict() if self.smoothing else {},
             "penalties": [penalty.state_dict() for penalty in self.penalties],
         }
@@ -230,6 +235,7 @@ class Alternating:
         for group, alpha in self.alpha.items():  # their shapes may have grown since the strategy was built
             alpha.data = state["alpha"][group].to(alpha).clone()
         self.optimizer.load_state_dict(state["optimizer"])
+        self.estimator.load_state_dict(state["estimator"])
         if self.smoothing:
             self.smoothing.load_state_dict(state["smoothing"])
         for penalty, of_penalty in zip(self.penalties, state["penalties"], strict=True):

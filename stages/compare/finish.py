@@ -53,7 +53,7 @@ Results = Mapping[
 
 
 def main(params: Params, minutes: str | None = None) -> None:
-    plan, metric = Plan.read(), params.registry.judged_by(tasks.metric(params.task))
+    plan, metric = Plan.read(), params.registry.judged_by(tasks.metric(params))
     if plan.identity != identity(params):
         raise UserError(
             "genotype.json, the data or params.yaml has changed since the comparison began; start it again"

@@ -61,7 +61,7 @@ class TrainingResult(Record):
 
 
 def main(params: Params, key: str) -> None:
-    job, metric = Job.read(key), tasks.metric(params.task)
+    job, metric = Job.read(key), tasks.metric(params)
     if training_key(params, job.network, job.seed) != key:
         raise UserError(
             "params.yaml, the data or the code has changed since the comparison began; start it again"
@@ -91,7 +91,7 @@ def write(
     folder: Path, trained: Trained, params: Params, job: Job, minutes: float, run_id: str
 ) -> TrainingResult:
     """Writes the result, the answers to the test cases, and the history. The weights are not kept."""
-    metric, weights = tasks.metric(params.task), folder / "weights.safetensors"
+    metric, weights = tasks.metric(params), folder / "weights.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in trained.weights.items()}, weights)
     evaluation = evaluated(params, job.network, weights)
     weights.unlink()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Annotated, Any, Literal
 
@@ -13,11 +13,13 @@ from models.images.families import Family, family_of
 from models.images.recipes import RECIPES, Recipe
 from models.images.spaces import SPACES
 from stages import params as shared
+from stages import search_params as searching
 from stages.evaluation import Metric
-from stages.params import AnyPath, Count, Fraction, Natural, NotNegative, Positive, Share
+from stages.section import AnyPath, Count, Fraction, Natural, NotNegative, Positive, Share
 
 METRIC = Metric(name="accuracy", case="image", higher_is_better=True, outcomes="right or wrong", classes=True)
 BALANCED = METRIC.forms[-1]
+PACKAGES: Sequence[str] = ()  # beyond requirements.lock
 
 
 Auto = Literal["auto"]
@@ -43,7 +45,7 @@ class DataParams(shared.DataParams, frozen=True):
         return self.name == "imagefolder"
 
 
-class EarlyStoppingParams(shared.EarlyStoppingParams, frozen=True):
+class EarlyStoppingParams(searching.EarlyStoppingParams, frozen=True):
     agreement: Annotated[float, Field(gt=-1, lt=1)] | None
     agreement_steps: Count
 
@@ -51,7 +53,7 @@ class EarlyStoppingParams(shared.EarlyStoppingParams, frozen=True):
         return [*super().inactive(), *(["agreement_steps"] if self.agreement is None else [])]
 
 
-class SearchParams(shared.SearchParams, frozen=True):
+class SearchParams(searching.SupernetSearchParams, frozen=True):
     space: Literal["s1", "s2", "s3", "s4", "s5", "nasbench201"]
     images: Annotated[int, Field(ge=4)] | None
     channels: Count
@@ -87,7 +89,7 @@ class SearchParams(shared.SearchParams, frozen=True):
         return family_of(SPACES[self.space])
 
 
-class RetrainParams(shared.RetrainParams, frozen=True):
+class RetrainParams(shared.BatchedRetrainParams, frozen=True):
     channels: Count
     cells: Count
     stages: Annotated[int, Field(ge=1, le=4)]
@@ -208,3 +210,8 @@ class Params(shared.Params, frozen=True):
 
 def _spaces_with(property_of: Callable[[Family], bool]) -> str:
     return " and ".join(name for name, space in SPACES.items() if property_of(family_of(space)))
+
+
+def metric(params: shared.Params) -> Metric:
+    """The metric of all image classifiers."""
+    return METRIC

@@ -114,7 +114,7 @@ def found(
 
     ``first`` is the network of the mix without a budget. Raises UserError where the stage measure has not run.
     """
-    record = read_record(tasks.metric(params.task))
+    record = read_record(tasks.metric(params))
     if not record.known:
         raise UserError(f"{LATENCY} holds no measurements; `dvc repro measure` makes them")
     config = params.latency.model_copy(update={"threads": record.threads or params.latency.threads})

@@ -44,7 +44,7 @@ def measure(params: Params, part: Latency) -> list[str]:
 
     Raises UserError when the table cannot be used, or when no network keeps to the budget.
     """
-    metric, space = tasks.metric(params.task), space_of(params)
+    metric, space = tasks.metric(params), space_of(params)
     identity = identity_of(params, part, space)
     record, news = (read_record(metric) if LATENCY_JSON.is_file() else LatencyRecord()), False
     if record.identity != identity or not PREDICTOR.is_file():
@@ -57,7 +57,7 @@ def made(params: Params, part: Latency, space: SearchSpace, identity: str) -> La
     """Table, predictor, record and picture, written to artifacts/latency."""
     from stages.plumbing.tracking import stage_run  # here, because MLflow takes a second to import
 
-    metric, settings = tasks.metric(params.task), params.latency
+    metric, settings = tasks.metric(params), params.latency
     checkpoint = Checkpoint("measure", identity)
     with stage_run("measure", settings.active(), checkpoint.noted().get("run_id")) as tracked:
         checkpoint.note(run_id=tracked.id)

@@ -33,7 +33,8 @@ PARTS = {  # function of stages/tasks.py -> part of a task's package
     "latency": "latency",
 }
 # Packages whose versions change numbers or files: name in imports -> name in the lock file. The other packages store,
-# draw or transfer results: DVC, MLflow, Prefect, pydantic, safetensors, matplotlib, pytest, ...
+# draw or transfer results: DVC, MLflow, Prefect, pydantic, safetensors, matplotlib, pytest, ... Qiskit draws, too, so that its
+# version would retrain what only shares a drawing with it; what it writes is checked whenever it is written.
 COMPUTING = {
     "torch": "torch",
     "torchvision": "torchvision",
@@ -42,6 +43,8 @@ COMPUTING = {
     "PIL": "pillow",
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
+    "qiskit_aer": "qiskit-aer",
+    "openqasm3": "openqasm3",
 }
 
 

@@ -19,7 +19,7 @@ from stages.params import NOT_OF_RESULTS
 from stages.plumbing.files import EXPORT, FOUND_LATENCY, RETRAIN, SEARCH, read_json
 from stages.plumbing.naming import experiment_name
 from stages.plumbing.runtime import WORKSPACES
-from stages.plumbing.settings import PARAMS_FILE, read
+from stages.plumbing.settings import PARAMS_FILE, load, read
 from stages.records import DataCard, ExportRecord, Record, RetrainMetrics, SearchSummary
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def data() -> tuple[DataCard, str] | None:
 
 def numbers(ended: Collection[str]) -> dict[str, float]:
     """The numbers of these stages, as far as they have been found."""
-    metric = tasks.metric(read(PARAMS_FILE)["task"])
+    metric = tasks.metric(load())
     found: dict[str, float | None] = {}
     if "search" in ended and (summary := _read(SearchSummary, SEARCH / "summary.json", metric)):
         found |= {

@@ -22,9 +22,10 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from stages.errors import UserError
-from stages.params import Params, Section
+from stages.params import Params
 from stages.plumbing import place, watched
-from stages.tasks import TASKS
+from stages.section import Section
+from stages.tasks import TASKS, missing
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -49,6 +50,11 @@ def load(path: Path = PARAMS_FILE, changes: Mapping[str, Any] | None = None) -> 
     if "task" not in content:
         raise UserError(f"{where}: task is missing; the first line should be `task: images`, or another task")
     wanted = schema(content["task"])
+    if lacking := missing(content["task"]):
+        raise UserError(
+            f"the task {content['task']} needs packages that are not installed ({', '.join(lacking)}); install them with"
+            f" `make {content['task']}`"
+        )
     try:
         return wanted.model_validate(content)
     except ValidationError as error:

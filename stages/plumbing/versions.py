@@ -1,4 +1,4 @@
-"""``python -m stages.plumbing.versions``: writes versions.yaml from requirements.lock.
+"""``python -m stages.plumbing.versions``: writes versions.yaml from requirements.lock and the locks of tasks.
 
 versions.yaml holds the versions of the packages that compute results. dvc.yaml lists for each stage the packages
 that the stage computes with. So an update of torch repeats a search, and an update of pytest repeats nothing.
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from stages.plumbing.code import COMPUTING
 
-LOCK, FILE = Path("requirements.lock"), Path("versions.yaml")
+LOCKS = (Path("requirements.lock"), Path("requirements-circuits.lock"))
+FILE = Path("versions.yaml")
 NAMES = sorted({*COMPUTING.values(), "onnxscript"})
 
 
@@ -25,13 +26,13 @@ def locked(text: str) -> dict[str, str]:
 
 
 def content(lock: str) -> str:
-    """The content of versions.yaml for the text of a lock file."""
+    """The content of versions.yaml for the text of the lock files."""
     head = "# The packages that compute results, as locked; written by `make lock`. Stages depend on those they import."
     return "\n".join([head, *(f'{name}: "{version}"' for name, version in locked(lock).items())]) + "\n"
 
 
 def main() -> int:
-    FILE.write_text(content(LOCK.read_text()))
+    FILE.write_text(content("".join(lock.read_text() for lock in LOCKS)))
     return 0
 
 

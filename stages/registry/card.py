@@ -23,6 +23,7 @@ from stages.found_latency import HEADS, FoundLatency, read_found, rows
 from stages.found_latency import TITLE as LATENCY_TITLE
 from stages.found_latency import sentences as latency_sentences
 from stages.latencies import read_record
+from stages.page import size
 from stages.plumbing.files import CARD, GENOTYPE, LATENCY, SEARCH, read_json
 from stages.records import DataCard, ExportRecord, SearchSummary
 from stages.registry.gate import Judgement
@@ -46,6 +47,7 @@ class TaskCard:
     results: Mapping[str, str]  # title -> section about the test results
     limits: Sequence[str]  # what it cannot do, and what was not tested
     groups: Sequence[str]  # of the genotype, such as normal and reduce
+    weights: str = "parameters"  # what is trained
     throughput: Callable[[ExportRecord], str] | None = None  # the speed of many cases at once
     notices: Sequence[
         str
@@ -77,6 +79,7 @@ def document(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["size"] = size
     cases, others = exported.test_cases, exported.disagreements
     return environment.get_template("card.md.j2").render(
         record=record,
@@ -182,7 +185,7 @@ def _comparison(record: RegistryRecord, judgement: Judgement) -> str:
             (f"milliseconds per {metric.case}", f"{record.latency_ms:.2f}", f"{theirs.latency_ms:.2f}")
         )
     if record.size_bytes is not None and theirs.size_bytes is not None:
-        rows.append(("megabytes", f"{record.size_bytes / 1e6:.2f}", f"{theirs.size_bytes / 1e6:.2f}"))
+        rows.append(("size", size(record.size_bytes), size(theirs.size_bytes)))
     return table(("", "this version", f"version {champion.version}"), rows)
 
 

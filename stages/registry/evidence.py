@@ -130,8 +130,10 @@ def _identical(task: Task, version: ModelVersion, file: Path) -> bool:
 
 
 def _timed(task: Task, file: Path, evaluation: Evaluation) -> Evaluation:
-    """The evaluation with the latency on this machine, now."""
-    taken = latency_ms(task.one_call(file))
+    """The evaluation with the latency on this machine, now, where there is one."""
+    if (call := task.one_call(file)) is None:
+        return evaluation
+    taken = latency_ms(call)
     return replace(evaluation, costs={**evaluation.costs, "latency_ms": taken})
 
 

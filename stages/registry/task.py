@@ -12,7 +12,7 @@ from stages.evaluation import Evaluation, Metric
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stages.params import Params, RegistryParams
+    from stages.params import Params
     from stages.registry.card import TaskCard
 
 
@@ -28,8 +28,8 @@ class Task(Protocol):
         """Runs an exported file on the test cases."""
         ...
 
-    def one_call(self, exported: Path) -> Callable[[], object]:
-        """A call with one test case, whose time is the latency."""
+    def one_call(self, exported: Path) -> Callable[[], object] | None:
+        """A call with one test case, whose time is the latency; None where there is no such time."""
         ...
 
     def example(self) -> Mapping[str, NDArray[Any]]:
@@ -52,17 +52,17 @@ class Task(Protocol):
 class _Gathered:
     """A task by its name in params.yaml; its parts are imported when they are asked for."""
 
-    def __init__(self, name: str, limits: RegistryParams):
-        self.name, self.limits = name, limits
+    def __init__(self, params: Params):
+        self.name, self.params = params.task, params
 
     @property
     def metric(self) -> Metric:
-        return self.limits.judged_by(tasks.metric(self.name))
+        return self.params.registry.judged_by(tasks.metric(self.params))
 
     def evaluate(self, exported: Path) -> Evaluation:
         return tasks.exported(self.name).evaluate(exported)
 
-    def one_call(self, exported: Path) -> Callable[[], object]:
+    def one_call(self, exported: Path) -> Callable[[], object] | None:
         return tasks.exported(self.name).one_call(exported)
 
     def example(self) -> Mapping[str, NDArray[Any]]:
@@ -80,4 +80,4 @@ class _Gathered:
 
 def task_of(params: Params) -> Task:
     """The task that params.yaml names."""
-    return _Gathered(params.task, params.registry)
+    return _Gathered(params)

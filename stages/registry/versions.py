@@ -146,7 +146,8 @@ def _make_from_file(
     experiment = mlflow.get_run(tracked.id).info.experiment_id
     identity = _identity(file, origin)
     logged = mlflow.create_logged_model(experiment, name="model", source_run_id=tracked.id, tags=identity)
-    metadata = {"data_sha256": origin.data_sha256, _SHA256: origin.model_sha256}
+    # ``file`` tells a server what the version holds instead of an ONNX model.
+    metadata = {"data_sha256": origin.data_sha256, _SHA256: origin.model_sha256, "file": file.name}
     with tempfile.TemporaryDirectory(prefix="msdarts-") as folder:
         about = Path(folder) / "MLmodel"
         Model(run_id=tracked.id, model_id=logged.model_id, metadata=metadata).save(str(about))

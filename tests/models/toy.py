@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from models.search.objective import Mix, Params, Pass, leaves
+from models.search.objective import Mix, Params, Pass, Samples, leaves
 from models.search.spaces import Edge, SearchSpace
 
 SPACE = SearchSpace(
@@ -61,6 +61,11 @@ class ToyObjective:
             return {name: tensor.grad for name, tensor in of.items() if tensor.grad is not None}
 
         return Pass(loss.detach(), None, gradients(params)), gradients(mix)
+
+    def sampled(self, params: Params, chosen: Mapping[str, Tensor]) -> Samples:
+        rows = zip(*chosen.values(), strict=True)
+        losses = [self(params, dict(zip(chosen, mix, strict=True))) for mix in rows]
+        return Samples(torch.stack(losses)[:, None], None)
 
 
 def weights(seed: int = 7) -> dict[str, Tensor]:

@@ -62,7 +62,8 @@ def test_dvc_watches_the_packages_that_compute(stage: str) -> None:
 
 
 def test_the_versions_are_those_of_the_lock() -> None:
-    assert (ROOT / "versions.yaml").read_text() == versions.content((ROOT / "requirements.lock").read_text())
+    locks = "".join((ROOT / lock).read_text() for lock in versions.LOCKS)
+    assert (ROOT / "versions.yaml").read_text() == versions.content(locks)
 
 
 def names(stage: str) -> set[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from stages.contracts import Words
 from stages.found_latency import FoundLatency, Tried
 from stages.images.params import METRIC
 from stages.intervals import in_words, wilson
@@ -108,7 +109,7 @@ def test_there_is_one_latency_and_it_names_its_conditions() -> None:
     ):
         latency = headline_latency(exported(), registry, about, METRIC)
         assert latency is not None and latency.text == text and words in latency.meaning
-        shown = tiles(exported(), SUMMARY, CASES, METRIC, latency)
+        shown = tiles(exported(), SUMMARY, CASES, METRIC, latency, Words())
         assert [value for value, _ in shown if value.endswith(" ms")] == [text]
         rows = versus(registry, CASES, METRIC, latency)
         ours = next(row[1] for row in rows if row[0] == "time") if registry.latency_ms else text
@@ -124,4 +125,4 @@ def test_times_at_export_are_ratios() -> None:
 
 
 def test_the_gap_is_a_sentence() -> None:
-    assert "its validation accuracy goes from 97.0% to 84.5%." in gap_sentence(SUMMARY, METRIC)
+    assert "its validation accuracy goes from 97.0% to 84.5%." in gap_sentence(SUMMARY, METRIC, Words())

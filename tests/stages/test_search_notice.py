@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from stages.params import SearchParams
 from stages.plumbing.settings import load
 from stages.search import UNDECIDED, notice
+from stages.search_params import SupernetSearchParams
 from tests.stages.processes import ROOT
 
 
-def settings(**changes: str) -> SearchParams:
-    return load(ROOT / "params.yaml").search.model_copy(update=changes)
+def settings(**changes: str) -> SupernetSearchParams:
+    search = load(ROOT / "params.yaml").search
+    assert isinstance(search, SupernetSearchParams)
+    return search.model_copy(update=changes)
 
 
 @pytest.mark.parametrize("indecision", [0.0, 0.5, UNDECIDED - 1e-6])

@@ -12,13 +12,17 @@ from ruamel.yaml import YAML
 
 import models
 import stages
-from stages.tasks import TASKS
+from stages.tasks import TASKS, missing
 from tests.stages.conftest import TINY, common, empty, run_here, store  # noqa: F401
 from tests.stages.processes import ROOT
 
 CURVES = Path(__file__).parent / "curves"
 CHAIN = ("prepare", "measure", "search", "discretize", "retrain", "export", "register", "report")
 ALL = [*TASKS, "curves"]
+SMALL: dict[str, dict[str, Any]] = {  # changes that make a profile small
+    "images": TINY,
+    "circuits": {"search.epochs": 5, "search.restarts": 2, "retrain.epochs": 4, "retrain.starts": 3},
+}
 
 
 def profile(task: str) -> Path:
@@ -45,7 +49,7 @@ def write_profile(task: str, path: Path, **changes: Any) -> None:
     """The profile of a task at its smallest size, with dotted keys changed."""
     yaml = YAML(typ="safe")
     content = yaml.load(profile(task))
-    for key, value in {**(TINY if task == "images" else {}), **changes}.items():
+    for key, value in {**SMALL.get(task, {}), **changes}.items():
         *sections, name = key.split(".")
         node = content
         for section in sections:
@@ -61,6 +65,8 @@ def run(stage: str) -> int:
 
 @pytest.fixture(scope="module", params=ALL)
 def task(request: pytest.FixtureRequest) -> str:
+    if lacking := missing(request.param):
+        pytest.skip(f"{', '.join(lacking)} not installed; `make {request.param}` installs what is needed")
     return request.param
 
 

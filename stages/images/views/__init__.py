@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stages.contracts import Words
 from stages.images.data import read_card
 
 if TYPE_CHECKING:
     from stages.evaluation import Evaluation
     from stages.images.params import Params
     from stages.registry.card import TaskCard
+
+
+def words() -> Words:
+    return Words()
 
 
 def data_words() -> str:

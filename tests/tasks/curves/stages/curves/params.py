@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from stages import params as shared
+from stages import search_params as searching
 from stages.evaluation import Metric
-from stages.params import Count, NotNegative, Positive
+from stages.section import Count, NotNegative, Positive
 
 METRIC = Metric(name="squared_error", case="point", higher_is_better=False, outcomes="numbers")
+
+PACKAGES: Sequence[str] = ()  # needs nothing besides requirements.lock
 
 
 class DataParams(shared.DataParams, frozen=True):
@@ -17,11 +21,11 @@ class DataParams(shared.DataParams, frozen=True):
     noise: NotNegative
 
 
-class SearchParams(shared.SearchParams, frozen=True):
+class SearchParams(searching.SupernetSearchParams, frozen=True):
     space: Literal["curves"]
 
 
-class RetrainParams(shared.RetrainParams, frozen=True):
+class RetrainParams(shared.BatchedRetrainParams, frozen=True):
     learning_rate: Positive
 
 
@@ -31,3 +35,7 @@ class Params(shared.Params, frozen=True):
     data: DataParams
     search: SearchParams
     retrain: RetrainParams
+
+
+def metric(params: shared.Params) -> Metric:
+    return METRIC

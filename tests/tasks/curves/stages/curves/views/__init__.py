@@ -6,8 +6,13 @@ from markupsafe import Markup
 from stages.curves.data import read_card
 from stages.curves.params import METRIC, Params
 
+from stages.contracts import Words
 from stages.evaluation import Evaluation
 from stages.registry.card import TaskCard
+
+
+def words() -> Words:
+    return Words()
 
 
 def data_words() -> str:
