@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from models.images.sizes import reductions
 from models.images.skeleton import STEM_MULTIPLIER
 from models.images.spaces import NODES
-from models.search.gradients import Estimate, Pathwise, Relaxation, Step, first_order
+from models.search.gradients import Estimate, Pathwise, Relaxation, Stateless, Step, first_order
 from models.search.spaces import Edge, SearchSpace
 
 
@@ -285,7 +285,7 @@ def mean_shift_mix(
 
 
 @dataclass(frozen=True)
-class TwoPasses:
+class TwoPasses(Stateless):
     """Single-level search with two passes: this estimator makes one for alpha, and the search makes one for the weights."""
 
     moves_together = True

@@ -63,7 +63,7 @@ def test_a_unitary_is_compared_on_the_input_states(tmp_path: Path, monkeypatch: 
     _, u, rotation = load_file(RETRAIN / "weights.safetensors")["angles"].tolist()
     circuit = QuantumCircuit(2)
     circuit.cx(0, 1)
-    circuit.u(*u, 0)
+    circuit.u(u[0], u[1], u[2], 0)
     circuit.crx(rotation[0], 1, 0)
     inputs = np.load(DATA / "test_states.npy", allow_pickle=False)
     swapped = inputs[:, [0, 2, 1, 3]]
