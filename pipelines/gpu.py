@@ -8,6 +8,7 @@ the stage ends only when the server says that it has given the slot to another r
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ LIMIT = "MSDARTS_GPU_LIMIT"  # name of the global concurrency limit that guards 
 LEASE = 60.0  # seconds after which the GPU of a run that died is free again
 RENEWAL = 20.0  # seconds between two renewals
 PATIENCE = 3.0  # seconds until the next attempt when the server does not answer or the GPU is taken
+TIMEOUT = 10.0  # seconds for an answer: after an outage, the server waits for a sign of this run only so long (leases.py)
 
 _GONE, _LOCKED = httpx.codes.GONE, httpx.codes.LOCKED
 
@@ -40,7 +42,7 @@ def held(limit: str) -> Iterator[Callable[[], None]]:
     """
     with (
         temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
-        get_client(sync_client=True) as client,
+        get_client(sync_client=True, httpx_settings={"timeout": TIMEOUT}) as client,
         Lease(client, limit).held() as lease,
     ):
         yield lease.check
@@ -58,7 +60,12 @@ class Lease:
     def held(self) -> Iterator[Lease]:
         """Waits for the slot, renews the lease within the block, and returns the slot at its end."""
         self._wait()
-        thread = threading.Thread(target=self._renew, daemon=True, name=f"lease of {self.limit}")
+        # A copy of the context, because the settings of held() are in it: Prefect's client would repeat requests itself, with
+        # pauses that are too long for the server's patience.
+        renew = contextvars.copy_context().run
+        thread = threading.Thread(
+            target=renew, args=(self._renew,), daemon=True, name=f"lease of {self.limit}"
+        )
         thread.start()
         try:
             yield self

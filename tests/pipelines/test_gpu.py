@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
 from pipelines import gpu, leases
 from stages.errors import MachineError, UserError
@@ -23,8 +26,12 @@ class Server:
     def __init__(self, limits: tuple[str, ...] = ("gpu",)):
         self.limits, self.away, self.holder = limits, False, None
         self.renewals = 0
+        self.retries: set[int] = (
+            set()
+        )  # how often Prefect's client would have repeated the requests by itself
 
     def _answer(self) -> None:
+        self.retries.add(PREFECT_CLIENT_MAX_RETRIES.value())
         if self.away:
             raise httpx.ConnectError("connection refused")
 
@@ -86,6 +93,24 @@ def test_a_lease_outlives_any_absence_of_the_server(server: Server) -> None:
         lease.check()
         assert server.holder == lease.id
     assert server.holder is None
+
+
+def test_prefects_client_repeats_no_request_of_a_lease(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait up to 40 s between two attempts and a minute for each answer, and the server waits for 75 s only."""
+    asked: dict[str, Any] = {}
+
+    @contextlib.contextmanager
+    def get_client(**options: Any) -> Iterator[Server]:
+        asked.update(options)
+        yield server
+
+    monkeypatch.setattr(gpu, "get_client", get_client)
+    with gpu.held("gpu"):
+        renewed(server)  # in a thread of its own, to which settings do not come by themselves
+    assert server.retries == {0}
+    assert asked["httpx_settings"]["timeout"] <= leases.PATIENCE / 5
 
 
 def test_a_slot_that_could_not_be_returned_is_used_by_the_next_stage(server: Server) -> None:
