@@ -15,19 +15,13 @@ import pytest
 import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# Files of minutes, the longest first, then those of half a minute and more. Those with a Prefect server follow one another,
-# because it ends with the last of them.
+# Files of minutes, the longest first, then those of half a minute and more.
 LONGEST = (
     "test_flow.py",
     "test_default_run.py",
+    "test_other_runs.py",
     "test_sweep.py",
     "test_sweep_latency.py",
-    "test_compare.py",
-    "test_sharing.py",
-    "test_alerts.py",
-    "test_outage.py",
-    "test_dvc_habits.py",
-    "test_other_runs.py",
     "test_devices.py",
     "test_interrupt.py",
     "test_adding_a_task.py",

@@ -1,7 +1,4 @@
-"""One Prefect server on loopback and one small project for all tests of this folder; workers as users start them.
-
-Server and workers end with the files that need them, because they ask, look and answer several times per second.
-"""
+"""One Prefect server on loopback and one small project for all tests of this folder; workers as users start them."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFi
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from tests.stages.conftest import ROOT, TINY, common, empty, write_params  # noqa: F401
+from tests.stages.conftest import ROOT, TINY, write_params
 
 HOST = "tests"  # the name of this machine in queues and limits
 SMALL = {**TINY, "search.epochs": 8, "search.images": 256, "search.curvature_images": 0, "retrain.epochs": 1,
@@ -40,7 +37,6 @@ class Server:
     client: SyncPrefectClient
     project: Path
     environment: dict[str, str]
-    empty: Path  # an MLflow database without runs
 
     def start(self, params: dict[str, Any] | None = None, **parameters: Any) -> UUID:
         """Schedules a new run of nas/on-demand, for any worker."""
@@ -114,8 +110,8 @@ def end(process: subprocess.Popen[Any]) -> None:
     process.wait()
 
 
-def git_project(folder: Path, database: Path | None = None) -> None:
-    """A copy of the working tree in a git repository of its own, with tiny parameters and a copy of the MLflow database."""
+def git_project(folder: Path) -> None:
+    """A copy of the working tree in a git repository of its own, with tiny parameters."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split("\0")  # fmt: skip
@@ -127,15 +123,13 @@ def git_project(folder: Path, database: Path | None = None) -> None:
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.org"]
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "project"]):
         subprocess.run([*git, *command], cwd=folder, check=True)
-    if database is not None:
-        shutil.copy(database, folder / "mlflow.db")
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory, empty: Path) -> Path:  # noqa: F811
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project that the server's deployments belong to."""
     folder = tmp_path_factory.mktemp("flow") / "project"
-    git_project(folder, empty)
+    git_project(folder)
     return folder
 
 
@@ -155,12 +149,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="package")
-def server(
-    project: Path,
-    environment: dict[str, str],
-    empty: Path,  # noqa: F811
-) -> Iterator[Server]:
+@pytest.fixture(scope="session")
+def server(project: Path, environment: dict[str, str]) -> Iterator[Server]:
     """A Prefect server with the project deployed, as `make server` and `make deploy` do it."""
     port = free_port()
     api = f"http://127.0.0.1:{port}/api"
@@ -177,7 +167,7 @@ def server(
             cwd=project, env=environment, stdout=log, stderr=subprocess.STDOUT, check=True,
         )  # fmt: skip
         with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
-            yield Server(client, project, environment, empty)
+            yield Server(client, project, environment)
     finally:
         end(process)
         log.close()
@@ -192,7 +182,7 @@ def wait_for(address: str, process: subprocess.Popen[Any]) -> None:
     pytest.fail(f"{address} did not answer within 90 s")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def workers(server: Server) -> Iterator[dict[int, subprocess.Popen[bytes]]]:
     """The workers that ``new_worker`` has started, by process id; all are killed at the end."""
     started: dict[int, subprocess.Popen[bytes]] = {}
@@ -203,7 +193,7 @@ def workers(server: Server) -> Iterator[dict[int, subprocess.Popen[bytes]]]:
             end(process)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def new_worker(
     server: Server, workers: dict[int, subprocess.Popen[bytes]]
 ) -> Callable[[], subprocess.Popen[bytes]]:

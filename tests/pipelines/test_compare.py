@@ -97,7 +97,7 @@ class Compared:
 def compared(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Compared:
     """A project in which all stages have run."""
     folder = tmp_path_factory.mktemp("compare") / "project"
-    git_project(folder, server.empty)
+    git_project(folder)
     write_params(folder / "params.yaml", {**SMALL, "search.epochs": 2, "retrain.epochs": 3})
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "repro"],

@@ -37,7 +37,7 @@ from tests.stages.test_interrupt import contents
 KILLED = {"search.seed": 3}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def scheduled(server: Server, new_worker: Callable[[], object]) -> FlowRun:
     """A run of the whole chain that the scheduler made for the deployment nightly; it has ended."""
     deployment = server.client.read_deployment_by_name("nas/nightly")
@@ -64,7 +64,7 @@ def folder_of(server: Server, params: dict[str, Any]) -> Path:
     return server.project / WORKSPACES / experiment_name(params)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def killed(
     server: Server,
     scheduled: FlowRun,

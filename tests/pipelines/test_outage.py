@@ -15,8 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -32,17 +30,16 @@ from tests.pipelines.conftest import end, free_port, wait_for
 from tests.stages.conftest import ROOT
 
 SILENCE = 12.0  # seconds; the watch looks every 5
-DATABASES = ("sqlite", "postgresql")
 
 
-@contextlib.contextmanager
-def database(name: str, folder: Path) -> Iterator[str]:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The address of an empty database."""
-    if name == "sqlite":
-        yield f"sqlite+aiosqlite:///{folder}/prefect.db"
+    if request.param == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path}/prefect.db"
         return
-    # Not in this folder, which the user postgres may not enter. Its sockets also need a short path.
-    with tempfile.TemporaryDirectory(prefix="msdarts-") as short, postgresql(Path(short)) as address:
+    # Not below tmp_path, which the user postgres may not enter. Its sockets also need a short path.
+    with tempfile.TemporaryDirectory(prefix="msdarts-") as folder, postgresql(Path(folder)) as address:
         yield address
 
 
@@ -132,19 +129,22 @@ class Server:
             end(self.process)
 
 
-@contextlib.contextmanager
-def running(name: str, folder: Path) -> Iterator[tuple[Server, SyncPrefectClient]]:
-    """A server on that kind of database, and a client of it."""
-    with database(name, folder) as address:
-        server = Server(folder / "home", address)
-        # SQLite may be too busy for an answer (503).
-        settings = {PREFECT_API_URL: server.api, PREFECT_CLIENT_MAX_RETRIES: 3}
-        try:
-            server.start()
-            with temporary_settings(settings), get_client(sync_client=True) as client:  # type: ignore[arg-type]
-                yield server, client
-        finally:
-            server.kill()
+@pytest.fixture
+def server(database: str, tmp_path: Path) -> Iterator[Server]:
+    started = Server(tmp_path / "home", database)
+    started.start()
+    try:
+        yield started
+    finally:
+        started.kill()
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[SyncPrefectClient]:
+    # SQLite may be too busy for an answer (503).
+    settings = {PREFECT_API_URL: server.api, PREFECT_CLIENT_MAX_RETRIES: 3}
+    with temporary_settings(settings), get_client(sync_client=True) as client:  # type: ignore[arg-type]
+        yield client
 
 
 def beat(client: SyncPrefectClient, run: UUID) -> None:
@@ -175,50 +175,33 @@ def expire(home: Path, lease: UUID) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), "expiration": past}))
 
 
-@pytest.fixture(scope="module")
-def outages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[None]]:
-    """The outages on all databases, which have ended. They take place at once, because most of an outage is waiting."""
-    with ThreadPoolExecutor() as pool:
-        return {
-            name: pool.submit(copy_context().run, outage, name, tmp_path_factory.mktemp(name))
-            for name in DATABASES
-        }
-
-
-@pytest.mark.parametrize("name", DATABASES)
 def test_an_outage_crashes_no_live_run_and_gives_its_gpu_to_nobody(
-    outages: dict[str, Future[None]], name: str
+    server: Server, client: SyncPrefectClient
 ) -> None:
-    outages[name].result()  # raises what the outage did, also that it was skipped
+    live, dead = (client.create_flow_run(nas, state=Running()).id for _ in range(2))
+    beat(client, live)
+    beat(client, dead)
+    client.upsert_global_concurrency_limit_by_name("gpu", 1)
+    answer = client.increment_concurrency_slots_with_lease(["gpu"], 1, "concurrency", 60)
+    lease = UUID(answer.json()["lease_id"])
+    time.sleep(7)  # the server writes what it hears every 5 s
 
+    server.kill()
+    time.sleep(SILENCE)
+    expire(server.home, lease)
+    server.start()
 
-def outage(name: str, folder: Path) -> None:
-    """Kills a server in which one run is alive and another has fallen silent, and looks at both after its return."""
-    with running(name, folder) as (server, client):
-        live, dead = (client.create_flow_run(nas, state=Running()).id for _ in range(2))
-        beat(client, live)
-        beat(client, dead)
-        client.upsert_global_concurrency_limit_by_name("gpu", 1)
-        answer = client.increment_concurrency_slots_with_lease(["gpu"], 1, "concurrency", 60)
-        lease = UUID(answer.json()["lease_id"])
-        time.sleep(7)  # the server writes what it hears every 5 s
-
-        server.kill()
-        time.sleep(SILENCE)
-        expire(server.home, lease)
-        server.start()
-
-        began, states = time.monotonic(), set()
-        while (passed := time.monotonic() - began) < SILENCE + 15:
-            assert taken(client)
-            if passed > SILENCE / 2:  # it takes a run a while to find the server again
-                beat(client, live)
-                client.renew_concurrency_lease(lease, 60)
-            state = client.read_flow_run(live).state
-            states.add(state and state.name)
-            time.sleep(1)
-        assert states == {"Running"}
-        state = client.read_flow_run(dead).state
-        assert state is not None
-        assert state.is_crashed()
-        assert "nothing was heard of this run for 12 s" in str(state.message)
+    began, states = time.monotonic(), set()
+    while (passed := time.monotonic() - began) < SILENCE + 15:
+        assert taken(client)
+        if passed > SILENCE / 2:  # it takes a run a while to find the server again
+            beat(client, live)
+            client.renew_concurrency_lease(lease, 60)
+        state = client.read_flow_run(live).state
+        states.add(state and state.name)
+        time.sleep(1)
+    assert states == {"Running"}
+    state = client.read_flow_run(dead).state
+    assert state is not None
+    assert state.is_crashed()
+    assert "nothing was heard of this run for 12 s" in str(state.message)

@@ -34,7 +34,7 @@ def dvc(*arguments: str) -> str:
 def team(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project that shares with DVC's remote and a git repository, on the tests' server; it is the current folder."""
     folder = tmp_path / "project"
-    git_project(folder, server.empty)
+    git_project(folder)
     write_params(folder / "params.yaml", {**SMALL, "share.push": True, "share.git_remote": "origin"})
     git(folder, "commit", "-qam", "share")
     git(tmp_path, "init", "-q", "--bare", "shared.git")

@@ -103,7 +103,7 @@ class Swept:
 
 def new_project(folder: Path, server: Server) -> Swept:
     """A project whose search fails with the seed in a variable; that change of the code is not committed."""
-    git_project(folder, server.empty)
+    git_project(folder)
     write_params(folder / "params.yaml", {**SMALL, "search.epochs": 4})
     search = folder / "stages/search.py"
     fails = f"""
@@ -120,7 +120,7 @@ def new_project(folder: Path, server: Server) -> Swept:
     return Swept(folder, server.environment)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def swept(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Swept:
     """A sweep of three seeds, the second made to fail."""
     made = new_project(tmp_path_factory.mktemp("sweep") / "project", server)

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -143,6 +144,22 @@ def test_servers_answer(server: str) -> None:
         except OSError:
             time.sleep(1)
     pytest.fail(f"{server} did not answer within 90 s")
+
+
+def test_a_clone_that_restored_its_artifacts_ends_with_a_registered_version(
+    clone: Path, tmp_path: Path
+) -> None:
+    remote, other = tmp_path / "remote", tmp_path / "other"
+    shell(f"dvc remote add -d -f storage {remote} && dvc push -q", clone)
+    shell("git add -A && git commit -qm recorded", clone)
+    subprocess.run(["git", "clone", "-q", str(clone), str(other)], check=True)
+    (other / ".venv").symlink_to(sys.prefix)
+    shell("dvc pull -q", other)
+    assert "Running stage 'search'" not in shell("dvc repro", other)
+    assert shell("git status --porcelain", other) == ""
+    client = MlflowClient(tracking_uri=f"sqlite:///{other / 'mlflow.db'}")
+    version = client.get_model_version_by_alias("msdarts", "champion")
+    assert json.loads((other / "artifacts/registry.json").read_text())["version"] == int(version.version)
 
 
 def test_make_alone_prints_every_target(clone: Path) -> None:

@@ -80,7 +80,6 @@ def test_a_second_clone_that_pulls_and_runs_changes_nothing_that_a_team_shares(u
     # Its own registry has decided, and says so in files that are its own.
     record = json.loads((other / "artifacts/registry.json").read_text())
     assert record["reason"] == "champion, because there was none before"
-    assert record["version"] == champion(other), "a registered version, not only a file that says so"
     for file in ("model_card.md", "report.html"):
         assert "because there was none before" in (other / "artifacts" / file).read_text()
 

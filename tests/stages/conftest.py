@@ -96,16 +96,6 @@ def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def empty(common: Path) -> Path:
-    """An MLflow database without runs, to be copied, because making one takes seconds."""
-    with FileLock(common / "empty.lock"):
-        if not (common / "empty.db").exists():
-            MlflowClient(f"sqlite:///{common / 'making.db'}").search_experiments()
-            (common / "making.db").rename(common / "empty.db")
-    return common / "empty.db"
-
-
-@pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory, common: Path, request: pytest.FixtureRequest) -> str:
     """The address of an MLflow store that the small projects of this process share, because making one takes seconds.
 
@@ -114,7 +104,11 @@ def store(tmp_path_factory: pytest.TempPathFactory, common: Path, request: pytes
     if any("finished" in getattr(item, "fixturenames", ()) for item in request.session.items):
         original = _finished(common) / "mlflow.db"
     else:
-        original = request.getfixturevalue("empty")
+        original = common / "empty.db"
+        with FileLock(common / "empty.lock"):
+            if not original.exists():
+                MlflowClient(f"sqlite:///{common / 'making.db'}").search_experiments()
+                (common / "making.db").rename(original)
     copy = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     shutil.copy(original, copy)
     return f"sqlite:///{copy}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,11 +15,10 @@ USER, PASSWORD = "admin", "a long password"
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory, empty: Path) -> Iterator[Server]:
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with logins, and one user."""
     pytest.importorskip("flask_wtf", reason="Flask-WTF is not installed; `make auth` installs it")
     folder = tmp_path_factory.mktemp("guarded")
-    shutil.copy(empty, folder / "server.db")
     (folder / "auth.ini").write_text(
         "[mlflow]\ndefault_permission = NO_PERMISSIONS\n"
         f"database_uri = sqlite:///{folder / 'users.db'}\n"

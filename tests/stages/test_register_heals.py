@@ -82,10 +82,10 @@ def test_an_emptied_registry_gets_its_version_again(named: str, run_stage: RunSt
 
 
 def test_a_restored_clone_registers_in_its_own_store(
-    named: str, run_stage: RunStage, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    named: str, run_stage: RunStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run_stage("register") == 0  # registry.json is there, as if pulled from a DVC remote
-    other = f"sqlite:///{shutil.copy(empty, tmp_path / 'other.db')}"
+    other = f"sqlite:///{tmp_path / 'other.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", other)
     assert run_stage("register") == 0
     assert MlflowClient(tracking_uri=other).get_model_version_by_alias(named, "champion").version

@@ -19,8 +19,8 @@ from tests.stages.conftest import TINY, write_params
     ("raised", "status"),
     [(None, "FINISHED"), (ValueError(), "FAILED"), (Interrupted("a signal", 143), "KILLED")],
 )
-def test_a_run_ends_as_its_work_does(raised: BaseException | None, status: str, store: str) -> None:
-    mlflow = MlflowClient(store)
+def test_a_run_ends_as_its_work_does(raised: BaseException | None, status: str, tmp_path: Path) -> None:
+    mlflow = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     runs = [mlflow.create_run("0").info.run_id for _ in range(2)]
     with contextlib.suppress(ValueError, Interrupted), ending(mlflow, *runs):
         if raised is not None:

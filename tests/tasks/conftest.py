@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 import models
 import stages
 from stages.tasks import TASKS, missing
-from tests.stages.conftest import TINY, common, empty, run_here, store  # noqa: F401
+from tests.stages.conftest import TINY, common, run_here, store  # noqa: F401
 from tests.stages.processes import ROOT
 
 CURVES = Path(__file__).parent / "curves"

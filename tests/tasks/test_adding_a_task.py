@@ -26,7 +26,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory, empty: Path) -> Path:
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project as it stands, with the task curves added and committed."""
     folder = tmp_path_factory.mktemp("adding") / "project"
     folder.mkdir()
@@ -51,7 +51,6 @@ def copy(tmp_path_factory: pytest.TempPathFactory, empty: Path) -> Path:
     changed = git(folder, "diff", "--cached", "--name-only", "--diff-filter=M").split()
     assert changed == ["stages/tasks.py"], "adding a task must change no other files"
     git(folder, "commit", "--quiet", "-m", "curves")
-    shutil.copy(empty, folder / "mlflow.db")
     return folder
 
 
