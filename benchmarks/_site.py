@@ -117,10 +117,10 @@ class Site:
     def deploy(self, gpus: int = 1) -> None:
         self.call("-m", "pipelines.deploy", "--gpus", str(gpus), "--host", HOST)
 
-    def call(self, *arguments: str) -> str:
-        """Runs Python in the project. Returns what it prints."""
+    def call(self, *arguments: str, folder: Path | None = None) -> str:
+        """Runs Python in the project, or in one of its workspaces. Returns what it prints."""
         done = subprocess.run(
-            [sys.executable, *arguments], cwd=self.project, env=self.environment, stdout=subprocess.PIPE, text=True,
+            [sys.executable, *arguments], cwd=folder or self.project, env=self.environment, stdout=subprocess.PIPE, text=True,
             check=True,
         )  # fmt: skip
         return done.stdout

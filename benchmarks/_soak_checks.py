@@ -100,6 +100,19 @@ def digests(project: Path) -> dict[int, dict[str, str]]:
     return found
 
 
+def restore(site: Site, reference: Mapping[int, Mapping[str, str]]) -> list[int]:
+    """Takes what is missing from DVC's cache, as documented for runs that were killed: the folder of the stage that ran is
+    missing until the next run. Returns the seeds of these runs."""
+    found = digests(site.project)
+    missing = [seed for seed in reference if reference[seed].keys() - found.get(seed, {}).keys()]
+    for params in site.project.glob(f"{WORKSPACES}/*/params.yaml"):
+        if YAML(typ="safe").load(params)["search"]["seed"] in missing:
+            site.call("-m", "dvc", "checkout", "--quiet", folder=params.parent)
+    if OWN in missing:
+        site.call("-m", "dvc", "checkout", "--quiet")
+    return missing
+
+
 def digest(artifacts: Path) -> dict[str, str]:
     """The hash of each result; pictures are drawn from them and left out."""
     paths = [

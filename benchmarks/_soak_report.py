@@ -52,7 +52,8 @@ follows from a seed ({result["seed"]}).
   tried three times within 70 s and a disk may be full for longer. *BadInput* is never allowed.
 - **Results.** The files of data, search, genotype and retraining, and the exported model with its evaluation, are compared
   byte by byte with those of runs that nothing disturbed (without pictures and measured times: the column `data_wait` of
-  history.csv and the latency in evaluation.safetensors). They are compared when a run is seen to be complete, and again at the end.
+  history.csv and the latency in evaluation.safetensors). They are compared when a run is seen to be complete, and again at the end, after
+  `dvc checkout` where a killed run has left a stage without its folder.
 - **Registry.** One champion, no fewer versions than seeds, and an experiment of each seed but the project's own.
 - **Processes.** A minute after the last run, server and worker are all that is left; after both were asked to end, nothing.
 """
@@ -109,6 +110,12 @@ def wrong(result: dict[str, Any]) -> list[str]:
         lines += [
             "",
             f"Seeds that a last, undisturbed run had to finish: {', '.join(map(str, result['started again']))}.",
+        ]
+    if result["restored"]:
+        lines += [
+            "",
+            f"Seeds whose last run was killed while a stage ran, so that the stage's folder was missing until `dvc checkout`:"
+            f" {', '.join(map(str, result['restored']))}.",
         ]
     if overlaps := result["two stages on the GPU"]:
         lines += ["", f"Two stages were alive on the GPU in {len(overlaps)} of the looks, one a second."]

@@ -194,6 +194,7 @@ class Soak:
         """All counts, and all that is wrong."""
         time.sleep(60)  # for a process that ends late
         runs = sorted(self.runs.values(), key=lambda run: run.scheduled)
+        restored = _soak_checks.restore(self.site, self.reference)
         results = _soak_checks.digests(self.site.project)
         differ = {
             seed: files
@@ -224,7 +225,7 @@ class Soak:
             "date": self.began, "minutes": self.options.minutes, "every": self.options.every, "seed": self.options.seed,
             "seeds": self.options.seeds, "machine": f"{processor()}, {os.cpu_count()} cores", "load": load(),
             "faults": [fault.record() for fault in self.faults], "restarts": self.restarts,
-            "runs": [asdict(run) for run in runs], "started again": self.again, "registry": registry,
+            "runs": [asdict(run) for run in runs], "started again": self.again, "restored": restored, "registry": registry,
             "experiments": experiments, "orphans": orphans, "two stages on the GPU": self.overlaps, "wrong": wrong,
         }  # fmt: skip
 
