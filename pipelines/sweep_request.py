@@ -54,12 +54,7 @@ def checked(
         ranking_epochs = max(1, base.retrain.epochs // SHORT) if ranking_epochs is None else ranking_epochs
     trials = plan(numbers, params, grid, ranking_epochs)
     settings = [load(PARAMS_FILE, trial.changes) for trial in trials]
-    different = [
-        each.data
-        for number, each in enumerate(settings)
-        if each.data not in [other.data for other in settings[:number]]
-    ]
-    for data in different:
+    for data in {each.data.model_dump_json(): each.data for each in settings}.values():
         watched.check(data)
     active = set().union(*(each.active_keys() for each in settings))
     chain = stages(Path.cwd(), TARGETS[rank_by])

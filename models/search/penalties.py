@@ -50,38 +50,6 @@ class Penalty(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
-class Rising:
-    """A measure whose weight is 0 up to epoch ``start`` and rises linearly from there to ``weight`` in the last epoch.
-
-    Epochs count from 0. Raises InvalidInput for a negative weight, or a start that is no epoch.
-    """
-
-    def __init__(self, measure: Measure, weight: float, epochs: int, start: int = 0):
-        if not weight >= 0:
-            raise InvalidInput(f"the weight of a penalty is {weight}; set 0 or more")
-        if not 0 <= start < epochs:
-            raise InvalidInput(
-                f"a penalty starts in epoch {start} of {epochs}; set one from 0 to {epochs - 1}"
-            )
-        self.measure, self.last, self.epochs, self.start = measure, weight, epochs, start
-        self.weight = 0.0
-
-    def start_epoch(self, epoch: int) -> None:
-        self.weight = linear(0.0, self.last, max(epoch - self.start, 0), self.epochs - self.start)
-
-    def __call__(self, logits: Mapping[str, Tensor], mix: Mix) -> Tensor:
-        return self.measure(logits, mix)
-
-    def report(self, mix: Mix) -> dict[str, float | None]:
-        return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        pass
-
-
 class Constant:
     """A measure whose weight is the same in all epochs. Raises InvalidInput for a negative one."""
 
@@ -104,6 +72,25 @@ class Constant:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         pass
+
+
+class Rising(Constant):
+    """A measure whose weight is 0 up to epoch ``start`` and rises linearly from there to ``weight`` in the last epoch.
+
+    Epochs count from 0. Raises InvalidInput for a negative weight, or a start that is no epoch.
+    """
+
+    def __init__(self, measure: Measure, weight: float, epochs: int, start: int = 0):
+        super().__init__(measure, weight)
+        if not 0 <= start < epochs:
+            raise InvalidInput(
+                f"a penalty starts in epoch {start} of {epochs}; set one from 0 to {epochs - 1}"
+            )
+        self.last, self.epochs, self.start = weight, epochs, start
+        self.weight = 0.0
+
+    def start_epoch(self, epoch: int) -> None:
+        self.weight = linear(0.0, self.last, max(epoch - self.start, 0), self.epochs - self.start)
 
 
 def repetition(logits: Mapping[str, Tensor], mix: Mix) -> Tensor:

@@ -26,7 +26,7 @@ _TWO_QUBITS = "#2b6cb0"  # readable on white and on black
 
 
 def space(name: str, *, exclude_none: bool) -> SearchSpace:
-    """The space that ``SearchParams.named_space`` describes, for the prepared target."""
+    """The search space for the prepared target. ``name`` is JSON with the candidate operations and the number of places."""
     described = json.loads(name)
     return circuits.space(super_circuit(read_card(), described["operations"], described["places"]))
 

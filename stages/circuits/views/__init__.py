@@ -1,4 +1,4 @@
-"""Texts about a circuit, for the model card and the report."""
+"""What the report and the model card say about a circuit."""
 
 from __future__ import annotations
 
