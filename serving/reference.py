@@ -9,7 +9,9 @@ from typing import Any
 
 _EXAMPLES = {
     "/v1/predict": "curl -F images=@cat.jpg -F images=@dog.png {origin}/v1/predict\n"
-    "curl --json '[[0, 255], [255, 0]]' {origin}/v1/predict",
+    "curl --json '[[0, 255], [255, 0]]' {origin}/v1/predict\n"
+    "curl -H 'Content-Type: text/csv' --data-binary @sales.csv {origin}/v1/predict\n"
+    "curl -F series=@shop1.csv -F series=@shop2.csv {origin}/v1/predict",
 }
 
 
