@@ -219,7 +219,9 @@ def _cells(line: bytes, columns: Columns, began: str) -> list[str]:
     try:
         (cells,) = csv.reader([text], strict=True, skipinitialspace=True)
     except (csv.Error, ValueError):
-        raise RequestError(422, f"{began} has a quotation mark that does not end on its line.") from None
+        raise RequestError(
+            422, f"{began} has a quotation mark out of place, or one that does not end on its line."
+        ) from None
     return cells
 
 
