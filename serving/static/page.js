@@ -2,7 +2,7 @@
 // other address. pictures.js and series.js add what one kind needs to `kinds`.
 "use strict";
 const $ = (id) => document.getElementById(id);
-// Name of a kind of network -> { thing, title, words(model), show(model), receive(file), again(), fail(sentence) }.
+// Name of a kind of network -> { section, thing, title, cells, words(model), show(model), receive(file), again(), fail(sentence) }.
 const kinds = {};
 let key = sessionStorage.getItem("key") || "";
 let kind = null; // of the served network, one of `kinds`
@@ -43,7 +43,7 @@ async function showModel() {
   $("model").textContent = kind ? kind.words(model) : "This network takes neither pictures nor tables.";
   $("report").hidden = !model.report;
   shownModel = `${model.name} ${model.version}`;
-  showCells(model.cells);
+  showCells(model.cells, kind?.cells || "");
   problem("");
   await kind?.show(model);
 }
@@ -53,7 +53,8 @@ async function showAnswering({ model_name, model_version }) {
   if (shownModel !== `${model_name} ${model_version}`) await showModel();
 }
 
-function showCells(cells) {
+function showCells(cells, words) {
+  $("cells-words").textContent = words;
   $("cells-section").hidden = Object.keys(cells).length === 0;
   $("cells").replaceChildren(
     ...Object.entries(cells).map(([name, drawing]) => {

@@ -135,6 +135,7 @@ kinds.images = {
   section: "try",
   thing: "picture",
   title: "What is in the picture?",
+  cells: "The network is a stack of these cells.",
   words(model) {
     const names = model.class_names.slice(0, LISTED).join(", ") + (model.class_names.length > LISTED ? ", …" : "");
     return `This network tells ${model.class_names.length} kinds of pictures apart: ${names}`;

@@ -249,6 +249,7 @@ kinds.series = {
   section: "series",
   thing: "table",
   title: "What comes next?",
+  cells: "The network goes through this cell once for every line of the table. Where two arrows meet, + adds and × multiplies.",
   words: ({ series: { targets, covariates } }) =>
     `This network forecasts ${listed(targets)} from ${targets.length > 1 ? "their" : "its"} past${covariates.length ? ` and that of ${listed(covariates)}` : ""}`,
   show: showSeries,

@@ -78,7 +78,7 @@ def test_forecasts_are_those_of_onnx_runtime(forecaster: Server, series_file: Pa
     (expected,) = onnxruntime.InferenceSession(series_file).run(None, {"series": values})
     for one, closed in zip(np.asarray(expected), values, strict=True):
         np.testing.assert_allclose(one, drift.forecast(closed, 2, 3), rtol=1e-5)
-    several = {
+    several: dict[str, list[list[dict[str, Any]]]] = {
         "series": [[dict(zip(drift.NAMES, map(float, row), strict=True)) for row in one] for one in values]
     }
     files = [("any", ("name.csv", table(one))) for one in several["series"]]

@@ -239,16 +239,15 @@ def test_a_body_is_read_where_it_delays_nobody(monkeypatch: pytest.MonkeyPatch) 
 def both(store: Store) -> tuple[str, str]:
     """A version that takes pictures, and a version of the same model that takes series."""
     mlflow.set_experiment("test")
-    with mlflow.start_run():
-        values = np.zeros((1, 4, 3), np.float32)
-        made = log_model(
-            drift.network(),
-            name="model",
-            signature=mlflow.models.infer_signature(values, np.zeros((1, 3, 2), np.float32)),
-            save_as_external_data=False,
-            pip_requirements=["onnxruntime"],
-            registered_model_name=NAME,
-        )
+    values = np.zeros((1, 4, 3), np.float32)
+    made = log_model(
+        drift.network(),
+        name="model",
+        signature=mlflow.models.infer_signature(values, np.zeros((1, 3, 2), np.float32)),
+        save_as_external_data=False,
+        pip_requirements=["onnxruntime"],
+        registered_model_name=NAME,
+    )
     return "1", str(made.registered_model_version)
 
 
