@@ -68,6 +68,7 @@ class SeriesInfo(BaseModel):
     step: StepInfo
     zone: str | None
     time: str
+    time_format: str | None
 
 
 class ModelInfo(BaseModel):

@@ -46,6 +46,7 @@ class _Metadata(BaseModel):
     step: _Step
     zone: str | None
     time: _Name
+    time_format: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Series:
         names = [said.time, *said.targets, *said.covariates]
         if doubled := [name for name in names if names.count(name) > 1]:
             raise ModelError(f"{where}: metadata series names the column {doubled[0]!r:.80} twice")
-        clock = Clock(Step(said.step.unit, said.step.count), _zone(said.zone, where))
+        clock = Clock(Step(said.step.unit, said.step.count), _zone(said.zone, where), said.time_format)
         kind = cls(tuple(said.targets), tuple(said.covariates), said.lookback, said.horizon, clock, said.time)
         _prove(session, kind, where)
         return kind
@@ -103,6 +104,7 @@ class Series:
                 "step": asdict(self.clock.step),
                 "zone": None if self.clock.zone is None else self.clock.zone.key,
                 "time": self.time,
+                "time_format": self.clock.form,
             }
         }
 

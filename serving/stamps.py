@@ -7,8 +7,10 @@ first or the second one by its place in the series.
 
 from __future__ import annotations
 
+import re
 from calendar import monthrange
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Literal
@@ -20,6 +22,8 @@ LONGEST = 40  # characters of a time
 DAY = 86_400
 _UNITS = ((DAY, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 _DATE = len("2026-01-31")
+UNIX = "unix"  # seconds since 1970, in UTC
+_PERIOD = re.compile(r"(\d{4})(?:-?Q([1-4])|-(\d\d))?", re.ASCII)
 Place = Callable[[int], str]  # the number of a row, from 0 -> how a sentence about its time begins
 # The number of a row -> what its time may be: an instant in UTC, or two; without zone and offset, a time of any clock.
 _Course = Callable[[int], Sequence[datetime]]
@@ -51,13 +55,14 @@ class Clock:
 
     step: Step
     zone: ZoneInfo | None  # of times without an offset from UTC, and of all times that are answered
+    form: str | None = None  # of times besides ISO 8601: one of strptime's, or UNIX
 
     def go_on(self, texts: Sequence[str], ahead: int, place: Place) -> list[str]:
         """The times, written anew, and as many as ``ahead`` after them.
 
         Raises RequestError if they are no times, or not one step apart.
         """
-        times = [_read(text, place(number)) for number, text in enumerate(texts)]
+        times = [_read(text, self.form, place(number)) for number, text in enumerate(texts)]
         aware = times[0].tzinfo is not None
         for number, time in enumerate(times):
             if (time.tzinfo is not None) is not aware:
@@ -65,7 +70,8 @@ class Clock:
                 raise RequestError(422, f"{place(number)} {what} offset from UTC, unlike the row before.")
         # The times are told in the zone, otherwise with the last offset that was given.
         own = self.zone or times[-1].tzinfo
-        dates = self.step.whole_days() and all(len(text) == _DATE for text in texts)
+        dates = self.step.whole_days() and not aware and all(len(text) <= _DATE for text in texts)
+        dates = dates and times[0].time() == datetime.min.time()
         brief = times[0].second == times[0].microsecond == 0 and (
             self.step.unit == "months" or self.step.count % 60 == 0
         )
@@ -92,12 +98,13 @@ class Clock:
         written: Callable[[datetime], str],
     ) -> _Course:
         """The course that all times keep to. Raises RequestError where there is none."""
+        courses: list[_Course] = []
         if calendar := self.step.unit == "months" or (self.step.whole_days() and self.zone is not None):
             walls = [_wall(time, own) for time in times]
             on_wall = self._by_months(walls) if self.step.unit == "months" else self._by_seconds(walls[0])
             courses = [lambda number: _instants(on_wall(number)[0], own)]
-        else:
-            courses = [self._by_seconds(start) for start in _instants(times[0], own)]
+        if self.step.unit == "seconds":  # also days of 24 hours, if those of the calendar fit less
+            courses += [self._by_seconds(start) for start in _instants(times[0], own)]
         meant = [_instants(time, own) for time in times]
         if not calendar and self.zone is not None:  # in the calendar, a midnight that is skipped is meant so
             meant = [
@@ -139,13 +146,25 @@ class Clock:
         return at
 
 
-def _read(text: str, place: str) -> datetime:
+def _read(text: str, form: str | None, place: str) -> datetime:
     try:
         if len(text) <= LONGEST:
-            return datetime.fromisoformat(text)
-    except ValueError:
+            if form == UNIX:
+                return datetime.fromtimestamp(int(text), UTC)
+            if period := _PERIOD.fullmatch(text):  # a year, a month or a quarter: its first day
+                year, quarter, month = period.groups()
+                return datetime(int(year), int(month or 3 * int(quarter or 1) - 2), 1)
+            return _in_form(text, form) or datetime.fromisoformat(text)
+    except (ValueError, OverflowError, OSError):
         pass
     raise RequestError(422, f"{place} must be a time such as 2026-01-31T14:00, got {text!r:.50}.")
+
+
+def _in_form(text: str, form: str | None) -> datetime | None:
+    if form is not None:
+        with suppress(ValueError):
+            return datetime.strptime(text, form)
+    return None
 
 
 def _days(year: int, month: int) -> int:

@@ -55,11 +55,12 @@ class Where:
 
     number: int
     several: bool
+    header: int  # lines before the first row: 1 in a CSV, whose lines are told instead of rows
 
     def __call__(self, row: int | None = None, column: str | None = None) -> str:
-        """``Series 2, row 7, column sales``. Rows count from 1; a CSV's header is none."""
+        """``Series 2, row 7, column sales``. Rows are given from 1."""
         parts = [f"series {self.number}"] if self.several or row is None else []
-        parts += [f"row {row}"] if row is not None else []
+        parts += [f"{'line' if self.header else 'row'} {row + self.header}"] if row is not None else []
         parts += [f"column {_named(column)}"] if column is not None else []
         text = ", ".join(parts) if self.several or row is not None else "the table"
         return text[0].upper() + text[1:]
@@ -83,7 +84,7 @@ def read_tables(content_type: str, body: bytes | bytearray, columns: Columns, mo
     kind, options = media_type(content_type)
     if kind == JSON:
         series = _json_series(body, columns, most)
-        return [_from_rows(rows, columns, where) for rows, where in _numbered(series)]
+        return [_from_rows(rows, columns, where) for rows, where in _numbered(series, 0)]
     if kind == CSV:
         if options.get(b"charset", b"utf-8").lower() not in _CHARSETS:
             raise RequestError(415, "The CSV must be UTF-8.")
@@ -96,11 +97,11 @@ def read_tables(content_type: str, body: bytes | bytearray, columns: Columns, mo
         )
     if not files:
         raise RequestError(422, "The request holds no series.")
-    return [_from_csv(content, columns, where) for content, where in _numbered(files)]
+    return [_from_csv(content, columns, where) for content, where in _numbered(files, 1)]
 
 
-def _numbered(series: Sequence[Any]) -> Iterator[tuple[Any, Where]]:
-    return ((one, Where(number, len(series) > 1)) for number, one in enumerate(series, 1))
+def _numbered(series: Sequence[Any], header: int) -> Iterator[tuple[Any, Where]]:
+    return ((one, Where(number, len(series) > 1, header)) for number, one in enumerate(series, 1))
 
 
 def _json_series(body: bytes | bytearray, columns: Columns, most: int) -> list[list[Any]]:

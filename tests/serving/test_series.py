@@ -107,7 +107,7 @@ def test_the_model_describes_itself_in_json_and_in_openapi(forecaster: Server, s
     assert (model["kind"], model["class_names"], model["image_shape"]) == ("series", [], [])
     assert model["series"] == {
         "targets": ["load", "price"], "covariates": ["wind"], "lookback": 4, "horizon": 3,
-        "step": drift.HOUR, "zone": None, "time": "time",
+        "step": drift.HOUR, "zone": None, "time": "time", "time_format": None,
     }  # fmt: skip
     pictures = httpx.get(f"{server.url}/v1/model").json()
     assert (pictures["kind"], pictures["series"]) == ("images", None)
@@ -182,7 +182,7 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "a gap": ({"rows": with_row(4, time="2026-03-02T02:00")}, 422, "Row 4, column time, 2026-03-02T02:00, should be"),
     "an offset": ({"rows": with_row(4, time="2026-03-02T01:00Z")}, 422, "Row 4, column time has an offset from UTC"),
     "year 1": ({"rows": with_row(4, time="0001-01-01T00:00")}, 422, "Row 4, column time, 0001-01-01T00:00, should be"),
-    "a CSV with a gap": (with_line(4, b"2026-03-02T02:00,1,2,3"), 422, "Row 4, column time, 2026-03-02T02:00, should be"),
+    "a CSV with a gap": (with_line(4, b"2026-03-02T02:00,1,2,3"), 422, "Line 5, column time, 2026-03-02T02:00, should be"),
     "an empty CSV": (b"", 422, "The table lacks the column 'load'."),
     "no header": (table().partition(b"\n")[2], 422, "The table lacks the column 'load'."),
     "semicolons": (
@@ -190,26 +190,26 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "a header with a column twice": (with_line(0, b"time,load,load,wind"), 422, "The table has the column 'load' twice."),
     "a header with a column more": (
         with_line(0, b"time,load,price,wind,rain"), 422, f"The table has the unknown column 'rain'; {LEAVE_OUT}"),
-    "cells missing": (with_line(2, b"2026-03-01T23:00,1"), 422, "Row 2 has 2 cells; the header has 4."),
-    "an empty line": (with_line(2, b""), 422, "Row 2 has 1 cell; the header has 4."),
-    "an empty cell": (with_line(2, b"2026-03-01T23:00,1, ,3"), 422, "Row 2, column price is empty; every row needs every number."),
-    "a word": (with_line(2, b"2026-03-01T23:00,1,n/a,3"), 422, "Row 2, column price must be a number, got 'n/a'."),
-    "NaN": (with_line(2, b"2026-03-01T23:00,1,nan,3"), 422, "Row 2, column price must be a number, got 'nan'."),
-    "infinity": (with_line(2, b"2026-03-01T23:00,1,-inf,3"), 422, "Row 2, column price must be a number, got '-inf'."),
-    "Python's digits": (with_line(2, b"2026-03-01T23:00,1,1_0,3"), 422, "Row 2, column price must be a number, got '1_0'."),
+    "cells missing": (with_line(2, b"2026-03-01T23:00,1"), 422, "Line 3 has 2 cells; the header has 4."),
+    "an empty line": (with_line(2, b""), 422, "Line 3 has 1 cell; the header has 4."),
+    "an empty cell": (with_line(2, b"2026-03-01T23:00,1, ,3"), 422, "Line 3, column price is empty; every row needs every number."),
+    "a word": (with_line(2, b"2026-03-01T23:00,1,n/a,3"), 422, "Line 3, column price must be a number, got 'n/a'."),
+    "NaN": (with_line(2, b"2026-03-01T23:00,1,nan,3"), 422, "Line 3, column price must be a number, got 'nan'."),
+    "infinity": (with_line(2, b"2026-03-01T23:00,1,-inf,3"), 422, "Line 3, column price must be a number, got '-inf'."),
+    "Python's digits": (with_line(2, b"2026-03-01T23:00,1,1_0,3"), 422, "Line 3, column price must be a number, got '1_0'."),
     "other digits": (
-        with_line(2, "2026-03-01T23:00,1,\u0661,3".encode()), 422, "Row 2, column price must be a number, got '\u0661'."),
-    "a decimal comma": (with_line(2, b'2026-03-01T23:00,1,"8,5",3'), 422, "Row 2, column price must be a number, got '8,5'."),
-    "a huge number in CSV": (with_line(2, b"2026-03-01T23:00,1,1e999,3"), 422, "Row 2, column price is too large."),
-    "many digits": (with_line(2, b"2026-03-01T23:00,1," + b"9" * 3000 + b",3"), 422, "Row 2, column price is too large."),
+        with_line(2, "2026-03-01T23:00,1,\u0661,3".encode()), 422, "Line 3, column price must be a number, got '\u0661'."),
+    "a decimal comma": (with_line(2, b'2026-03-01T23:00,1,"8,5",3'), 422, "Line 3, column price must be a number, got '8,5'."),
+    "a huge number in CSV": (with_line(2, b"2026-03-01T23:00,1,1e999,3"), 422, "Line 3, column price is too large."),
+    "many digits": (with_line(2, b"2026-03-01T23:00,1," + b"9" * 3000 + b",3"), 422, "Line 3, column price is too large."),
     "a quoted newline": (
-        with_line(2, b'2026-03-01T23:00,1,"8\n5",3'), 422, "Row 2 has a quotation mark out of place, or one that does not end on its line."),
-    "a quotation mark": (with_line(4, b'"2026-03-01T23:00,1,8,3'), 422, "Row 4 has a quotation mark out of place, or one that does not end on its line."),
-    "a long line": (with_line(2, b"1," * 5000), 422, "Row 2 has more than 4,000 bytes."),
+        with_line(2, b'2026-03-01T23:00,1,"8\n5",3'), 422, "Line 3 has a quotation mark out of place, or one that does not end on its line."),
+    "a quotation mark": (with_line(4, b'"2026-03-01T23:00,1,8,3'), 422, "Line 5 has a quotation mark out of place, or one that does not end on its line."),
+    "a long line": (with_line(2, b"1," * 5000), 422, "Line 3 has more than 4,000 bytes."),
     "a long header": (b"a," * 5000 + b"\n", 422, "The table: the header has more than 4,000 bytes."),
-    "Latin-1": (with_line(3, "2026-03-02T00:00,1,2,\u00e4".encode("latin-1")), 422, "Row 3 is not UTF-8 text; save the table as CSV in UTF-8."),
+    "Latin-1": (with_line(3, "2026-03-02T00:00,1,2,\u00e4".encode("latin-1")), 422, "Line 4 is not UTF-8 text; save the table as CSV in UTF-8."),
     "UTF-16": (table().decode().encode("utf-16"), 422, "The table: the header is not UTF-8 text"),
-    "NUL": (with_line(2, b"2026-03-01T23:00,1,\x00,3"), 422, "Row 2, column price must be a number, got '\\x00'."),
+    "NUL": (with_line(2, b"2026-03-01T23:00,1,\x00,3"), 422, "Line 3, column price must be a number, got '\\x00'."),
     "too long": (b"x" * 1_100_000, 413, "The request is too large: 1 MiB at most."),
 }  # fmt: skip
 

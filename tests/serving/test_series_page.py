@@ -135,7 +135,7 @@ def test_a_table_is_typed_chosen_or_dropped_and_its_mistakes_are_told(
     tab.type("load,price,wind\n1,2,3\n1,2,3\n1,2,3\n2,2,x")
     tab.value("document.querySelector('#go').focus()")
     tab.press("Enter", 13)
-    said(tab, "Row 4, column wind must be a number, got 'x'.")
+    said(tab, "Line 5, column wind must be a number, got 'x'.")
     assert tab.value("document.querySelector('#outcome').hidden")
     tab.value(
         "document.querySelector('#rows').value = document.querySelector('#rows').value.replace('x', '4')"

@@ -147,3 +147,47 @@ def test_months_that_do_not_follow_are_refused(months: int, texts: list[str], se
     with pytest.raises(RequestError) as error:
         gone_on(Step("months", months), None, texts, 3)
     assert str(error.value).startswith(sentence)
+
+
+def test_days_of_24_hours_in_a_zone_go_on_as_such() -> None:
+    expected = [
+        str(moment)
+        for moment in pd.date_range("2026-03-20T23:00", periods=30, freq="24h", tz="UTC").tz_convert(
+            "Europe/Berlin"
+        )
+    ]
+    got = gone_on(Step("seconds", DAY), "Europe/Berlin", expected[:15], 15)
+    assert [datetime.fromisoformat(text) for text in got] == [
+        datetime.fromisoformat(text) for text in expected
+    ]
+
+
+@pytest.mark.parametrize(
+    ("step", "form", "texts", "expected"),
+    [
+        (Step("months", 1), None, ["2026-11", "2026-12"], "2027-01-01"),
+        (Step("months", 3), None, ["2026Q3", "2026-Q4"], "2027-01-01"),
+        (Step("months", 12), None, ["2025", "2026"], "2027-01-01"),
+        (Step("seconds", DAY), "%d.%m.%Y", ["30.12.2026", "31.12.2026"], "2027-01-01"),
+        (Step("seconds", DAY), "%d.%m.%Y", ["2026-12-30", "31.12.2026"], "2027-01-01"),
+        (Step("seconds", HOUR), "%d/%m/%y %H.%M", ["31/12/26 22.00", "31/12/26 23.00"], "2027-01-01T00:00"),
+        (Step("seconds", HOUR), "%d.%m.%Y %H:%M %z", ["31.12.2026 22:00 +0100", "31.12.2026 23:00 +0100"], "2027-01-01T00:00+01:00"),
+        (Step("seconds", HOUR), "unix", ["1798750800", "1798754400"], "2026-12-31T23:00+00:00"),
+    ],
+)  # fmt: skip
+def test_other_forms_of_times_are_answered_in_iso_8601(
+    step: Step, form: str | None, texts: list[str], expected: str
+) -> None:
+    assert Clock(step, None, form).go_on(texts, 1, place)[-1] == expected
+
+
+@pytest.mark.parametrize("text", ["1e9", "99999999999999999999", "", "2026-01-01", "-99999999999999"])
+def test_a_number_of_seconds_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(RequestError, match="Row 1, column time must be a time"):
+        Clock(Step("seconds", HOUR), None, "unix").go_on([text], 1, place)
+
+
+@pytest.mark.parametrize("text", ["2026-13", "2026Q5", "0000", "202", "2026-00", "\u0662\u0660\u0662\u0666"])
+def test_a_period_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(RequestError, match="Row 1, column time must be a time"):
+        gone_on(Step("months", 1), None, [text], 1)
