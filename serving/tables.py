@@ -40,13 +40,15 @@ class Columns:
 
     def check(self, names: Sequence[str], began: str) -> None:
         """Raises RequestError unless these are all columns. ``began``: how the sentence begins."""
-        known = ", ".join((*self.variables, f"{self.time} (where it has times)"))
-        if missing := [name for name in self.variables if name not in names]:
+        given, own = set(names), {*self.variables, self.time}
+        if missing := next((name for name in self.variables if name not in given), None):
             hint = "; commas separate columns" if len(names) == 1 and re.search(r"[;\t]", names[0]) else ""
-            raise RequestError(422, f"{began} lacks the column {missing[0]!r:.80}{hint}.")
-        if unknown := [name for name in names if name not in (*self.variables, self.time)]:
+            raise RequestError(422, f"{began} lacks the column {missing!r:.80}{hint}.")
+        unknown = next((name for name in names if name not in own), None)
+        if unknown is not None:
+            known = ", ".join((*self.variables, f"{self.time} (where it has times)"))
             raise RequestError(
-                422, f"{began} has the unknown column {unknown[0]!r:.80}; leave out all but {known:.200}."
+                422, f"{began} has the unknown column {unknown!r:.80}; leave out all but {known:.200}."
             )
 
 
@@ -180,8 +182,9 @@ def _from_csv(content: bytes, columns: Columns, where: Where) -> Table:
     end = content.find(b"\n")
     line = (content if end < 0 else content[:end]).removeprefix(BOM_UTF8)
     header = [name.strip() for name in _cells(line, columns, f"{where()}: the header")]
-    if doubled := [name for name in header if header.count(name) > 1]:
-        raise RequestError(422, f"{where()} has the column {doubled[0]!r:.80} twice.")
+    if len(places := {name: place for place, name in enumerate(header)}) < len(header):
+        doubled = next(name for place, name in enumerate(header) if places[name] != place)
+        raise RequestError(422, f"{where()} has the column {doubled!r:.80} twice.")
     columns.check(header, where())
     rows = content.count(b"\n")
     _enough(rows, columns, where)
@@ -189,8 +192,8 @@ def _from_csv(content: bytes, columns: Columns, where: Where) -> Table:
     start = len(content)
     for _ in range(columns.rows):
         start = content.rfind(b"\n", 0, start)
-    picks = [header.index(name) for name in columns.variables]
-    time = header.index(columns.time) if columns.time in header else None
+    picks = [places[name] for name in columns.variables]
+    time = places.get(columns.time)
     values, times = np.empty((columns.rows, len(picks)), np.float32), []
     for number in range(columns.rows):
         start, end = start + 1, content.find(b"\n", start + 1)

@@ -7,6 +7,7 @@ import http.client
 import json
 import logging
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ import onnx
 import pytest
 from mlflow.onnx import log_model
 
-from serving.errors import Busy, ModelError
+from serving.errors import Busy, ModelError, RequestError
 from serving.forecasts import HERE, LARGE_WAITING, SMALL, SeriesReader
 from serving.known import NOTHING
 from serving.model import load, read_file
 from serving.pictures import Pictures
 from serving.series import Series
 from serving.settings import read_settings
+from serving.tables import Columns, read_tables
 from tests.serving import drift, tiny
 from tests.serving.conftest import RED, Server, encode, files, running
 from tests.serving.drift import rows, table
@@ -156,6 +158,25 @@ def test_an_example_that_does_not_fit_is_not_used(
     pictures = tiny.write(tmp_path / "tiny.onnx")
     drift.write_known(pictures, example=EXAMPLE)
     assert read_file(pictures, 1).known == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("header", "sentence"),
+    [
+        (b"," * 1_900_000, "The table has the column '' twice."),
+        (b",".join(b"%d" % n for n in range(270_000)), "The table lacks the column 'c0'."),
+        (b",".join(b"c%d" % n for n in range(250_000)), "The table has the unknown column 'c2000'"),
+    ],
+    ids=["commas", "numbers", "names"],
+)
+def test_a_header_of_a_great_many_columns_is_soon_refused(header: bytes, sentence: str) -> None:
+    columns = Columns(tuple(f"c{number}" for number in range(2000)), "time", 1)
+    start = time.process_time()
+    with pytest.raises(RequestError) as error:
+        read_tables("text/csv", header + b"\n1", columns, 1)
+    assert (
+        str(error.value).startswith(sentence) and time.process_time() - start < 2
+    )  # 0.1 s; in squares, an hour
 
 
 def test_series_that_arrive_together_share_a_batch(tmp_path: Path) -> None:
