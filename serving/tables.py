@@ -7,6 +7,7 @@ nothing and may have gaps. Every row costs memory for itself alone.
 from __future__ import annotations
 
 import csv
+import json
 import re
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -127,7 +128,7 @@ def _json_series(body: bytes | bytearray, columns: Columns, most: int) -> list[l
             if not series:
                 raise RequestError(422, "The request holds no series.")
             return series
-    example = f"{{{_named(columns.variables[0])}: 1.5, ...}}"
+    example = f"{{{json.dumps(columns.variables[0])[:80]}: 1.5, ...}}"
     raise RequestError(
         422,
         f'JSON must be {{"rows": [{example}, ...]}}, or {{"series": [rows, rows, ...]}}, and nothing else.',

@@ -147,7 +147,7 @@ def with_line(number: int, line: bytes) -> bytes:
 LEAVE_OUT = "leave out all but load, price, wind, time (where it has times)."
 BAD: dict[str, tuple[Any, int, str]] = {
     "no JSON": ("{", 422, "JSON must be {\"rows\""),
-    "a list": (rows(), 422, 'JSON must be {"rows": [{load: 1.5, ...}, ...]}, or {"series": [rows, rows, ...]}, and nothing else.'),
+    "a list": (rows(), 422, 'JSON must be {"rows": [{"load": 1.5, ...}, ...]}, or {"series": [rows, rows, ...]}, and nothing else.'),
     "rows and series": ({"rows": rows(), "series": []}, 422, "JSON must be"),
     "a row as rows": ({"rows": rows()[0]}, 422, "JSON must be"),
     "no series": ({"series": []}, 422, "The request holds no series."),
