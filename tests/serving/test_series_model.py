@@ -29,6 +29,7 @@ from serving.series import Series
 from serving.settings import read_settings
 from serving.tables import Columns, read_tables
 from tests.serving import drift, tiny
+from tests.serving.browser import CHROMIUM, browser
 from tests.serving.conftest import RED, Server, encode, files, running
 from tests.serving.drift import rows, table
 from tests.serving.stores import NAME, Store, serving, store, wait_until
@@ -318,3 +319,31 @@ def test_a_version_of_another_kind_takes_the_place_of_the_first(
 def test_the_two_kinds_are_told_apart_by_the_names_of_their_tensors() -> None:
     assert isinstance(load(tiny.network().SerializeToString(), "net", "7", 1).kind, Pictures)
     assert load(tiny.of_tensors().SerializeToString(), "net", "7", 1).kind is None
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
+def test_an_open_page_follows_to_a_network_of_another_kind(
+    store: Store, both: tuple[str, str], tmp_path: Path
+) -> None:
+    store.champion(both[1])
+    with serving(store, tmp_path) as server, browser(tmp_path) as tab:
+        tab.open(f"{server.url}/")
+        tab.wait("document.querySelector('h1').innerText === 'What comes next?'")
+        tab.value(f"document.querySelector('#rows').value = {table().decode()!r}")
+        tab.value("document.querySelector('#go').click()")
+        tab.wait("!document.querySelector('#outcome').hidden")
+        store.champion(both[0])
+        wait_until(server, lambda: httpx.get(f"{server.url}/v1/model").json()["version"] == both[0])
+        tab.value("document.querySelector('#go').click()")
+        tab.wait("document.querySelector('h1').innerText === 'What is in the picture?'")
+        assert tab.value("document.querySelector('#series').hidden && !document.querySelector('#try').hidden")
+        picture = tmp_path / "red.png"
+        picture.write_bytes(encode(RED))
+        tab.choose("#file", picture)
+        tab.wait("document.querySelector('#bars').innerText.startsWith('red')")
+        store.champion(both[1])
+        wait_until(server, lambda: httpx.get(f"{server.url}/v1/model").json()["version"] == both[1])
+        tab.choose("#file", picture)
+        tab.wait("document.querySelector('h1').innerText === 'What comes next?'")
+        tab.value("document.querySelector('#go').click()")
+        tab.wait("document.querySelector('#forecast-message').innerText.startsWith('load goes from 3')")
