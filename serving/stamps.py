@@ -62,67 +62,81 @@ class Clock:
 
         Raises RequestError if they are no times, or not one step apart.
         """
-        times = [_read(text, self.form, place(number)) for number, text in enumerate(texts)]
+        times = self._read(texts, place)
+        # The times are told in the zone, otherwise with the last offset that was given.
+        own = self.zone or times[-1].tzinfo
+        write = self._writer(texts, times[0], own)
+        try:
+            meant, courses = self._meant(times, own), self._courses(times, own)
+            fits = [_first_unlike(meant, course) for course in courses]
+            number = max(fits)
+            course = courses[fits.index(number)]
+            if number == len(times):
+                return [write(course(each)[0]) for each in range(len(times) + ahead)]
+            expected = write(course(number)[0])
+        except (OverflowError, ValueError):
+            raise RequestError(422, f"{place(0)} leads out of the years 1 to 9999.") from None
+        text = texts[number] if texts[number].isprintable() else repr(texts[number])
+        if not meant[number]:
+            raise RequestError(
+                422, f"{place(number)}, {text}, does not exist in {self.zone}, because the clock skips it."
+            )
+        step = self.step.in_words()
+        raise RequestError(
+            422,
+            f"{place(number)}, {text}, should be {expected}; every row comes {step} after the one before.",
+        )
+
+    def _read(self, texts: Sequence[str], place: Place) -> list[datetime]:
+        times = [_time(text, self.form, place(number)) for number, text in enumerate(texts)]
         aware = times[0].tzinfo is not None
         for number, time in enumerate(times):
             if (time.tzinfo is not None) is not aware:
                 what = "lacks an" if aware else "has an"
                 raise RequestError(422, f"{place(number)} {what} offset from UTC, unlike the row before.")
-        # The times are told in the zone, otherwise with the last offset that was given.
-        own = self.zone or times[-1].tzinfo
-        dates = self.step.whole_days() and not aware and all(len(text) <= _DATE for text in texts)
-        dates = dates and times[0].time() == datetime.min.time()
-        brief = times[0].second == times[0].microsecond == 0 and (
-            self.step.unit == "months" or self.step.count % 60 == 0
+        return times
+
+    def _writer(self, texts: Sequence[str], first: datetime, own: tzinfo | None) -> Callable[[datetime], str]:
+        """Writes times as briefly as those that were given."""
+        midnights = self.step.whole_days() and first.tzinfo is None and first.time() == datetime.min.time()
+        dates = midnights and all(len(text) <= _DATE for text in texts)
+        minutes = first.second == first.microsecond == 0 and (
+            self.step.whole_days() or self.step.count % 60 == 0
         )
 
-        def written(time: datetime) -> str:
-            if own is not None:
-                time = time.astimezone(own)
+        def write(time: datetime) -> str:
+            shown = time if own is None else time.astimezone(own)
             return (
-                time.date().isoformat() if dates else time.isoformat(timespec="minutes" if brief else "auto")
+                shown.date().isoformat()
+                if dates
+                else shown.isoformat(timespec="minutes" if minutes else "auto")
             )
 
-        try:
-            course = self._checked(times, texts, own, place, written)
-            return [written(course(number)[0]) for number in range(len(times) + ahead)]
-        except (OverflowError, ValueError):
-            raise RequestError(422, f"{place(0)} leads out of the years 1 to 9999.") from None
+        return write
 
-    def _checked(
-        self,
-        times: Sequence[datetime],
-        texts: Sequence[str],
-        own: tzinfo | None,
-        place: Place,
-        written: Callable[[datetime], str],
-    ) -> _Course:
-        """The course that all times keep to. Raises RequestError where there is none."""
+    def _by_calendar(self) -> bool:
+        return self.step.unit == "months" or (self.step.whole_days() and self.zone is not None)
+
+    def _meant(self, times: Sequence[datetime], own: tzinfo | None) -> list[Sequence[datetime]]:
+        """What each time may mean: nothing where the clocks of the zone skip it."""
+        meant = [_instants(time, own) for time in times]
+        if self.zone is None or times[0].tzinfo is not None or self._by_calendar():
+            return meant  # a midnight that is skipped is the beginning of its day all the same
+        return [
+            [instant for instant in instants if _wall(instant, own) == time]
+            for time, instants in zip(times, meant, strict=True)
+        ]
+
+    def _courses(self, times: Sequence[datetime], own: tzinfo | None) -> list[_Course]:
+        """The courses that begin with the first time."""
         courses: list[_Course] = []
-        if calendar := self.step.unit == "months" or (self.step.whole_days() and self.zone is not None):
+        if self._by_calendar():
             walls = [_wall(time, own) for time in times]
             on_wall = self._by_months(walls) if self.step.unit == "months" else self._by_seconds(walls[0])
             courses = [lambda number: _instants(on_wall(number)[0], own)]
         if self.step.unit == "seconds":  # also days of 24 hours, if those of the calendar fit less
             courses += [self._by_seconds(start) for start in _instants(times[0], own)]
-        meant = [_instants(time, own) for time in times]
-        if not calendar and self.zone is not None:  # in the calendar, a midnight that is skipped is meant so
-            meant = [
-                [instant for instant in instants if time.tzinfo or _wall(instant, own) == time]
-                for time, instants in zip(times, meant, strict=True)
-            ]
-        fits = [_first_unlike(meant, course) for course in courses]
-        longest = max(fits)
-        course = courses[fits.index(longest)]
-        if longest == len(times):
-            return course
-        began = f"{place(longest)}, {texts[longest]},"
-        if not meant[longest]:
-            raise RequestError(422, f"{began} does not exist in {self.zone}, because the clock skips it.")
-        raise RequestError(
-            422,
-            f"{began} should be {written(course(longest)[0])}; every row comes {self.step.in_words()} after the one before.",
-        )
+        return courses
 
     def _by_seconds(self, start: datetime) -> _Course:
         step = timedelta(seconds=self.step.count)
@@ -146,7 +160,7 @@ class Clock:
         return at
 
 
-def _read(text: str, form: str | None, place: str) -> datetime:
+def _time(text: str, form: str | None, place: str) -> datetime:
     try:
         if len(text) <= LONGEST:
             if form == UNIX:

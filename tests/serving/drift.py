@@ -36,37 +36,10 @@ def network(
 
     With ``repeats``, the network also multiplies a large matrix that many times per series, which makes it slow.
     """
-    constants = {
-        "last": np.array(lookback - 1, np.int64),
-        "first": np.array(0, np.int64),
-        "targets": np.arange(len(targets)),
-        "ahead": (np.arange(1, horizon + 1, dtype=np.float32) / max(lookback - 1, 1)).reshape(1, horizon, 1),
-        "time": np.array([1], np.int64),
-    }
-    nodes = [
-        helper.make_node("Gather", ["series", "targets"], ["own"], axis=2),
-        helper.make_node("Gather", ["own", "last"], ["end"], axis=1),
-        helper.make_node("Gather", ["own", "first"], ["start"], axis=1),
-        helper.make_node("Sub", ["end", "start"], ["rise"]),
-        helper.make_node("Unsqueeze", ["rise", "time"], ["slope"]),
-        helper.make_node("Unsqueeze", ["end", "time"], ["level"]),
-        helper.make_node("Mul", ["slope", "ahead"], ["drift"]),
-        helper.make_node("Add", ["level", "drift"], ["quick" if repeats else "forecast"]),
-    ]
+    nodes, constants = _drift(len(targets), lookback, horizon, "quick" if repeats else "forecast")
     if repeats:
-        constants |= {
-            "wide": np.ones((1, 400, 400), np.float32),
-            "slow": np.full((400, 400), 1e-9, np.float32),
-        }
-        constants["axes"] = np.array([1, 2], np.int64)
-        nodes += [
-            helper.make_node("ReduceMean", ["series", "axes"], ["mean"], keepdims=1),
-            helper.make_node("Mul", ["mean", "wide"], ["grid0"]),
-            *(helper.make_node("MatMul", [f"grid{n}", "slow"], [f"grid{n + 1}"]) for n in range(repeats)),
-            helper.make_node("ReduceMean", [f"grid{repeats}", "axes"], ["tiny"], keepdims=1),
-            helper.make_node("Sub", ["tiny", "tiny"], ["nothing"]),
-            helper.make_node("Add", ["quick", "nothing"], ["forecast"]),
-        ]
+        slow_nodes, slow_constants = _slow(repeats)
+        nodes, constants = nodes + slow_nodes, constants | slow_constants
     variables = len(targets) + len(covariates)
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
@@ -91,6 +64,49 @@ def network(
     helper.set_model_props(model, {**properties, **(metadata or {})})
     onnx.checker.check_model(model)
     return model
+
+
+Part = tuple[list[onnx.NodeProto], dict[str, NDArray[Any]]]
+
+
+def _drift(targets: int, lookback: int, horizon: int, output: str) -> Part:
+    """Nodes and constants that forecast."""
+    constants = {
+        "last": np.array(lookback - 1, np.int64),
+        "first": np.array(0, np.int64),
+        "targets": np.arange(targets),
+        "ahead": (np.arange(1, horizon + 1, dtype=np.float32) / max(lookback - 1, 1)).reshape(1, horizon, 1),
+        "time": np.array([1], np.int64),
+    }
+    nodes = [
+        helper.make_node("Gather", ["series", "targets"], ["own"], axis=2),
+        helper.make_node("Gather", ["own", "last"], ["end"], axis=1),
+        helper.make_node("Gather", ["own", "first"], ["start"], axis=1),
+        helper.make_node("Sub", ["end", "start"], ["rise"]),
+        helper.make_node("Unsqueeze", ["rise", "time"], ["slope"]),
+        helper.make_node("Unsqueeze", ["end", "time"], ["level"]),
+        helper.make_node("Mul", ["slope", "ahead"], ["drift"]),
+        helper.make_node("Add", ["level", "drift"], [output]),
+    ]
+    return nodes, constants
+
+
+def _slow(repeats: int) -> Part:
+    """Nodes and constants that slowly turn ``quick`` into ``forecast`` with the same values."""
+    constants = {
+        "wide": np.ones((1, 400, 400), np.float32),
+        "slow": np.full((400, 400), 1e-9, np.float32),
+        "axes": np.array([1, 2], np.int64),
+    }
+    nodes = [
+        helper.make_node("ReduceMean", ["series", "axes"], ["mean"], keepdims=1),
+        helper.make_node("Mul", ["mean", "wide"], ["grid0"]),
+        *(helper.make_node("MatMul", [f"grid{n}", "slow"], [f"grid{n + 1}"]) for n in range(repeats)),
+        helper.make_node("ReduceMean", [f"grid{repeats}", "axes"], ["tiny"], keepdims=1),
+        helper.make_node("Sub", ["tiny", "tiny"], ["nothing"]),
+        helper.make_node("Add", ["quick", "nothing"], ["forecast"]),
+    ]
+    return nodes, constants
 
 
 def write(path: Path, **options: Any) -> Path:

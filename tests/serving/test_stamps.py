@@ -108,6 +108,8 @@ WRONG = {
         "Row 3, column time, 2026-10-25T02:00, should be 2026-10-25T03:00+01:00; every row comes 1 hour after the one before."),
     "backwards": (HOUR, None, ["2026-03-29T01:00", "2026-03-29T00:00"],
         "Row 2, column time, 2026-03-29T00:00, should be 2026-03-29T02:00; every row comes 1 hour after the one before."),
+    "a line break": (HOUR, None, ["2026-03-29T01:00", "2026-03-29\n03:00"],
+        "Row 2, column time, '2026-03-29\\n03:00', should be 2026-03-29T02:00; every row comes 1 hour after the one before."),
     "a missing day": (DAY, "Europe/Berlin", ["2026-03-28", "2026-03-30"],
         "Row 2, column time, 2026-03-30, should be 2026-03-29; every row comes 1 day after the one before."),
     "local, then not": (HOUR, None, ["2026-03-29T01:00", "2026-03-29T02:00Z"],
