@@ -50,6 +50,19 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Times:
+    """The times of a series, and those after them."""
+
+    given: int  # number of times that there are
+    course: _Course
+    write: Callable[[datetime], str]
+
+    def told(self, start: int, end: int) -> list[str]:
+        """Times by their numbers: from 0 those that there are, then those after them."""
+        return [self.write(self.course(number)[0]) for number in range(start, end)]
+
+
+@dataclass(frozen=True)
 class Clock:
     """How the times of a network's series go on."""
 
@@ -57,8 +70,8 @@ class Clock:
     zone: ZoneInfo | None  # of times without an offset from UTC, and of all times that are answered
     form: str | None = None  # of times besides ISO 8601: one of strptime's, or UNIX
 
-    def go_on(self, texts: Sequence[str], ahead: int, place: Place) -> list[str]:
-        """The times, written anew, and as many as ``ahead`` after them.
+    def go_on(self, texts: Sequence[str], ahead: int, place: Place) -> Times:
+        """Reads times, and goes on with as many as ``ahead``.
 
         Raises RequestError if they are no times, or not one step apart.
         """
@@ -72,7 +85,9 @@ class Clock:
             number = max(fits)
             course = courses[fits.index(number)]
             if number == len(times):
-                return [write(course(each)[0]) for each in range(len(times) + ahead)]
+                found = Times(number, course, write)
+                found.told(number + ahead - 1, number + ahead)  # the latest time is not too late
+                return found
             expected = write(course(number)[0])
         except (OverflowError, ValueError):
             raise RequestError(422, f"{place(0)} leads out of the years 1 to 9999.") from None

@@ -13,30 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import mlflow
-import mlflow.models
 import numpy as np
 import onnx
 import pytest
-from mlflow.onnx import log_model
 
 from serving.errors import Busy, ModelError, RequestError
 from serving.forecasts import HERE, LARGE_WAITING, SMALL, SeriesReader
 from serving.known import NOTHING
 from serving.model import load, read_file
-from serving.pictures import Pictures
 from serving.series import Series
 from serving.settings import read_settings
 from serving.tables import Columns, read_tables
 from tests.serving import drift, tiny
-from tests.serving.browser import CHROMIUM, browser
-from tests.serving.conftest import RED, Server, encode, files, running
+from tests.serving.conftest import running
 from tests.serving.drift import rows, table
-from tests.serving.stores import NAME, Store, serving, store, wait_until
 from tests.serving.test_load import batches
-
-__all__ = ["store"]  # a fixture
-pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow warns about its own type hints when it is imported
 
 
 def said(**changes: Any) -> bytes:
@@ -180,6 +171,21 @@ def test_a_header_of_a_great_many_columns_is_soon_refused(header: bytes, sentenc
     )  # 0.1 s; in squares, an hour
 
 
+def test_a_long_answer_is_written_in_pieces_or_refused(tmp_path: Path) -> None:
+    model = drift.write(
+        tmp_path / "long.onnx", targets=[f"t{n}" for n in range(99)], covariates=[], horizon=500
+    )
+    row = {f"t{number}": number / 3 for number in range(99)}
+    body = {"rows": [{"time": time, **row} for time in drift.TIMES]}
+    with running(tmp_path, "--model", str(model), "--max-body-mib", "1") as server:
+        (prediction,) = httpx.post(f"{server.url}/v1/predict?view=true", json=body).json()["predictions"]
+        got = np.array(list(prediction["columns"].values()), np.float32)
+        np.testing.assert_array_equal(got, np.tile(np.array([*row.values()], np.float32)[:, None], 500))
+        assert len(prediction["time"]) == 500 and prediction["time"][-1] == "2026-03-22T21:00"
+        two = httpx.post(f"{server.url}/v1/predict", json={"series": [body["rows"]] * 2})
+    assert (two.status_code, two.json()["detail"]) == (413, "The answer is too large; it may have 1 MiB.")
+
+
 def test_series_that_arrive_together_share_a_batch(tmp_path: Path) -> None:
     slow = drift.write(tmp_path / "slow.onnx", repeats=40)  # the others arrive while it answers the first
     bodies = [table([{**row, "load": number} for row in rows()]) for number in range(12)]
@@ -255,95 +261,3 @@ def test_a_body_is_read_where_it_delays_nobody(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("serving.forecasts._going_on", lambda kind, table: None)  # the times repeat
     asyncio.run(story())
     assert threads[:3] == ["", "read", "read-large"] and set(threads[3:]) == {"read-large"}
-
-
-@pytest.fixture(scope="module")
-def both(store: Store) -> tuple[str, str]:
-    """A version that takes pictures, and a version of the same model that takes series."""
-    mlflow.set_experiment("test")
-    values = np.zeros((1, 4, 3), np.float32)
-    made = log_model(
-        drift.network(),
-        name="model",
-        signature=mlflow.models.infer_signature(values, np.zeros((1, 3, 2), np.float32)),
-        save_as_external_data=False,
-        pip_requirements=["onnxruntime"],
-        registered_model_name=NAME,
-    )
-    return "1", str(made.registered_model_version)
-
-
-def test_a_version_of_another_kind_takes_the_place_of_the_first(
-    store: Store, both: tuple[str, str], tmp_path: Path
-) -> None:
-    picture, series = encode(RED), table()
-    answers: list[tuple[str, int, list[str]]] = []
-    stop = threading.Event()
-
-    def load(server: Server) -> None:
-        with httpx.Client(base_url=server.url, timeout=30) as client:
-            while not stop.is_set():
-                kinds = {
-                    "images": client.post("/v1/predict", files=files(picture)),
-                    "series": client.post(
-                        "/v1/predict", content=series, headers={"Content-Type": "text/csv"}
-                    ),
-                }
-                for kind, answer in kinds.items():
-                    answers.append((kind, answer.status_code, list(answer.json())))
-
-    store.champion(both[0])
-    with serving(store, tmp_path) as server:
-        threads = [threading.Thread(target=load, args=(server,)) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for version in (both[1], both[0], both[1]):
-            store.champion(version)
-            wait_until(server, lambda: httpx.get(f"{server.url}/v1/model").json()["version"] == version)  # noqa: B023
-            about = httpx.get(f"{server.url}/v1/model").json()
-            assert about["kind"] == ("images" if version == both[0] else "series")
-        stop.set()
-        for thread in threads:
-            thread.join(30)
-        assert "Traceback" not in server.log.read_text()
-    good = {(kind, *names) for kind, status, names in answers if status == 200}
-    assert good == {
-        ("images", "model_name", "model_version", "class_names", "predictions", "milliseconds"),
-        ("series", "model_name", "model_version", "targets", "predictions", "milliseconds"),
-    }
-    # Each kind is refused by the other, and nothing else goes wrong.
-    assert {status for _, status, _ in answers} == {200, 415, 422}
-    assert {names[0] for _, status, names in answers if status != 200} == {"detail"}
-
-
-def test_the_two_kinds_are_told_apart_by_the_names_of_their_tensors() -> None:
-    assert isinstance(load(tiny.network().SerializeToString(), "net", "7", 1).kind, Pictures)
-    assert load(tiny.of_tensors().SerializeToString(), "net", "7", 1).kind is None
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
-def test_an_open_page_follows_to_a_network_of_another_kind(
-    store: Store, both: tuple[str, str], tmp_path: Path
-) -> None:
-    store.champion(both[1])
-    with serving(store, tmp_path) as server, browser(tmp_path) as tab:
-        tab.open(f"{server.url}/")
-        tab.wait("document.querySelector('h1').innerText === 'What comes next?'")
-        tab.value(f"document.querySelector('#rows').value = {table().decode()!r}")
-        tab.value("document.querySelector('#go').click()")
-        tab.wait("!document.querySelector('#outcome').hidden")
-        store.champion(both[0])
-        wait_until(server, lambda: httpx.get(f"{server.url}/v1/model").json()["version"] == both[0])
-        tab.value("document.querySelector('#go').click()")
-        tab.wait("document.querySelector('h1').innerText === 'What is in the picture?'")
-        assert tab.value("document.querySelector('#series').hidden && !document.querySelector('#try').hidden")
-        picture = tmp_path / "red.png"
-        picture.write_bytes(encode(RED))
-        tab.choose("#file", picture)
-        tab.wait("document.querySelector('#bars').innerText.startsWith('red')")
-        store.champion(both[1])
-        wait_until(server, lambda: httpx.get(f"{server.url}/v1/model").json()["version"] == both[1])
-        tab.choose("#file", picture)
-        tab.wait("document.querySelector('h1').innerText === 'What comes next?'")
-        tab.value("document.querySelector('#go').click()")
-        tab.wait("document.querySelector('#forecast-message').innerText.startsWith('load goes from 3')")

@@ -23,7 +23,11 @@ def place(number: int) -> str:
 
 
 def gone_on(step: Step, zone: str | None, texts: Sequence[str], ahead: int) -> list[str]:
-    return Clock(step, None if zone is None else ZoneInfo(zone)).go_on(texts, ahead, place)
+    return told(Clock(step, None if zone is None else ZoneInfo(zone)), texts, ahead)
+
+
+def told(clock: Clock, texts: Sequence[str], ahead: int) -> list[str]:
+    return clock.go_on(texts, ahead, place).told(0, len(texts) + ahead)
 
 
 @pytest.mark.parametrize("zone", ZONES)
@@ -180,7 +184,7 @@ def test_days_of_24_hours_in_a_zone_go_on_as_such() -> None:
 def test_other_forms_of_times_are_answered_in_iso_8601(
     step: Step, form: str | None, texts: list[str], expected: str
 ) -> None:
-    assert Clock(step, None, form).go_on(texts, 1, place)[-1] == expected
+    assert told(Clock(step, None, form), texts, 1)[-1] == expected
 
 
 @pytest.mark.parametrize("text", ["1e9", "99999999999999999999", "", "2026-01-01", "-99999999999999"])
