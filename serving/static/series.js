@@ -24,8 +24,11 @@ function span(steps) {
   return counted((steps * count) / size, name);
 }
 
+// Five digits, or all before the point.
 function number(value) {
-  return value.toLocaleString("en", { maximumSignificantDigits: 5 });
+  const size = Math.abs(value);
+  if (size >= 1e15 || (size < 1e-4 && size > 0)) return value.toLocaleString("en", { notation: "scientific", maximumSignificantDigits: 5 });
+  return value.toLocaleString("en", size >= 1e5 ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: 5 });
 }
 
 // 2026-03-02T03:00+01:00 -> 2026-03-02 03:00

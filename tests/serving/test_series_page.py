@@ -19,6 +19,14 @@ pytestmark = pytest.mark.skipif(
 )
 EXAMPLE = {name: [row[number] for row in drift.VALUES] for number, name in enumerate(drift.NAMES)}
 TRUTH = {"load": [3.25, 3.5, 3.75], "price": [6, 6, 6]}
+# No text of the chart leaves it.
+INSIDE = """(() => {
+  const chart = document.querySelector("#chart").getBoundingClientRect();
+  return [...document.querySelectorAll("#chart text")].every((text) => {
+    const box = text.getBoundingClientRect();
+    return box.left >= chart.left - 1 && box.right <= chart.right + 1;
+  });
+})()"""
 GOES = "load goes from 3 to 4.5 in 3 hours; its lowest is 3.5, its highest 4.5."
 
 
@@ -89,8 +97,7 @@ def test_the_example_is_forecast_drawn_and_compared_with_what_came(
     )
     said(tab, "price goes from 7 to 4 in 3 hours; its lowest is 4, its highest 6.")
     assert tab.value("document.documentElement.scrollWidth") <= width
-    inside = "(() => { const chart = document.querySelector('#chart').getBoundingClientRect(); return [...document.querySelectorAll('#chart text')].every(text => { const box = text.getBoundingClientRect(); return box.left >= chart.left - 1 && box.right <= chart.right + 1 }) })()"
-    assert tab.value(inside)
+    assert tab.value(INSIDE)
     assert [url for url in tab.requested if "predict" in url] == [f"{server.url}/v1/predict?view=true"]
     assert all(url.startswith(f"{server.url}/") for url in tab.requested) and tab.errors == []
 
@@ -159,6 +166,21 @@ def test_a_table_is_typed_chosen_or_dropped_and_its_mistakes_are_told(
     tab.value("document.querySelector('#example').click()")
     said(tab, GOES)
     assert [entry for entry in tab.errors if "422" not in entry] == []
+
+
+def test_numbers_are_told_in_full_or_in_powers_of_ten(tab: Page, server: Server) -> None:
+    opened(tab, server, 1280)
+    told = tab.value("[1234567.8, 99999.6, 0.000123456, -0.00001, 3.4e38, 0].map(number)")
+    assert told == ["1,234,568", "100,000", "0.00012346", "-1E-5", "3.4E38", "0"]
+    # Such numbers have an axis, too.
+    for values in ("1e37 1e37 1e37 3e37", "7 7 7 7", "-1e-9 0 0 1e-9", "1e6 2e6 3e6 4e6"):
+        lines = ["load,price,wind", *(f"{value},0,0" for value in values.split())]
+        tab.value(f"document.querySelector('#rows').value = {chr(10).join(lines)!r}; forecast()")
+        tab.wait("document.querySelector('#forecast').getAttribute('aria-busy') === 'false'")
+        assert tab.value("document.querySelector('#reading').innerText").startswith("step 1: load ")
+        assert "NaN" not in tab.value("document.querySelector('#chart').innerHTML")
+        assert tab.value(INSIDE)
+    assert tab.errors == []
 
 
 def test_the_forecast_is_saved_as_a_table(tab: Page, server: Server, tmp_path: Path) -> None:
