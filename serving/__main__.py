@@ -29,7 +29,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parses the command line: one option per setting except the key, plus --params and --debug."""
     parser = argparse.ArgumentParser(
         prog="python -m serving",
-        description=f"Serves an ONNX image classifier. Clients must send a key if {API_KEY_VARIABLE} is set.",
+        description=f"Serves an ONNX network that classifies images or forecasts series. Clients must send a key if {API_KEY_VARIABLE} is set.",
     )
     for name, field in ServeSettings.model_fields.items():
         if name != "api_key":

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
+import json
 import time
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.routing import request_response
 
 from serving.cells import draw_cells
 from serving.keys import SCHEMES, Check, needs
-from serving.known import Known, remarks_on, views
-from serving.schema import PROBLEMS, REQUEST_BODY, VIEW, Answer, ModelInfo
+from serving.known import Known
+from serving.schema import PROBLEMS, REQUEST_BODY, VIEW, Answer, Forecasts, ModelInfo
 from serving.service import Service
 
 
@@ -34,28 +34,22 @@ def add_predict(app: FastAPI, service: Service, check: Check) -> None:
     """``POST /v1/predict``."""
 
     async def predict(request: Request) -> Response:
-        """Classifies one or more images of any size, after fitting their size and colours to the model. `sure` is false
-        where the answer is not to be relied on, `warning` says where an image is unlike those that the network has learned
-        from; both are null where nothing is known about that."""
+        """Tells what is in images, or forecasts series: `kind` in `/v1/model` says which of both the served network does.
+
+        Images may have any size; they are fitted to the network's size and colours. `sure` is false where the answer is not
+        to be relied on, `warning` says where an image is unlike those that the network has learned from; both are null where
+        nothing is known about that. Of a series, the last rows are read, as many as the network looks back. A forecast has
+        the times that follow, or null where the series had none; `step` counts them from 1."""
         start = time.perf_counter()
         await check(request)
-        answered_by, images, probabilities = await service.predict(request)
-        names = answered_by.class_names
-        remarks = await remarks_on(answered_by.known, images, probabilities)
-        if request.query_params.get("view") == "true":
-            seen = await asyncio.to_thread(views, images)
-            remarks = [{**said, "view": view} for said, view in zip(remarks, seen, strict=True)]
-        return JSONResponse(
-            {
-                "model_name": answered_by.name,
-                "model_version": answered_by.version,
-                "class_names": names,
-                "predictions": [
-                    {"class_name": names[row.argmax()], "probabilities": row.tolist(), **said}
-                    for row, said in zip(probabilities, remarks, strict=True)
-                ],
-                "milliseconds": round((time.perf_counter() - start) * 1000, 2),
-            }
+        answered_by, question, outputs = await service.predict(request)
+        view = request.query_params.get("view") == "true"
+        members = await question.answer(outputs, answered_by.known, view=view)
+        name, version = json.dumps(answered_by.name), json.dumps(answered_by.version)
+        milliseconds = round((time.perf_counter() - start) * 1000, 2)
+        return Response(
+            f'{{"model_name":{name},"model_version":{version},{members},"milliseconds":{milliseconds}}}',
+            media_type="application/json",
         )
 
     app.router.add_api_route(
@@ -64,8 +58,8 @@ def add_predict(app: FastAPI, service: Service, check: Check) -> None:
         methods=["POST"],
         route_class_override=Direct,
         dependencies=SCHEMES,
-        response_model=Answer,
-        response_description="One prediction per image, in the order of the images.",
+        response_model=Answer | Forecasts,
+        response_description="One prediction per image or series, in the order of the request.",
         responses=PROBLEMS,
         openapi_extra={"parameters": [VIEW], "requestBody": REQUEST_BODY},
     )
@@ -81,15 +75,17 @@ def add_model(app: FastAPI, service: Service, check: Check) -> None:
         responses={401: PROBLEMS[401]},
     )
     async def about() -> ModelInfo:
-        """Describes the served model. `sha256` is the hash of its file, which says what is served; numbers of versions may come again. `cells` holds one SVG drawing per cell. `origin` holds the runs, the commit and the
-        data's hash where they are known; `origin_source` says who knows them, or that the origin is unknown."""
+        """Describes the served model. `kind` is `images`, `series`, or null for a network that is asked under `/v2` only.
+        `sha256` is the hash of its file, which says what is served; numbers of versions may come again. `cells` holds one SVG
+        drawing per cell. `origin` holds the runs, the commit and the data's hash where they are known; `origin_source` says
+        who knows them, or that the origin is unknown."""
         served = service.model
         return ModelInfo(
             name=served.name,
             version=served.version,
             sha256=served.sha256,
-            class_names=list(served.class_names),
-            image_shape=list(served.shape or ()),
+            kind=served.kind.name if served.kind else None,
+            **(served.kind.described() if served.kind else {}),
             genotype=dict(served.genotype),
             cells=draw_cells(served.genotype),
             precision=served.precision,
@@ -110,6 +106,7 @@ def add_known(app: FastAPI, service: Service, check: Check) -> None:
         responses={401: PROBLEMS[401]},
     )
     async def known() -> Known:
-        """Lists test pictures to try, the probability from which an answer is sure, and the range of brightness and
-        contrast of the training images (0 to 255). Empty for a version that was registered without."""
+        """Lists what to try the network with: test pictures, or a test series and what came after it. Also the probability
+        from which an answer is sure, and the range of brightness and contrast of the training images (0 to 255). Empty for
+        a version that was registered without."""
         return service.model.known

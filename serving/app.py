@@ -39,7 +39,7 @@ def create_app(model: Model, registry: Registry | None, settings: ServeSettings)
     app = FastAPI(
         title="MS-DARTS server",
         version="1",
-        description="Classifies images with a network found by architecture search.",
+        description="Tells what is in images, or forecasts series, with a network found by architecture search.",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,

@@ -7,20 +7,24 @@ node it feeds, below the name of its operation. Edges never cross, and the names
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 COLUMN, ROW, MARGIN, HEAD = 52, 34, 28, 36
 DARTS_INPUTS = ("cₖ₋₂", "cₖ₋₁")
+RECURRENT_INPUTS = {"two-input": ("state", "input"), "one-input": ("input",)}
+_COMBINERS = {"sum": "+", "product": "×"}
 
 
 @dataclass(frozen=True)
 class _Cell:
     nodes: tuple[str, ...]
+    inputs: int  # of the nodes; they come first
     edges: tuple[tuple[int, int, str], ...]  # source, destination, operation
-    concat: tuple[int, ...]  # nodes concatenated into the output; empty if the last node is the output
+    joined: tuple[int, ...] = ()  # nodes joined into the output; empty if the last node is the output
+    joint: str = ""  # how they are joined
 
 
 def draw_cells(genotype: Mapping[str, Any]) -> dict[str, str]:
@@ -35,6 +39,8 @@ def draw_cells(genotype: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _cells(genotype: Mapping[str, Any]) -> dict[str, _Cell]:
+    if (space := genotype.get("space")) in RECURRENT_INPUTS:
+        return {"cell": _recurrent(genotype["nodes"], RECURRENT_INPUTS[space])}
     if "arch_str" in genotype:  # NAS-Bench-201: |op~source|+|op~source|op~source|+...
         edges = []
         for target, node in enumerate(str(genotype["arch_str"]).split("+"), 1):
@@ -42,7 +48,7 @@ def _cells(genotype: Mapping[str, Any]) -> dict[str, _Cell]:
                 operation, source = term.split("~")
                 edges.append((int(source), target, operation))
         last = max(target for _, target, _ in edges)
-        return {"cell": _Cell(("input", *map(str, range(1, last)), "output"), tuple(edges), ())}
+        return {"cell": _Cell(("input", *map(str, range(1, last)), "output"), 1, tuple(edges))}
     cells = {}
     for name in ("normal", "reduce"):
         pairs = genotype[name]
@@ -50,15 +56,29 @@ def _cells(genotype: Mapping[str, Any]) -> dict[str, _Cell]:
             (int(source), 2 + row // 2, str(operation)) for row, (operation, source) in enumerate(pairs)
         )
         nodes = (*DARTS_INPUTS, *map(str, range(len(pairs) // 2)), "out")
-        cells[name] = _Cell(nodes, edges, tuple(int(node) for node in genotype[f"{name}_concat"]))
+        joined = tuple(int(node) for node in genotype[f"{name}_concat"])
+        cells[name] = _Cell(nodes, len(DARTS_INPUTS), edges, joined, "concatenate")
     return cells
+
+
+def _recurrent(nodes: Sequence[Any], inputs: tuple[str, ...]) -> _Cell:
+    """The cell of models/sequences: each node has one arrow, or two arrows that + adds and × multiplies."""
+    labels, edges = list(inputs), []
+    for target, node in enumerate(nodes, len(inputs)):
+        pairs, combiner = [node], ""
+        if len(inputs) == 2:
+            pairs, combiner = [node["left"], node["right"]], f" {_COMBINERS[node['combiner']]}"
+        edges += [(int(source), target, str(operation)) for operation, source in pairs]
+        labels.append(f"{target - len(inputs) + 1}{combiner}")
+    computed = tuple(range(len(inputs), len(labels)))
+    return _Cell((*labels, "out"), len(inputs), tuple(edges), computed, "weighted sum")
 
 
 def _kind(operation: str) -> str:
     for kind in ("sep", "dil", "pool", "skip", "none", "noise", "conv"):
         if kind in operation:
             return kind
-    return "conv"
+    return "skip" if operation == "identity" else "conv"
 
 
 def _words(operation: str) -> str:
@@ -67,13 +87,13 @@ def _words(operation: str) -> str:
 
 
 def _draw(name: str, cell: _Cell) -> str:
-    rows = len(cell.edges) + bool(cell.concat)
+    rows = len(cell.edges) + bool(cell.joined)
     width = 2 * MARGIN + COLUMN * (len(cell.nodes) - 1)
     height = HEAD + ROW * rows + 8
     x = [MARGIN + COLUMN * column for column in range(len(cell.nodes))]
     parts = [f"<title>{escape(name)} cell: {escape(_sentence(cell))}</title>"]
     for column, label in enumerate(cell.nodes):
-        role = "input" if (column < len(DARTS_INPUTS) and cell.concat) or column == 0 else "node"
+        role = "input" if column < cell.inputs else "node"
         parts.append(
             f'<g class="{role}"><line class="life" x1="{x[column]}" y1="26" x2="{x[column]}" y2="{height}"/>'
             f'<rect x="{x[column] - 22}" y="4" width="44" height="22" rx="5"/>'
@@ -90,14 +110,14 @@ def _draw(name: str, cell: _Cell) -> str:
             f'<circle cx="{x[source]}" cy="{y}" r="3"/><path d="M{x[target]} {y}l-8 -4v8z"/>'
             f'<text x="{middle:g}" y="{y - 6}">{escape(words)}</text></g>'
         )
-    if cell.concat:
+    if cell.joined:
         y = HEAD + ROW * len(cell.edges) + 22
-        dots = "".join(f'<circle cx="{x[node]}" cy="{y}" r="3"/>' for node in cell.concat)
-        middle = (x[cell.concat[0]] + x[-1]) / 2
+        dots = "".join(f'<circle cx="{x[node]}" cy="{y}" r="3"/>' for node in cell.joined)
+        middle = (x[cell.joined[0]] + x[-1]) / 2
         parts.append(
             f'<g class="edge concat"><path class="halo" d="M{middle - 42} {y - 10}h84"/>'
-            f'<line x1="{x[min(cell.concat)]}" y1="{y}" x2="{x[-1] - 7}" y2="{y}"/>{dots}'
-            f'<path d="M{x[-1]} {y}l-8 -4v8z"/><text x="{middle:g}" y="{y - 6}">concatenate</text></g>'
+            f'<line x1="{x[min(cell.joined)]}" y1="{y}" x2="{x[-1] - 7}" y2="{y}"/>{dots}'
+            f'<path d="M{x[-1]} {y}l-8 -4v8z"/><text x="{middle:g}" y="{y - 6}">{cell.joint}</text></g>'
         )
     return (
         f'<svg class="cell" xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {height}" '

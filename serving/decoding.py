@@ -20,15 +20,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
-from python_multipart.multipart import parse_options_header
 
 from serving.arrays import Images
 from serving.errors import Busy, RequestError
+from serving.forms import FORM, count_parts, media_type
 from serving.images import Limits, read_images
-from serving.model import Model
 
 log = logging.getLogger("serving")
 
@@ -129,6 +128,16 @@ class Decoder:
             self._process.stdin.close()
 
 
+class Target(Protocol):
+    """What images are fitted to."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...  # height, width, channels
+
+    @property
+    def pixel_scale(self) -> tuple[float, float]: ...  # see fit_images
+
+
 class Decoding:
     """Decides where a request is decoded. Use it as a context."""
 
@@ -143,7 +152,7 @@ class Decoding:
         self._for_larger = ThreadPoolExecutor(1, thread_name_prefix="decode-larger")
         self._larger_waiting = 0
 
-    def __enter__(self) -> Decoding:
+    def __enter__(self) -> Self:
         self._smaller.start()
         self._larger.start()
         return self
@@ -154,35 +163,35 @@ class Decoding:
         for threads in (self._threads, self._for_smaller, self._for_larger):
             threads.shutdown(cancel_futures=True)
 
-    async def decode(self, content_type: str, body: bytearray, model: Model) -> Images:
-        """Returns the images of a request, fitted to the model. Raises RequestError."""
+    async def decode(self, content_type: str, body: bytearray, target: Target) -> Images:
+        """Returns the images of a request, fitted to the target. Raises RequestError."""
         images = None
         if len(body) <= LOOP.body:
-            images = self._here(content_type, body, model, LOOP.most)
+            images = self._here(content_type, body, target, LOOP.most)
         if images is None and len(body) <= SMALLER.body:
             self.soon += 1
             try:
-                images = await self._decode_small(content_type, body, model)
+                images = await self._decode_small(content_type, body, target)
             finally:
                 self.soon -= 1
-        return await self._decode_large(content_type, body, model) if images is None else images
+        return await self._decode_large(content_type, body, target) if images is None else images
 
-    async def _decode_small(self, content_type: str, body: bytearray, model: Model) -> Images | None:
+    async def _decode_small(self, content_type: str, body: bytearray, target: Target) -> Images | None:
         """Returns None if the request turns out to be a large one."""
         loop, images = asyncio.get_running_loop(), None
         if len(body) <= THREAD.body:
-            here = (content_type, body, model, THREAD.most)
+            here = (content_type, body, target, THREAD.most)
             images = await loop.run_in_executor(self._threads, self._here, *here)
         if images is None:
-            task = self._task(content_type, model, SMALLER.most)
+            task = self._task(content_type, target, SMALLER.most)
             with contextlib.suppress(TimeoutError):
                 images = await loop.run_in_executor(self._for_smaller, self._smaller.decode, task, body)
         return images
 
-    async def _decode_large(self, content_type: str, body: bytearray, model: Model) -> Images:
+    async def _decode_large(self, content_type: str, body: bytearray, target: Target) -> Images:
         if self._larger_waiting >= LARGER_WAITING:
             raise Busy
-        loop, task = asyncio.get_running_loop(), self._task(content_type, model, None)
+        loop, task = asyncio.get_running_loop(), self._task(content_type, target, None)
         self._larger_waiting += 1
         try:
             images = await loop.run_in_executor(self._for_larger, self._larger.decode, task, body)
@@ -195,15 +204,14 @@ class Decoding:
         assert images is not None  # it takes on any work
         return images
 
-    def _here(self, content_type: str, body: bytearray, model: Model, most: int | None) -> Images | None:
-        assert model.shape is not None  # others are not asked about pictures
-        return read_images(content_type, body, model.shape, self.limits, most, model.pixel_scale)
+    def _here(self, content_type: str, body: bytearray, target: Target, most: int | None) -> Images | None:
+        return read_images(content_type, body, target.shape, self.limits, most, target.pixel_scale)
 
-    def _task(self, content_type: str, model: Model, most: int | None) -> dict[str, Any]:
+    def _task(self, content_type: str, target: Target, most: int | None) -> dict[str, Any]:
         return {
             "content_type": content_type,
-            "shape": model.shape,
-            "scale": model.pixel_scale,
+            "shape": target.shape,
+            "scale": target.pixel_scale,
             "images": self.limits.images,
             "pixels": self.limits.pixels,
             "most": most,
@@ -212,8 +220,7 @@ class Decoding:
 
 def count_images(content_type: str, body: bytearray, limits: Limits) -> int | None:
     """Returns at least as many images as the body holds, without parsing it; None if it is JSON that is soon parsed."""
-    kind, options = parse_options_header(content_type.encode("latin-1"))
-    if kind != b"multipart/form-data":
+    kind, options = media_type(content_type)
+    if kind != FORM:
         return limits.images if len(body) > THREAD.body else None
-    parts = body.count(b"--" + options.get(b"boundary", b""))
-    return min(max(parts - 1, 1), limits.images)
+    return count_parts(options.get(b"boundary", b""), body, limits.images)

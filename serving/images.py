@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from pydantic_core import from_json
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
 
 from serving.arrays import ALL_BITS, Images
 from serving.errors import RequestError
+from serving.forms import FORM, JSON, media_type, read_parts
 from serving.headers import check_size, read_header
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -30,7 +29,6 @@ OTHER_FORMATS = ("GIF", "TIFF", "BMP", "PPM")
 KNOWN = "PNG, JPEG, WebP, GIF, TIFF, BMP or PPM image"
 GREY_MODES = {"1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 STRIP_PIXELS = 2**18
-PART_BYTES = 2**18
 # Pillow's own limit warns at one size and raises at another. Limits.pixels takes its place and is checked
 # before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -86,10 +84,11 @@ def open_images(
 
     ``stoppable`` says that the caller can stop this function, so that it may read formats of unknown cost.
     """
-    kind, options = parse_options_header(content_type.encode("latin-1"))
-    if kind == b"multipart/form-data":
-        opened = _opened(_parts(options.get(b"boundary", b""), body, limits.images), limits, most, stoppable)
-    elif kind == b"application/json":
+    kind, options = media_type(content_type)
+    if kind == FORM:
+        parts = read_parts(options.get(b"boundary", b""), body, limits.images, "images")
+        opened = _opened(parts, limits, most, stoppable)
+    elif kind == JSON:
         opened = (_from_pixels(value, f"Image {n}") for n, value in enumerate(_json_images(body, limits), 1))
     else:
         raise RequestError(415, "Send multipart/form-data with image files, or application/json with pixels.")
@@ -114,35 +113,6 @@ def fit_images(
     for number in range(len(pictures)):
         images[number] = _fit(pictures.pop(0), shape, scale, f"Image {number + 1}")
     return images
-
-
-def _parts(boundary: bytes, body: bytes | bytearray, most: int) -> list[bytes]:
-    """Returns the contents of the parts of a multipart body; their names and headers do not matter."""
-    parts: list[bytearray] = []
-    ended = False
-
-    def begin() -> None:
-        if len(parts) == most:
-            raise RequestError(413, f"Too many images: a request may hold {most}.")
-        parts.append(bytearray())
-
-    def data(chunk: bytes, start: int, end: int) -> None:
-        parts[-1] += chunk[start:end]
-
-    def end() -> None:
-        nonlocal ended
-        ended = True
-
-    try:
-        parser = MultipartParser(boundary, {"on_part_begin": begin, "on_part_data": data, "on_end": end})
-        for start in range(0, len(body), PART_BYTES):
-            parser.write(bytes(body[start : start + PART_BYTES]))
-        parser.finalize()
-    except FormParserError:
-        raise RequestError(400, "The multipart body is malformed.") from None
-    if not ended:
-        raise RequestError(400, "The multipart body ends early.")
-    return [bytes(part) for part in parts]
 
 
 def _json_images(body: bytes | bytearray, limits: Limits) -> list[Any]:

@@ -1,7 +1,7 @@
 """What a network knows besides its weights: known.json, which the stage export writes and a version keeps.
 
 With it, the server says when an answer is not sure, warns of pictures that are unlike those that the network has learned
-from, and has pictures to try. Without it, the server answers the same and says none of this.
+from, and has pictures or a series to try. Without it, the server answers the same and says none of this.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 log = logging.getLogger("serving")
 
@@ -43,6 +43,15 @@ class Picture(BaseModel):
     content: Annotated[str, AfterValidator(_base64)]
 
 
+class Example(BaseModel):
+    """A series to try: the rows that the network looks back on, in the user's units."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    time: tuple[str, ...] | None = None
+    columns: dict[str, tuple[FiniteFloat, ...]]
+
+
 class Known(BaseModel):
     """What known.json holds. Ranges are in levels from 0 to 255."""
 
@@ -57,6 +66,8 @@ class Known(BaseModel):
     )
     contrast: tuple[float, float] | None = None  # standard deviation
     pictures: tuple[Picture, ...] = ()
+    example: Example | None = None
+    truth: dict[str, tuple[FiniteFloat, ...]] = {}  # target -> what came after the example; empty: not told
 
     def remarks(self, images: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> list[dict[str, Any]]:
         """What to say about the answers (N, classes) to images (N, height, width, channels).

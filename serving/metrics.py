@@ -25,9 +25,11 @@ class Metrics:
             "msdarts_request_seconds", "Time to answer", ["route"], buckets=_SECONDS, registry=own
         )
         self.batch_images = Histogram(
-            "msdarts_batch_images", "Images per inference", buckets=_IMAGES, registry=own
+            "msdarts_batch_images", "Images or series per inference", buckets=_IMAGES, registry=own
         )
-        self.queue_images = Gauge("msdarts_queue_images", "Images waiting for inference", registry=own)
+        self.queue_images = Gauge(
+            "msdarts_queue_images", "Images or series waiting for inference", registry=own
+        )
         self.swaps = Counter("msdarts_model_swaps", "New versions of the model", ["outcome"], registry=own)
         self.model = Gauge("msdarts_model_info", "The served model", ["name", "version"], registry=own)
 

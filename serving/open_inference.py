@@ -144,7 +144,7 @@ class Inference:
                 self.waiting -= 1
 
     def _most_rows(self, model: Model) -> int:
-        return self.settings.max_rows if model.shape is None else self.settings.max_images
+        return self.settings.max_rows if model.kind is None else self.service.reader(model.kind).most
 
     def _most_bytes(self, model: Model) -> int:
         rows = self._most_rows(model)

@@ -60,7 +60,7 @@ def add_pages(app: FastAPI) -> None:
     async def docs() -> Response:
         return HTMLResponse(reference.page(app.openapi()), headers=PAGE_HEADERS)
 
-    for file in ("page.css", "page.js", "icon.svg"):
+    for file in ("page.css", "page.js", "pictures.js", "series.js", "icon.svg"):
         app.add_api_route(f"/{file}", _file(file), include_in_schema=False)
 
 

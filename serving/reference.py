@@ -9,7 +9,9 @@ from typing import Any
 
 _EXAMPLES = {
     "/v1/predict": "curl -F images=@cat.jpg -F images=@dog.png {origin}/v1/predict\n"
-    "curl --json '[[0, 255], [255, 0]]' {origin}/v1/predict",
+    "curl --json '[[0, 255], [255, 0]]' {origin}/v1/predict\n"
+    "curl -H 'Content-Type: text/csv' --data-binary @sales.csv {origin}/v1/predict\n"
+    "curl -F series=@shop1.csv -F series=@shop2.csv {origin}/v1/predict",
 }
 
 
@@ -78,6 +80,8 @@ def _type(schema: Mapping[str, Any]) -> str:
     if "$ref" in schema:
         name = escape(schema["$ref"].rpartition("/")[2])
         return f'<a href="#{name}">{name}</a>'
+    if "anyOf" in schema:
+        return " or ".join(_type(one) for one in schema["anyOf"])
     if schema.get("type") == "array":
-        return f"list of {_type(schema['items'])}"
+        return f"list of {_type(schema['items'])}" if "items" in schema else "list"
     return escape(schema.get("type", ""))

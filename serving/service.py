@@ -1,4 +1,4 @@
-"""Takes a prediction from request to probabilities, and swaps the model when a new version appears."""
+"""Takes a prediction from request to answer, and swaps the model when a new version appears."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any
 
+from numpy.typing import NDArray
 from starlette.requests import Request
 
-from serving.arrays import Images, Probabilities
 from serving.batching import Batcher
 from serving.body import Memory, receive
-from serving.decoding import Decoding, count_images
 from serving.errors import ModelError, RequestError
-from serving.images import Limits
+from serving.kinds import Kind, Question, Reader
 from serving.metrics import Metrics
 from serving.model import Model
 from serving.registry import Registry
@@ -29,7 +29,7 @@ RETRY_SECONDS = 60
 
 
 class Service:
-    """Holds the served model and everything that has a limit: memory, decoding, the queue."""
+    """Holds the served model and everything that has a limit: memory, reading, the queue."""
 
     def __init__(
         self, model: Model, registry: Registry | None, settings: ServeSettings, metrics: Metrics
@@ -39,16 +39,16 @@ class Service:
         self.settings = settings
         self.metrics = metrics
         self.memory = Memory(int(settings.max_memory_mib * MIB))
-        self.limits = Limits(settings.max_images, settings.max_pixels)
         self.room = Room(settings.queue_size, settings.queue_seconds)
-        self.decoding = Decoding(
-            self.limits, settings.decode_threads, settings.decode_seconds, settings.decode_mib
-        )
+        self.readers: dict[
+            str, Reader
+        ] = {}  # name of a kind -> its reader, from when a network of it is served
+        self.open = ExitStack()  # the contexts of the readers
         self.batcher = Batcher(
             settings.max_batch,
             settings.batch_wait_ms / 1000,
             metrics.batch_images.observe,
-            lambda: self.decoding.soon,
+            lambda: sum(reader.soon for reader in self.readers.values()),
         )
         self.report_run: str | None = None  # the run with the served version's report, found by _watch
         self.kept_report = ("", b"")  # run, content
@@ -60,7 +60,9 @@ class Service:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Answers requests and watches the registry as long as the context is open."""
-        with self.decoding:
+        with self.open:
+            if self.model.kind is not None:
+                self.reader(self.model.kind)
             self.tasks = [asyncio.create_task(self.batcher.run())]
             if self.registry is not None:
                 self.tasks.append(asyncio.create_task(self._watch(self.registry)))
@@ -73,31 +75,40 @@ class Service:
         """Whether a request that arrives now would be answered."""
         return not self.room.full() and bool(self.tasks) and not any(task.done() for task in self.tasks)
 
-    async def predict(self, request: Request) -> tuple[Model, Images, Probabilities]:
-        """Returns the model that answered, the images as it saw them, and the answer.
+    def reader(self, kind: Kind) -> Reader:
+        """The reader for a kind of network, which starts with the first network of the kind."""
+        if kind.name not in self.readers:
+            self.readers[kind.name] = self.open.enter_context(kind.reader(self.settings))
+        return self.readers[kind.name]
+
+    async def predict(self, request: Request) -> tuple[Model, Question, NDArray[Any]]:
+        """Returns the model that answered, the question as it saw it, and its outputs.
 
         Raises RequestError if something is wrong with the request.
         """
         async with self.room.hold(1):  # nothing is read while there is no room at all
             model = self.model  # this request keeps its model, even if another one is swapped in meanwhile
-        if model.shape is None:
-            raise RequestError(404, f"The served network takes no pictures; see /v2/models/{model.name}.")
+        kind = model.kind
+        if kind is None:
+            raise RequestError(
+                404, f"The served network takes neither pictures nor series; see /v2/models/{model.name}."
+            )
+        reader = self.reader(kind)
         content_type = request.headers.get("content-type", "")
-        json = content_type.partition(";")[0].strip().lower() == "application/json"
-        limit = self.settings.max_json_mib if json else self.settings.max_body_mib
+        limit = int(reader.limit(content_type) * MIB)
         with self.memory.lease() as lease:
-            body = await receive(request, int(limit * MIB), self.settings.body_seconds, lease)
-            count = count_images(content_type, body, self.limits)
+            body = await receive(request, limit, self.settings.body_seconds, lease)
+            count = reader.count(content_type, body)
             if count is None:
-                images = await self.decoding.decode(content_type, body, model)
-                count = len(images)
+                question = await reader.read(kind, content_type, body)
+                count = len(question.inputs)
             else:
-                images = None  # decoded only when there is room for it
+                question = None  # read only when there is room for it
             async with self.room.hold(count):
-                if images is None:
-                    images = await self.decoding.decode(content_type, body, model)
+                if question is None:
+                    question = await reader.read(kind, content_type, body)
                 lease.give_back()
-                return model, images, await self.batcher.predict(model, images)
+                return model, question, await self.batcher.predict(model, question.inputs)
 
     async def report(self) -> bytes:
         """Returns the served version's report. Raises RequestError if it has none or the download fails."""
@@ -152,6 +163,8 @@ class Service:
             model.precision,
             self.model.version,
         )
+        if model.kind is not None:
+            self.reader(model.kind)
         self.model, self.report_run = model, None
         self.metrics.swaps.labels("done").inc()
         self.metrics.show(model)

@@ -52,21 +52,24 @@ class ServeSettings(BaseModel):
 
     # One core stays free for HTTP and for decoding.
     threads: int = Field(max(1, (os.cpu_count() or 1) - 1), ge=1, description="threads per inference")
-    max_batch: int = Field(32, ge=1, description="most images per inference")
+    max_batch: int = Field(32, ge=1, description="most images or series per inference")
     batch_wait_ms: float = Field(
-        2, ge=0, le=1000, description="longest time a batch waits for images that are being decoded"
+        2, ge=0, le=1000, description="longest time a batch waits for requests that are being read"
     )
-    queue_size: int = Field(256, ge=1, description="most images that are decoded or wait for the network")
+    queue_size: int = Field(
+        256, ge=1, description="most images or series that are read or wait for the network"
+    )
     queue_seconds: float = Field(
         1, ge=0, description="longest time that a request waits for room in the queue; then it gets 503"
     )
 
     max_images: int = Field(32, ge=1, description="most images per request")
+    max_series: int = Field(32, ge=1, description="most series per request")
     max_pixels: int = Field(25_000_000, ge=1, description="most pixels per request, all images together")
     max_rows: int = Field(
         1024,
         ge=1,
-        description="most rows per request to a network that takes no pictures: product of the sizes it does not fix",
+        description="most rows per request to a network that takes neither pictures nor series: product of the sizes it does not fix",
     )
     max_body_mib: float = Field(16, gt=0, description="largest request")
     max_json_mib: float = Field(
@@ -85,7 +88,7 @@ class ServeSettings(BaseModel):
     write_seconds: float = Field(
         10, gt=0, description="a client must read 16 KiB of its answer, or all, in so many seconds"
     )
-    decode_threads: int = Field(2, ge=1, description="threads that decode small images")
+    decode_threads: int = Field(2, ge=1, description="threads that read small requests")
     decode_seconds: float = Field(
         3, gt=0, description="most seconds of processor time for decoding a request; then it gets 422"
     )

@@ -34,7 +34,7 @@ LONGEST = (
 )
 # What `make quick` leaves out: tests that start processes, servers or real stages, or train for seconds. They are known by a
 # fixture that does so, or by their file; `make quick` fails a test of more than 30 seconds that is not among these.
-SLOW_FIXTURES = {"clone", "finished", "prepared", "run_stage", "server", "store", "tab"}
+SLOW_FIXTURES = {"clone", "finished", "forecaster", "prepared", "run_stage", "server", "store", "tab"}
 SLOW_FILES = (
     "tests/benchmarks/test_bench.py",
     "tests/models/test_distributed.py",

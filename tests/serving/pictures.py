@@ -2,7 +2,8 @@
 
     python -m tests.serving.pictures docs/pictures
 
-The server is one of the registry at MLFLOW_TRACKING_URI, or of mlflow.db here; the report is artifacts/report.html.
+The server is one of the registry at MLFLOW_TRACKING_URI, or of mlflow.db here; the report is artifacts/report.html. For a
+network that forecasts, the pictures are those of its page alone, series-*.png.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import time
 from io import BytesIO
 from pathlib import Path
 
+import httpx
 from PIL import Image
 
 from tests.serving.browser import Page, browser
-from tests.serving.conftest import running
+from tests.serving.conftest import Server, running
 
 _THEMES = {"light": False, "dark": True}
 _COLOURS = 128  # of a picture; text and lines need no more
@@ -35,6 +37,9 @@ def main() -> None:
         running(Path(work), "--watch-seconds", "1") as server,
         browser(Path(work)) as tab,
     ):
+        if httpx.get(f"{server.url}/v1/model").json()["kind"] == "series":
+            _keep_series(tab, server, options.folder)
+            return
         for theme, dark in _THEMES.items():
             for width in _TALL:
                 _resize(tab, width, dark)
@@ -53,6 +58,16 @@ def main() -> None:
         _keep(tab, options.folder / "page-unsure.png", 1280, tall=560)
         tab.open(f"{server.url}/docs")
         _keep(tab, options.folder / "api.png", 1280, tall=900)
+
+
+def _keep_series(tab: Page, server: Server, folder: Path) -> None:
+    """The page with the forecast of its example."""
+    for theme, dark in _THEMES.items():
+        for width in _TALL:
+            _resize(tab, width, dark)
+            tab.open(f"{server.url}/")
+            tab.wait("document.querySelectorAll('#chart svg').length")
+            _keep(tab, folder / f"series-{width}-{theme}.png", width)
 
 
 def _resize(tab: Page, width: int, dark: bool) -> None:

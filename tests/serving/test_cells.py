@@ -32,9 +32,49 @@ def test_a_drawing_of_nas_bench_201() -> None:
     assert texts[4:] == ["nor conv 3×3", "none", "skip connect", "avg pool 3×3", "none", "nor conv 1×1"]
 
 
+def texts_of(genotype: dict[str, Any]) -> list[str | None]:
+    (drawing,) = draw_cells(genotype).values()
+    return [text.text for text in ElementTree.fromstring(drawing).iter(f"{SVG}text")]
+
+
+def test_a_drawing_of_a_recurrent_cell_shows_both_sides_and_how_they_are_combined() -> None:
+    nodes = [
+        {"left": ["sigmoid", 1], "right": ["identity", 0], "combiner": "product"},
+        {"left": ["tanh", 1], "right": ["relu", 2], "combiner": "sum"},
+    ]
+    texts = texts_of({"space": "two-input", "nodes": nodes})
+    assert texts == [
+        "state",
+        "input",
+        "1 ×",
+        "2 +",
+        "out",
+        "sigmoid",
+        "identity",
+        "tanh",
+        "relu",
+        "weighted sum",
+    ]
+    (drawing,) = draw_cells({"space": "two-input", "nodes": nodes}).values()
+    assert (
+        "input to 1 × by sigmoid; state to 1 × by identity; input to 2 + by tanh; 1 × to 2 + by relu"
+        in drawing
+    )
+    texts = texts_of({"space": "one-input", "nodes": [["tanh", 0], ["relu", 1]]})
+    assert texts == ["input", "1", "2", "out", "tanh", "relu", "weighted sum"]
+
+
 @pytest.mark.parametrize(
     "genotype",
-    [{}, {"normal": 3}, {"arch_str": "nonsense"}, {"arch_str": 5}, {**GENOTYPE, "normal": [["x", 99]] * 8}],
+    [
+        {"space": "two-input"},
+        {"space": "two-input", "nodes": [["tanh", 0]]},
+        {},
+        {"normal": 3},
+        {"arch_str": "nonsense"},
+        {"arch_str": 5},
+        {**GENOTYPE, "normal": [["x", 99]] * 8},
+    ],
 )
 def test_an_unknown_genotype_is_not_drawn(genotype: dict[str, Any]) -> None:
     assert draw_cells(genotype) == {}

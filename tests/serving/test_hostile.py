@@ -21,13 +21,13 @@ from serving.decoding import Decoder, Decoding
 from serving.errors import RequestError
 from serving.headers import read_header
 from serving.images import Limits, read_images
-from serving.model import load
+from serving.pictures import Pictures
 from tests.serving import hostile
 from tests.serving.conftest import RED, encode, files, running
-from tests.serving.tiny import network
 
 KIND = "multipart/form-data; boundary=x"
 LIMITS = Limits(images=4, pixels=30_000_000)
+TARGET = Pictures((8, 8, 3), ("red", "green", "blue"), (0, 65535))
 TASK: dict[str, Any] = {
     "content_type": KIND, "shape": (8, 8, 3), "scale": (0, 65535), "images": 4, "pixels": 30_000_000, "most": None,
 }  # fmt: skip
@@ -131,7 +131,6 @@ def test_a_decoder_has_a_limit_on_memory(decoder: Decoder) -> None:
 
 
 def test_a_request_goes_where_it_can_be_stopped() -> None:
-    model = load(network().SerializeToString(), "tiny", "1", 1)
     asked: list[str] = []
 
     async def where(content: bytes) -> list[str]:
@@ -141,7 +140,7 @@ def test_a_request_goes_where_it_can_be_stopped() -> None:
                 decoder = getattr(decoding, name)
                 decode = decoder.decode
                 decoder.decode = lambda *task, name=name, decode=decode: asked.append(name) or decode(*task)
-            images = await decoding.decode(KIND, form(content), model)
+            images = await decoding.decode(KIND, form(content), TARGET)
         assert images.shape == (1, 8, 8, 3)
         return list(asked)
 

@@ -9,8 +9,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from serving.arrays import ALL_BITS
 from serving.errors import ModelError
 from serving.model import Model, Origin, load
+from serving.pictures import Pictures
 from tests.serving.tiny import network
 
 
@@ -78,9 +80,8 @@ def test_a_model_without_names_numbers_its_classes() -> None:
     model = network()
     del model.metadata_props[:]
     loaded: Model = load(model.SerializeToString(), "net", "7", 1)
-    assert loaded.class_names == ("0", "1", "2")
     assert loaded.genotype == {}
-    assert loaded.shape == (8, 8, 3)
+    assert loaded.kind == Pictures((8, 8, 3), ("0", "1", "2"), ALL_BITS)
 
 
 def test_the_origin_is_what_the_registry_knows_or_an_older_file_says() -> None:
@@ -100,6 +101,6 @@ def test_the_origin_is_what_the_registry_knows_or_an_older_file_says() -> None:
 
 def test_a_grey_model_answers_grey_images() -> None:
     model = load(changed(shape=(4, 4, 1), class_names=("light", "other")), "grey", "1", 1)
-    assert model.shape == (4, 4, 1)
+    assert model.kind == Pictures((4, 4, 1), ("light", "other"), ALL_BITS)
     answer = model.predict(np.full((2, 4, 4, 1), 200, np.uint8))
     np.testing.assert_allclose(answer, np.full((2, 2), 0.5), atol=1e-6)

@@ -226,7 +226,10 @@ def test_a_network_without_pictures_refuses_them_and_unfit_tensors(
 ) -> None:
     refused = predict(tensors, encode(RED))
     assert refused.status_code == 404
-    assert refused.json()["detail"] == "The served network takes no pictures; see /v2/models/mixture."
+    assert (
+        refused.json()["detail"]
+        == "The served network takes neither pictures nor series; see /v2/models/mixture."
+    )
     about = httpx.get(f"{tensors.url}/v1/model").json()
     assert (about["image_shape"], about["class_names"]) == ([], [])
     feeds = dict(triton.made_up(onnxruntime.InferenceSession(tensor_file), np.random.default_rng(0)))

@@ -52,7 +52,7 @@ def test_model_and_metrics(server: Server) -> None:
 
 
 def test_the_pages_name_no_other_address(server: Server) -> None:
-    for path in ("/", "/docs", "/page.css", "/page.js", "/icon.svg"):
+    for path in ("/", "/docs", "/page.css", "/page.js", "/pictures.js", "/series.js", "/icon.svg"):
         answer = httpx.get(server.url + path)
         assert answer.status_code == 200
         # Addresses in attributes, strings and url(). The name of an XML namespace is not an address.

@@ -35,11 +35,14 @@ def test_only_tiny_requests_are_decoded_on_the_event_loop(monkeypatch: pytest.Mo
     def form(content: bytes) -> tuple[str, bytes]:
         return "multipart/form-data; boundary=x", b"--x\r\n\r\n" + content + b"\r\n--x--\r\n"
 
+    kind = model.kind
+    assert kind is not None
+
     async def threads(content_type: str, body: bytes) -> list[tuple[str, bool]]:
         decoded.clear()
         service = Service(model, None, read_settings({}, None), Metrics())
         async with service.running():
-            images = await service.decoding.decode(content_type, bytearray(body), model)
+            images = (await service.reader(kind).read(kind, content_type, bytearray(body))).inputs
             assert images.shape == (1, 8, 8, 3)
         return list(decoded)
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from serving.arrays import ALL_BITS
 from serving.images import Limits, read_images
-from serving.model import ALL_BITS
 from stages.errors import UserError
 from stages.images.prepare.pictures import Scale, as_array, decode, read_header
 from tests.zoo.conftest import Prepare, classes, fill, picture
