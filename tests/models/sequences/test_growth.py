@@ -27,7 +27,7 @@ from tests.models.sequences.tiny import KINDS, SHAPE, STRATEGIES, TOKENS, config
 
 HIDDEN, CASES = 4, 20
 EDITS: dict[str, Growing] = {"node": AddNode(), "operation": AddOperation("sigmoid"), "width": Widen(11)}
-TYPES = {torch.float32: 2e-6, torch.float64: 1e-14}
+TYPES = {torch.float32: 1e-6, torch.float64: 1e-14}
 
 
 def start(family: str) -> SearchSpace:
@@ -82,8 +82,8 @@ def test_the_function_stays_what_it_was(
     grown(supernet, made, several)
     after = supernet(x, detached(made.mix())).detach()
     assert supernet.sizes() != sizes or "operation" in edits
-    # In units of what comes out, which random weights make larger than 1.
-    assert float((after - before).abs().max() / before.abs().max().clamp_min(1)) <= TYPES[dtype]
+
+    assert float((after - before).abs().max()) <= TYPES[dtype]
     for group, rows in made.mix().items():
         assert rows.shape == supernet.space.shapes()[group]
 
