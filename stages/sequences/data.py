@@ -40,6 +40,10 @@ class Step(BaseModel):
         size, name = next(unit for unit in _UNITS if self.count % unit[0] == 0)
         return _counted(count // size, name)
 
+    def every(self) -> str:
+        """How often rows come: "every hour", "every 15 minutes"."""
+        return f"every {self.in_words().removeprefix('1 ')}"
+
 
 class SequenceCard(DataCard):
     """data.json: what later stages need to know about series or a text."""
@@ -60,9 +64,8 @@ class SequenceCard(DataCard):
     rows: Sequence[
         Sequence[int]
     ] = ()  # per series: its first row, the first of val, the first of test, and the end
-    filled: Mapping[str, int] = Field(
-        default_factory=dict
-    )  # column -> values that were missing; "rows" -> rows that were missing
+    filled: Mapping[str, int] = Field(default_factory=dict)  # column -> values that were missing
+    filled_rows: int = 0  # rows that were missing
     left_out: Mapping[str, str] = Field(default_factory=dict)  # series -> why it is not used
     remarks: Sequence[str] = ()  # what else prepare has to say
     # Text.
@@ -98,16 +101,15 @@ class SequenceCard(DataCard):
         if self.series:
             parts.append(f"{len(self.series)} series")
         return (
-            f"{self.rows[-1][-1]} rows, one every {self.step.in_words()}, {', '.join(parts)};"
+            f"{self.rows[-1][-1]} rows, one {self.step.every()}, {', '.join(parts)};"
             f" {self.step.in_words(self.lookback)} back, {self.step.in_words(self.horizon)} ahead"
         )
 
     def notices(self) -> list[str]:
         lines = []
-        if self.filled:
-            counts = ", ".join(f"{count} in {name}" for name, count in self.filled.items() if name != "rows")
-            rows = self.filled.get("rows", 0)
-            parts = [f"{rows} missing rows"] if rows else []
+        if self.filled or self.filled_rows:
+            counts = ", ".join(f"{count} in {name}" for name, count in self.filled.items())
+            parts = [_counted(self.filled_rows, "missing row")] if self.filled_rows else []
             parts += [f"missing values ({counts})"] if counts else []
             lines.append(f"filled by straight lines: {' and '.join(parts)} (data.longest_gap)")
         if self.left_out:
