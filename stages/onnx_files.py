@@ -37,7 +37,7 @@ def export_graph(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         torch.onnx.export(
-            network, tuple(inputs.values()), path, dynamo=True, dynamic_shapes=dict(dynamic),
+            network, tuple(inputs.values()), path, dynamo=True, dynamic_shapes=tuple(dict(dynamic[name]) for name in inputs),
             input_names=list(inputs), output_names=list(outputs), opset_version=max(opset, LOWEST_EXPORTED),
             external_data=False, verbose=False,
         )  # fmt: skip
