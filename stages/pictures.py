@@ -45,6 +45,12 @@ COLOURS = {  # dark enough for white letters on them: a contrast of at least 4.5
     "nor_conv_3x3": "#2b6cb0",
     "nor_conv_1x1": "#2f855a",
     "avg_pool_3x3": "#c05621",
+    "tanh": "#2b6cb0",
+    "sigmoid": "#2f855a",
+    "relu": "#c05621",
+    "identity": "#64748b",
+    "product": "#7c3f9e",
+    "sum": "#9a6212",
     "none": "#6b7280",
 }
 _LINE_COLOURS = {"training": "#2b6cb0", "validation": "#c05621"}
