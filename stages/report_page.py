@@ -15,6 +15,7 @@ from stages.compare.pictures import draw as comparison_picture
 from stages.evaluation import Evaluation, Metric
 from stages.found_latency import read_found
 from stages.genotypes import read_genotype
+from stages.landscape_picture import landscape as landscape_picture
 from stages.narrow_cell import narrow_cell
 from stages.page import environment, versions
 from stages.plumbing.files import (
@@ -165,7 +166,7 @@ def landscape(rows: Sequence[Mapping[str, float | None]]) -> dict[str, Any] | No
     found = Landscape.of_rows([{name: value or 0.0 for name, value in row.items()} for row in rows])
     radius = float(found.offsets[-1])
     return {
-        "drawing": drawn(pictures.landscape, found),
+        "drawing": drawn(landscape_picture, found),
         "center": found.center,
         "rise": found.rise,
         "radius": radius,
