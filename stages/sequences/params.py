@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
@@ -10,6 +9,7 @@ from zoneinfo import available_timezones
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from models.sequences.spaces import search_space
 from stages import params as shared
 from stages import search_params as searching
 from stages.evaluation import Metric
@@ -123,9 +123,7 @@ class SearchParams(searching.SupernetSearchParams, frozen=True):
     growth: GrowthParams
 
     def named_space(self) -> str:
-        return json.dumps(
-            {"space": self.space, "nodes": self.nodes, "operations": self.all_operations()}, sort_keys=True
-        )
+        return search_space(self.space, self.nodes, self.all_operations()).name
 
     def all_operations(self) -> list[str]:
         """The operations at the end of the search: those at the start, then those that growth adds."""
