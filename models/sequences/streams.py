@@ -39,7 +39,7 @@ class Windows:
         return len(self.origins)
 
     def batch(self, cases: Tensor, device: torch.device) -> Batch:
-        """Windows (B, L, V), and the target (B, horizon + 1, K) as in models/sequences/scores.py."""
+        """Windows (B, L, V), and the target (B, horizon + 1, K) that models/sequences/task.py expects."""
         shape = self.shape
         steps = torch.arange(shape.lookback + shape.horizon)
         raw = self.values[self.origins[cases, None] + steps]
