@@ -37,8 +37,9 @@ def main(params: Params) -> None:
     with stage_run("discretize", params.discretize.active()) as tracked:
         with replacing(GENOTYPE) as folder:
             write_json(folder / "genotype.json", architectures.genotype_json(genotype))
-            for group in genotype.groups:
-                pictures.cell(folder / f"{group}.png", genotype, group, architectures.layout(genotype))
+            layout = architectures.layout(genotype)
+            for name in layout.pictures(genotype):
+                pictures.cell(folder / f"{name}.png", genotype, name, layout)
             if latency is not None:
                 latency.write(folder / FOUND_LATENCY.name, tasks.metric(params))
         tracked.metrics({"epoch_used": epoch})
@@ -46,9 +47,8 @@ def main(params: Params) -> None:
             tracked.metrics(latency.metrics())
             tracked.tags(latency_attempts=str(latency.attempts))
         tracked.artifacts(GENOTYPE)
-    layout = architectures.layout(genotype)
     for group, edges in genotype.groups.items():
-        ways = (f"{src}->{dst} {op}" for src, dst, op in edges)
+        ways = (f"{src}->{dst} {op}" if src != dst else f"{dst} {op}" for src, dst, op in edges)
         named = (f"{row} {edge[2]}" for row, edge in zip(layout.rows, edges, strict=False))
         print(f"discretize: {layout.title(group)}: {', '.join(named if layout.rows else ways)}")
     for line in latency.lines() if latency is not None else ():

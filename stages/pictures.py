@@ -1,4 +1,4 @@
-"""Pictures of a run: cells, learning curves, the mix over the epochs, and the loss around the architecture.
+"""Pictures of a run: cells, learning curves, and the mix over the epochs.
 
 Every function draws into a file, which is either a path (its suffix decides the format) or an open file. ``svg``
 returns a drawing as text that takes its colours from the page around it.
@@ -15,14 +15,12 @@ from typing import Any, BinaryIO, Concatenate, ParamSpec
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from models.search.genotype import Genotype
-from models.search.landscape import Landscape
 from models.search.spaces import SearchSpace
 from models.training.events import Row
 from stages.contracts import Layout
@@ -45,6 +43,12 @@ COLOURS = {  # dark enough for white letters on them: a contrast of at least 4.5
     "nor_conv_3x3": "#2b6cb0",
     "nor_conv_1x1": "#2f855a",
     "avg_pool_3x3": "#c05621",
+    "tanh": "#2b6cb0",
+    "sigmoid": "#2f855a",
+    "relu": "#c05621",
+    "identity": "#64748b",
+    "product": "#7c3f9e",
+    "sum": "#9a6212",
     "none": "#6b7280",
 }
 _LINE_COLOURS = {"training": "#2b6cb0", "validation": "#c05621"}
@@ -225,29 +229,6 @@ def curves(file: File, history: Sequence[Row], title: str, metric: Metric) -> No
         axes = figure.add_subplot(1, len(panels), position + 1)
         _draw(axes, history, replace(panel, title=f"{title}: {panel.title}"))
     figure.savefig(file)
-
-
-def landscape(file: File, found: Landscape) -> None:
-    """Draws the loss around alpha as a map, as wide as a phone."""
-    figure = Figure(figsize=(3.5, 2.9), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    losses = found.losses
-    figure.colorbar(heights(axes, found, float(losses.min()), float(losses.max())), ax=axes)
-    axes.set_title("validation loss around alpha", fontsize=9)
-    figure.savefig(file)
-
-
-def heights(axes: Axes, found: Landscape, low: float, high: float) -> ContourSet:
-    """Draws a landscape in colours that reach from the loss ``low`` to ``high``. A cross marks alpha."""
-    span = max(high - low, 1e-6)  # a flat landscape has one colour
-    levels = [low + span * step / 12 for step in range(13)]
-    offsets, losses = found.offsets.numpy(), found.losses.numpy()
-    drawn = axes.contourf(offsets, offsets, losses.T, levels, cmap="viridis", extend="both")
-    axes.plot(0, 0, marker="x", color=PAPER, markersize=6)
-    axes.set_xlabel("first random direction", fontsize=9)
-    axes.set_ylabel("second random direction", fontsize=9)
-    axes.set_aspect("equal")
-    return drawn
 
 
 def small(file: File, history: Sequence[Row], panel: Panel, chosen: int | None = None) -> None:
