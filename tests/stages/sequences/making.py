@@ -33,10 +33,10 @@ SMALL: dict[str, Any] = {
 
 def settings(**changes: Any) -> Params:
     """The profile's settings with keys of the section data changed."""
-    return load(
-        ROOT / "profiles" / "sequences.yaml",
-        {**SMALL, **{f"data.{name}": value for name, value in changes.items()}},
-    )
+    changed = {**SMALL, **{f"data.{name}": value for name, value in changes.items()}}
+    params = load(ROOT / "profiles" / "sequences.yaml", changed)
+    assert isinstance(params, Params)
+    return params
 
 
 class Prepared:
@@ -49,9 +49,9 @@ class Prepared:
         return np.load(self.folder / f"{name}.npy", allow_pickle=False)
 
 
-def prepared(folder: Path, content: str | bytes | Path, name: str = "table.csv", **changes: Any) -> Prepared:
+def prepared(folder: Path, content: str | bytes | Path, file: str = "table.csv", **changes: Any) -> Prepared:
     """What prepare makes of a table with this content, or of a file."""
-    path = content if isinstance(content, Path) else folder / name
+    path = content if isinstance(content, Path) else folder / file
     if not isinstance(content, Path):
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     out = folder / f"out{len(list(folder.glob('out*')))}"
@@ -59,10 +59,10 @@ def prepared(folder: Path, content: str | bytes | Path, name: str = "table.csv",
     return Prepared(out, prepare(settings(root=str(path), **changes), out))
 
 
-def refusal(folder: Path, content: str | bytes | Path, name: str = "table.csv", **changes: Any) -> str:
+def refusal(folder: Path, content: str | bytes | Path, file: str = "table.csv", **changes: Any) -> str:
     """The one line with which a table is refused, without the path of its folder."""
     with pytest.raises(UserError) as error:
-        prepared(folder, content, name, **changes)
+        prepared(folder, content, file, **changes)
     assert "\n" not in str(error.value)
     return str(error.value).replace(f"{folder}/", "")
 
