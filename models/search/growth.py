@@ -86,8 +86,8 @@ _EDITS: Mapping[str, type[AddNode | AddOperation | Widen | Prune]] = {
 class Growable(Protocol):
     """A supernet that grows. An edit appends edges and operations to the space.
 
-    A parameter may get larger: it then is the same object, whose earlier values are the leading block of its data. For
-    ``Widen``, the other values are weights of copies.
+    A parameter keeps its name. One that gets larger is replaced by another object, of which the earlier values, or for
+    ``Widen`` those of the same units, are the leading block.
     """
 
     @property
@@ -107,7 +107,7 @@ class Growable(Protocol):
         """Changes gates so that at the mix ``after`` the candidates of ``before`` weigh what they did there."""
         ...
 
-    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
 
 
 @dataclass(frozen=True)
@@ -184,11 +184,11 @@ class Growth:
         self.settled, self.losses = epoch, []
 
     def _grow(self, edit: Growing, strategy: Strategy, optimizer: torch.optim.Optimizer) -> None:
-        before = detached(strategy.mix())
+        before, parameters = detached(strategy.mix()), dict(self.supernet.named_parameters())
         self.supernet.grow(edit, self.generator)
         strategy.grow(self.supernet.space.shapes())
         self.supernet.rebalance(before, detached(strategy.mix()))
-        follow(optimizer, self.supernet.parameters())
+        follow(optimizer, parameters, dict(self.supernet.named_parameters()))
 
     def _fires(self) -> bool:
         patience = self.config.patience
@@ -231,10 +231,11 @@ class Growth:
             _EDITS[entry["edit"]](**{name: value for name, value in entry.items() if name != "edit"})
             for entry in state["done"]
         ]
+        parameters = dict(self.supernet.named_parameters())
         for edit in self.done:
             if not isinstance(edit, Prune):
                 self.supernet.grow(edit, self.generator)
-        follow(optimizer, self.supernet.parameters())
+        follow(optimizer, parameters, dict(self.supernet.named_parameters()))
         self.pending = self.config.turns()[state["turns"] :]
         self.settled, self.losses = state["settled"], list(state["losses"])
         self.generator.set_state(state["generator"])

@@ -228,8 +228,8 @@ class Alternating:
     @torch.no_grad()
     def grow(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """New edges start as the first ones did. A new candidate of an old edge weighs what its candidates do on average."""
-        present = self._present()
-        for group, alpha in self.alpha.items():
+        present, earlier = self._present(), dict(self.alpha)
+        for group, alpha in earlier.items():
             shape, before = tuple(shapes[group]), alpha.shape
             if shape == before:
                 continue
@@ -237,11 +237,11 @@ class Alternating:
             logits = present[group] / self.temperature
             mean = logits.logsumexp(dim=1) - logits.isfinite().sum(dim=1).log()
             drawn[: before[0], before[1] :] = self.temperature * mean[:, None]
-            alpha.data, alpha.grad = embedded(alpha.data, drawn), None
+            self.alpha[group] = embedded(alpha, drawn).requires_grad_()
             if self.masks:
                 everything = torch.ones(shape, dtype=torch.bool, device=alpha.device)
                 self.masks[group] = embedded(self.masks[group], everything)
-        follow(self.optimizer, self.alpha.values())
+        follow(self.optimizer, earlier, self.alpha)
 
     def prune(self, live: Live) -> None:
         self.masks = {group: live[group].to(alpha.device) for group, alpha in self.alpha.items()}

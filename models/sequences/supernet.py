@@ -58,7 +58,7 @@ class SequenceSupernet(nn.Module):
                 widening, head = Widening(self.cell.hidden, width, generator), self.network.head
                 with torch.no_grad():
                     self.cell.widen(widening)
-                    head.weight.data = widening.inputs(head.weight.data, 1)
+                    head.weight = nn.Parameter(widening.inputs(head.weight, 1))
                 head.in_features = width
 
     def rebalance(self, before: Mix, after: Mix) -> None:

@@ -8,7 +8,7 @@ wrapped. The numbers are the same.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -55,27 +55,26 @@ class AdamW(_Plain, torch.optim.AdamW):
         return self._step(self, closure)
 
 
-def follow(optimizer: Optimizer, parameters: Iterable[Tensor]) -> None:
-    """Has an optimizer go on with parameters of which some are new and others larger than before.
+def follow(optimizer: Optimizer, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
+    """Has an optimizer of the parameters ``before`` go on with those ``after``, of which some are new and others larger.
 
-    The optimizer has one parameter group, which afterwards holds ``parameters``. A larger parameter is the same object with
-    other data, of which the earlier values are the leading block. There its momentum and moments stay; the new part has
-    no momentum. The new part's second moments start at the mean of the earlier ones: from zero, Adam, whose count of steps
-    belongs to the whole tensor, would take steps of up to (1 - beta1) / sqrt(1 - beta2) times the learning rate, 16
-    times with the betas of alpha.
+    The optimizer has one parameter group. The values of a parameter that has become larger are the leading block of the
+    one with the same name. There its momentum and moments stay; the new part has no momentum. The new part's second
+    moments start at the mean of the earlier ones: from zero, Adam, whose count of steps belongs to the whole tensor, would
+    take steps of up to (1 - beta1) / sqrt(1 - beta2) times the learning rate, 16 times with the betas of alpha.
     """
     (group,) = optimizer.param_groups
-    group["params"] = list(parameters)
-    for parameter in group["params"]:
-        state = optimizer.state.get(parameter, {})
-        for name, value in state.items():
-            if (
-                isinstance(value, Tensor)
-                and value.dim() == parameter.dim()
-                and value.shape != parameter.shape
-            ):
-                start = value.mean() if name.endswith("_sq") else value.new_zeros(())
-                state[name] = embedded(value, start.expand(parameter.shape))
+    group["params"] = list(after.values())
+    for name, earlier in before.items():
+        parameter = after[name]
+        if parameter is earlier or earlier not in optimizer.state:
+            continue
+        state = optimizer.state.pop(earlier)
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == earlier.shape:
+                start = value.mean() if key.endswith("_sq") else value.new_zeros(())
+                state[key] = embedded(value, start.expand(parameter.shape))
+        optimizer.state[parameter] = state
 
 
 def embedded(block: Tensor, around: Tensor) -> Tensor:
