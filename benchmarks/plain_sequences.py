@@ -43,6 +43,7 @@ class PlainCell(nn.Module):
     def forward(self, x: Tensor, state: Tensor | None, mix: Mix) -> tuple[Tensor, Tensor]:
         h = x.new_zeros(len(x), self.hidden) if state is None else state
         outputs = []
+        mix = {**mix, **{side: self.divided(mix[side]) for side in self.sides}}
         for time in range(x.shape[1]):
             h = self.step(x[:, time], h, mix).clamp(-10, 10)
             outputs.append(h)
@@ -51,14 +52,14 @@ class PlainCell(nn.Module):
     def step(self, x: Tensor, h: Tensor, mix: Mix) -> Tensor:
         raise NotImplementedError
 
-    def mass(self, rows: Tensor, node: int) -> Tensor:
-        """What all candidates into a node weigh together."""
-        total = rows.new_zeros(())
-        for row, edge in enumerate(self.edges):
-            for column, op in enumerate(edge.ops):
-                if edge.dst == node and op != "none":
-                    total = total + rows[row, column]
-        return total.clamp_min(1)
+    def divided(self, rows: Tensor) -> Tensor:
+        """The mix divided by what all candidates into a node weigh together, where that is more than 1."""
+        divided = []
+        for node in self.computed:
+            into = [row for row, edge in enumerate(self.edges) if edge.dst == node]
+            columns = [column for column, op in enumerate(self.edges[0].ops) if op != "none"]
+            divided.append(rows[into] / rows[into][:, columns].sum().clamp_min(1))
+        return torch.cat(divided)
 
 
 class PlainTwoInput(PlainCell):
@@ -80,14 +81,15 @@ class PlainTwoInput(PlainCell):
         return output
 
     def side(self, side: str, node: int, nodes: Mapping[int, Tensor], rows: Tensor) -> Tensor:
-        total, mass = torch.zeros_like(nodes[0]), self.mass(rows, node)
+        total = torch.zeros_like(nodes[0])
         for row, edge in enumerate(self.edges):
             if edge.dst != node:
                 continue
+            z = self.linear[side][row](nodes[edge.src])
             for column, op in enumerate(edge.ops):
                 if op != "none":
-                    value = OPERATIONS[op](self.linear[side][row](nodes[edge.src]))
-                    total = total + rows[row, column] / mass * self.gates[side][row][column] * value
+                    value = OPERATIONS[op](z)
+                    total = total + rows[row, column] * self.gates[side][row][column] * value
         return total
 
 
@@ -103,16 +105,16 @@ class PlainOneInput(PlainCell):
         output = torch.zeros_like(h)
         rows = mix["cell"]
         for index, node in enumerate(self.computed):
-            total, mass = torch.zeros_like(h), self.mass(rows, node)
+            total = torch.zeros_like(h)
             for row, edge in enumerate(self.edges):
                 if edge.dst != node:
                     continue
                 source = nodes[edge.src]
+                c, u = self.linear[index](source).chunk(2, dim=1)
                 for column, op in enumerate(edge.ops):
                     if op != "none":
-                        c, u = self.linear[index](source).chunk(2, dim=1)
                         value = source + torch.sigmoid(c) * (OPERATIONS[op](u) - source)
-                        total = total + rows[row, column] / mass * self.gates["cell"][row][column] * value
+                        total = total + rows[row, column] * self.gates["cell"][row][column] * value
             nodes[node] = total
             output = output + self.gamma[index] * total
         return output

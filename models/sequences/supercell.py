@@ -126,7 +126,7 @@ class Supercell(nn.Module, ABC):
         if name in self.operations:
             raise InvalidInput(f"operation {name!r} is in the cell already; add another")
         self.operations = (*self.operations, name)
-        self.gates.data = F.pad(self.gates.data, (0, 1))
+        self.gates = nn.Parameter(F.pad(self.gates, (0, 1)))
 
     @torch.no_grad()
     def add_node(self, generator: torch.Generator) -> None:
@@ -134,8 +134,8 @@ class Supercell(nn.Module, ABC):
         node = self.first + self.nodes
         self.edges += [Edge(src, node, self.operations) for src in range(node)]
         rows = self.gates.new_ones(node, *self.gates.shape[1:])
-        self.gates.data = torch.cat([self.gates.data, rows])
-        self.gamma.data = F.pad(self.gamma.data, (0, 1))
+        self.gates = nn.Parameter(torch.cat([self.gates, rows]))
+        self.gamma = nn.Parameter(F.pad(self.gamma, (0, 1)))
         self.connect(generator)
 
     @abstractmethod
@@ -206,20 +206,20 @@ class TwoInputSupercell(Supercell):
             for parameters, shape in zip((self.weight, self.bias), self._shapes(node), strict=True):
                 if node < len(parameters):
                     row = _drawn((1, *shape[1:]), self.hidden, generator, like)
-                    parameters[node].data = torch.cat([parameters[node].data, row])
+                    parameters[node] = nn.Parameter(torch.cat([parameters[node], row]))
                 else:
                     parameters.append(nn.Parameter(_drawn(shape, self.hidden, generator, like)))
 
     def widen(self, widening: Widening) -> None:
         self.hidden = widening.after
-        of_x, of_state = self.input.weight.data.split([self.inputs, widening.before], dim=1)
+        of_x, of_state = self.input.weight.split([self.inputs, widening.before], dim=1)
         read = torch.cat([of_x, widening.inputs(of_state, 1)], dim=1)
-        self.input.weight.data = widening.outputs(read, 0)
-        self.input.bias.data = widening.outputs(self.input.bias.data, 0)
+        self.input.weight = nn.Parameter(widening.outputs(read, 0))
+        self.input.bias = nn.Parameter(widening.outputs(self.input.bias, 0))
         self.input.in_features, self.input.out_features = self.inputs + self.hidden, self.hidden
-        for weight, bias in zip(self.weight, self.bias, strict=True):
-            weight.data = widening.inputs(widening.outputs(weight.data, 2), 3)
-            bias.data = widening.outputs(bias.data, 2)
+        for node, (weight, bias) in enumerate(zip(self.weight, self.bias, strict=True)):
+            self.weight[node] = nn.Parameter(widening.inputs(widening.outputs(weight, 2), 3))
+            self.bias[node] = nn.Parameter(widening.outputs(bias, 2))
 
 
 class OneInputSupercell(Supercell):
@@ -270,18 +270,19 @@ class OneInputSupercell(Supercell):
         return step
 
     def connect(self, generator: torch.Generator) -> None:
-        for parameter in (self.weight, self.bias):
-            row = _drawn((1, *parameter.shape[1:]), self.hidden, generator, parameter)
-            parameter.data = torch.cat([parameter.data, row])
+        for name in ("weight", "bias"):
+            rows = getattr(self, name)
+            row = _drawn((1, *rows.shape[1:]), self.hidden, generator, rows)
+            setattr(self, name, nn.Parameter(torch.cat([rows, row])))
 
     def widen(self, widening: Widening) -> None:
         self.hidden = widening.after
-        of_x, of_state = self.input_weight.data.split([self.inputs, widening.before], dim=2)
+        of_x, of_state = self.input_weight.split([self.inputs, widening.before], dim=2)
         read = torch.cat([of_x, widening.inputs(of_state, 2)], dim=2)
-        self.input_weight.data = widening.outputs(read, 1)
-        self.input_bias.data = widening.outputs(self.input_bias.data, 1)
-        self.weight.data = widening.inputs(widening.outputs(self.weight.data, 2), 3)
-        self.bias.data = widening.outputs(self.bias.data, 2)
+        self.input_weight = nn.Parameter(widening.outputs(read, 1))
+        self.input_bias = nn.Parameter(widening.outputs(self.input_bias, 1))
+        self.weight = nn.Parameter(widening.inputs(widening.outputs(self.weight, 2), 3))
+        self.bias = nn.Parameter(widening.outputs(self.bias, 2))
 
 
 SUPERCELLS: Mapping[str, Callable[[SearchSpace, int, int], Supercell]] = {

@@ -14,9 +14,9 @@ from models.errors import Diverged
 from models.sequences.baselines import DLinear, LSTMCell
 from models.sequences.cell import FoundCell
 from models.sequences.retrain import Carrying, RetrainConfig, Retraining
-from models.sequences.scores import ForecastScores, TextScores
 from models.sequences.skeleton import Forecaster, LanguageModel, SeriesShape
 from models.sequences.streams import TrackStream, Windows, WindowStream, tracks_in_order, windows_in_order
+from models.sequences.task import SeriesCriterion, TextCriterion
 from models.training.evaluation import evaluate
 from models.training.events import EpochEnd, Event, State
 from models.training.loop import run
@@ -71,13 +71,13 @@ def program(
             stream,
             lambda: tracks_in_order(TEXT[300:], 2, 10, CPU),
             config,
-            TextScores(1.0),
+            TextCriterion(torch.ones(5)),
             "bits_per_character",
             carries=True,
         )
     stream = WindowStream(waves(0, 150), 16, generator(0, "windows"), count=64)
     return Retraining(
-        made, stream, lambda: windows_in_order(waves(170, 40), 16, CPU), config, ForecastScores(), "mase"
+        made, stream, lambda: windows_in_order(waves(170, 40), 16, CPU), config, SeriesCriterion(), "mase"
     )
 
 
@@ -136,7 +136,7 @@ def test_resumed_training_is_the_uninterrupted_one_bit_for_bit(kind: str, space:
 
 def test_a_carried_state_gives_the_loss_of_one_long_pass() -> None:
     made = networks("two-input", "text")["network"]
-    criterion = TextScores(1.0)
+    criterion = TextCriterion(torch.ones(5))
     chunked = evaluate(made, Carrying(made), tracks_in_order(TEXT[:201], 2, 10, CPU), criterion)
     (whole,) = tracks_in_order(TEXT[:201], 2, 100, CPU)
     once = evaluate(made, Carrying(made), [whole], criterion)

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from models.errors import InvalidInput
-from models.sequences.scores import ForecastScores, TextScores
 from models.sequences.skeleton import SeriesShape
 from models.sequences.streams import (
     ChunkStream,
@@ -18,6 +17,7 @@ from models.sequences.streams import (
     tracks_in_order,
     windows_in_order,
 )
+from models.sequences.task import SeriesCriterion, TextCriterion
 from models.training.ahead import Stream
 from models.training.seeds import generator
 
@@ -62,22 +62,20 @@ def test_large_values_are_standardized_without_loss() -> None:
     assert target.flatten().tolist() == [3.25, 1.0]
 
 
-def test_the_loss_is_the_mase_of_the_textbook() -> None:
+def test_the_measure_is_the_mase_of_the_textbook() -> None:
     torch.manual_seed(0)
     _, target = next(windows_in_order(windows(), 10, CPU))
     forecast = torch.randn(10, 2, 2)
     errors = np.abs(forecast.numpy() - target[:, :2].numpy())
     mase = [(errors[case] * target[case, 2].numpy()).mean() for case in range(10)]
-    scores = ForecastScores()
-    assert float(scores.loss(forecast, target)) == pytest.approx(np.mean(mase), rel=1e-6)
-    assert float(scores.measures(forecast, target)["mase"]) == pytest.approx(sum(mase), rel=1e-6)
+    assert float(SeriesCriterion().measures(forecast, target)["mase"]) == pytest.approx(sum(mase), rel=1e-6)
 
 
 def test_bits_are_those_of_the_probabilities() -> None:
     torch.manual_seed(0)
     logits, target = torch.randn(3, 5, 7), torch.randint(7, (3, 5))
     bits = -logits.softmax(dim=2).gather(2, target[..., None]).log2().sum()
-    found = TextScores(characters=2.5).measures(logits, target)["bits_per_character"]
+    found = TextCriterion(torch.full((7,), 2.5)).measures(logits, target)["bits_per_character"]
     assert float(found) / 3 == pytest.approx(float(bits) / (15 * 2.5), rel=1e-5)
 
 
