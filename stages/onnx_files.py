@@ -51,6 +51,7 @@ def describe(path: Path, properties: Mapping[str, str]) -> None:
     assert not model.functions, "functions would have to be cleaned, too"
     model.ClearField("producer_version")
     _clean(model.graph)
+    _without_unused(model.graph)
     onnx.helper.set_model_props(model, dict(properties))
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
@@ -65,3 +66,23 @@ def _clean(graph: onnx.GraphProto) -> None:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
                 _clean(attribute.g)
+
+
+def _without_unused(graph: onnx.GraphProto) -> None:
+    """Removes constants that nothing reads, which the exporter leaves, and which ONNX Runtime warns about."""
+    used = _read_by(graph) | {output.name for output in graph.output}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)
+
+
+def _read_by(graph: onnx.GraphProto) -> set[str]:
+    """The names that a graph and the graphs in its nodes read."""
+    names = {name for node in graph.node for name in node.input}
+    inner = [
+        attribute.g
+        for node in graph.node
+        for attribute in node.attribute
+        if attribute.type == onnx.AttributeProto.GRAPH
+    ]
+    # What a graph in a node computes, such as the new state of a loop, may be what it was given.
+    return names.union(*(_read_by(part) | {output.name for output in part.output} for part in inner))

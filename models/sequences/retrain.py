@@ -23,7 +23,7 @@ from models.training.evaluation import Batch, Criterion, Tally, evaluate
 from models.training.events import Listener, Row, State
 from models.training.optimizers import AdamW
 from models.training.precision import computing_in, in_float32
-from models.training.schedules import warmed_up
+from models.training.schedules import cosine
 from models.training.trained import Trained
 
 FOUND = "network"  # the name of the found network's part of the weights
@@ -31,11 +31,11 @@ FOUND = "network"  # the name of the found network's part of the weights
 
 @dataclass(frozen=True)
 class RetrainConfig:
-    """The same for all networks. ``warmup_epochs`` come first, in which the rate rises."""
+    """The same for all networks."""
 
     epochs: int = 20
-    learning_rate: float = 0.003
-    warmup_epochs: int = 0
+    learning_rate: float = 0.01
+    learning_rate_end: float = 0.0
     weight_decay: float = 0.0
     gradient_clip: float = 1.0
 
@@ -118,7 +118,7 @@ class Retraining:
         return [self.stream]
 
     def start_epoch(self, epoch: int) -> int:
-        self.rate = warmed_up(self.config.learning_rate, epoch, self.epochs, self.config.warmup_epochs)
+        self.rate = cosine(self.config.learning_rate, self.config.learning_rate_end, epoch, self.epochs)
         for arm in self.arms.values():
             for group in arm.optimizer.param_groups:
                 group["lr"] = self.rate

@@ -78,7 +78,7 @@ class LanguageModel(nn.Module):
         self.cell = cell
         self.head = nn.Linear(cell.hidden, tokens)
 
-    def forward(self, tokens_BT: Tensor, state_BS: Tensor | None, *mix: Any) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens_BT: Tensor, state_BS: Tensor | None = None, *mix: Any) -> tuple[Tensor, Tensor]:
         """Logits and the state after the last token. With N stacked mixes, both have N * B rows."""
         outputs, state = self.cell(self.embedding(tokens_BT), state_BS, *mix)
         return self.head(outputs), state

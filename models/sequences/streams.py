@@ -86,10 +86,12 @@ class WindowStream:
         self.indices.load_state_dict(state)
 
 
-def windows_in_order(windows: Windows, batch_size: int, device: torch.device) -> Iterator[Batch]:
-    """All windows once, in their order."""
-    for cases in torch.arange(len(windows)).split(batch_size):
-        yield windows.batch(cases, device)
+def windows_in_order(
+    windows: Windows, batch_size: int, device: torch.device, cases: Tensor | None = None
+) -> Iterator[Batch]:
+    """Windows once, in the order of ``cases``, or all in their own."""
+    for some in (torch.arange(len(windows)) if cases is None else cases).split(batch_size):
+        yield windows.batch(some, device)
 
 
 class ChunkStream:
@@ -126,6 +128,14 @@ class ChunkStream:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.generator.set_state(state["generator"])
+
+
+def chunks_in_order(tokens: Tensor, batch_size: int, chunk: int, device: torch.device) -> Iterator[Batch]:
+    """The chunks of a text once, in their order, each by itself; what fills no chunk at the end is left out."""
+    if len(tokens) <= chunk:
+        raise InvalidInput(_too_short(len(tokens), chunk))
+    for starts in torch.arange(0, len(tokens) - chunk, chunk).split(batch_size):
+        yield _chunks(tokens, starts[:, None], chunk, device)
 
 
 class TrackStream:

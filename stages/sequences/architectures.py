@@ -154,7 +154,9 @@ def _formulas(titles: Sequence[str], nodes: Sequence[_Node]) -> Figure:
     sides = len(nodes[0].sides)
     width = 2.6 / sides
     for row, node in enumerate(nodes):
-        axes.text(-0.05, row, f"{node.title} =", fontsize=9, color=pictures.INK, ha="right", va="center")
+        axes.text(
+            -0.05, row, f"{node.title} =", fontsize=9, color=pictures.INK, ha="right", va="center", zorder=6
+        )
         for number, (op, src) in enumerate(node.sides):
             x = 0.1 + number * (width + 0.3) + width / 2
             colour, words = pictures.COLOURS[op], f"{op}({titles[src]})"
@@ -168,6 +170,7 @@ def _formulas(titles: Sequence[str], nodes: Sequence[_Node]) -> Figure:
                 color=pictures.INK,
                 ha="center",
                 va="center",
+                zorder=6,
             )
     _box(
         axes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from stages.evaluation import Metric
 from stages.plumbing.files import DATA
 from stages.records import DataCard
 from stages.sequences.params import BITS, MASE, TEXT
+
+if TYPE_CHECKING:
+    from models.sequences.builders import Shape
 
 VALUES, TIMES, SCALES = "values.npy", "times.npy", "scales.npy"
 TOKENS, LENGTHS, CHARACTERS = "tokens.npy", "lengths.npy", "characters.npy"
@@ -131,6 +134,16 @@ def read_card() -> SequenceCard:
 def metric_of(card: SequenceCard) -> Metric:
     """The metric of the kind of data."""
     return BITS if card.kind == TEXT else MASE
+
+
+def shape_of(card: SequenceCard, embedding: int) -> Shape:
+    """The sizes of the networks for these data; ``embedding`` is that of texts."""
+    from models.sequences.builders import TextShape  # torch, which not every caller needs
+    from models.sequences.skeleton import SeriesShape
+
+    if card.kind == TEXT:
+        return TextShape(len(card.vocabulary), embedding)
+    return SeriesShape(card.lookback, card.horizon, len(card.variables), len(card.targets))
 
 
 def read_array(name: str) -> NDArray[Any]:

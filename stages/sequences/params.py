@@ -13,7 +13,7 @@ from models.sequences.spaces import search_space
 from stages import params as shared
 from stages import search_params as searching
 from stages.evaluation import Metric
-from stages.section import Count, Fraction, Natural, NotNegative, Positive, Section, Share
+from stages.section import Count, Fraction, Natural, NotNegative, Positive, Section
 
 PACKAGES: Sequence[str] = ()  # beyond requirements.lock
 
@@ -174,7 +174,6 @@ class RetrainParams(shared.BatchedRetrainParams, frozen=True):
     learning_rate_end: NotNegative
     weight_decay: NotNegative
     gradient_clip: Positive
-    dropout: Share
     baselines: bool
 
 

@@ -221,9 +221,10 @@ def check_windows(counts: dict[str, int], parts: Parts, data: DataParams, where:
         if counts[part] == 0:
             place = SPLITS.index(part)
             longest = max(rows[place + 1] - rows[place] for rows in parts.rows)
+            name = "validation" if part == "val" else part
+            has = f"has {longest} rows" if len(parts.rows) == 1 else f"has at most {longest} rows in a series"
             raise UserError(
-                f"{where}: the {'validation' if part == 'val' else part} part (data.{key} {getattr(data, key)}) has {longest} rows"
-                f" {'' if len(parts.rows) == 1 else 'at most '}in a series, but data.horizon needs {data.horizon}; raise"
+                f"{where}: the {name} part (data.{key} {getattr(data, key)}) {has}, but data.horizon needs {data.horizon}; raise"
                 f" data.{key}, lower data.horizon, or give more rows"
             )
     if counts["train"] < FEWEST:
