@@ -46,7 +46,7 @@ def search(params: Params) -> Search:
     task = _task(card, config)
     return sequence_search(
         task,
-        lambda space: strategy_of(config, space, device()),
+        lambda space: strategy_of(config, space, device(), largest=task.space),
         (chunk_loaders if card.kind == TEXT else window_loaders)(card, config),
         SearchConfig(
             epochs=config.epochs, curvature_cases=config.curvature_windows, **config.weights.model_dump()
