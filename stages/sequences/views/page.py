@@ -136,7 +136,7 @@ def chunks(evaluation: Evaluation, card: SequenceCard, chosen: Sequence[int]) ->
     return [
         {
             "words": "".join(
-                card.vocabulary[token] for token in test.chunks(np.array([case]))[1][0].tolist()
+                str(card.vocabulary[token]) for token in test.chunks(np.array([case]))[1][0].tolist()
             ),
             "score": f"{evaluation.per_case[case]:.3g}",
         }
