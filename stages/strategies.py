@@ -37,7 +37,7 @@ def strategy_of(
 ) -> Alternating:
     """The strategy that the settings name, with newly drawn architecture parameters and ``penalties`` besides its own.
 
-    ``largest`` is the space that a search grows to, if it grows.
+    ``space`` is that of the start and ``largest`` the one that the search grows to, if it grows.
     """
     own = _penalties(config, largest or space)
     return _STRATEGIES[config.strategy](config, space, device, [*own, *penalties])
