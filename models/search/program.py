@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,15 +32,19 @@ from models.training.ahead import Ahead, Stream
 from models.training.distributed import agreed, alone
 from models.training.evaluation import Batch, Criterion, Tally, evaluate
 from models.training.events import Listener, Notice, Row, State
-from models.training.optimizers import SGD
+from models.training.optimizers import SGD, Adam
 from models.training.schedules import cosine
 
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """SGD on the weights of the supernet; defaults are the published ones."""
+    """How the weights of the supernet train; defaults are the published ones.
+
+    ``optimizer`` is SGD with momentum, or Adam, where the momentum is its first beta.
+    """
 
     epochs: int = 40
+    optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: float = 0.025
     learning_rate_end: float = 0.001
     momentum: float = 0.9
@@ -146,12 +150,7 @@ class Search:
         self.early_stopping, self.freezing = early_stopping, freezing
         self.precision, self.columns = precision, columns
         self.scoring = scoring or domain
-        self.optimizer = SGD(
-            supernet.parameters(),
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
+        self.optimizer = _optimizer(supernet, config)
         self.alphas: list[dict[str, Tensor]] = []
         self.tally = Tally()
 
@@ -320,3 +319,10 @@ class Search:
         cases = self.config.curvature_cases
         objective = BatchObjective(self.domain, self.supernet, x[:cases], target[:cases])
         return objective, {name: weight.detach() for name, weight in self.supernet.named_parameters()}
+
+
+def _optimizer(supernet: nn.Module, config: SearchConfig) -> SGD | Adam:
+    rate, decay, momentum = config.learning_rate, config.weight_decay, config.momentum
+    if config.optimizer == "adam":
+        return Adam(supernet.parameters(), lr=rate, betas=(momentum, 0.999), weight_decay=decay)
+    return SGD(supernet.parameters(), lr=rate, momentum=momentum, weight_decay=decay)
