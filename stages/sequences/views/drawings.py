@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,9 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from stages.pictures import INK, File, styles_of
+from stages.pictures import INK, File
 
 _FOUND, _NAIVE = "#c05621", "#64748b"
+_STYLES: Mapping[str, dict[str, Any]] = {  # readable on white and on black, and without colours
+    "found network": {"color": _FOUND, "linewidth": 2.0, "zorder": 5},
+    "LSTM": {"color": "#3b82c4", "linewidth": 1.2, "linestyle": "-"},
+    "DLinear": {"color": "#2f9e5f", "linewidth": 1.2, "linestyle": "--"},
+    "seasonal naive": {"color": _NAIVE, "linewidth": 1.2, "linestyle": ":"},
+}
 _WIDTH, _HEIGHT = 3.5, 1.55  # inches: a phone, and one target
 
 
@@ -58,12 +65,9 @@ def horizon(file: File, target: str, errors: Mapping[str, NDArray[np.float64]], 
     """Draws the mean absolute error of each network over the steps of the horizon, in the target's units."""
     figure = Figure(figsize=(_WIDTH, 2.4), layout="constrained")
     axes = figure.add_subplot()
-    styles = styles_of(list(errors))
     for name, values in errors.items():
         steps, marker = np.arange(1, len(values) + 1), "." if len(values) < 5 else None
-        if name == "found network":
-            styles[name] = {"color": _FOUND, "linestyle": "-", "linewidth": 2.0, "zorder": 5}
-        axes.plot(steps, values, label=name, marker=marker, **styles[name])
+        axes.plot(steps, values, label=name, marker=marker, **_STYLES[name])
     axes.set_title(f"mean absolute error: {target}", fontsize=9)
     axes.set_xlabel(f"steps ahead (one {step})", fontsize=8)
     axes.set_ylim(0, 1.05 * axes.dataLim.y1 or 1)
