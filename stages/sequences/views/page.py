@@ -68,7 +68,7 @@ def comparison(found: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         label: [f"{row.score:.4g}" for row in found],
         "sMAPE": [f"{row.smape:.1f}%" if row.smape is not None else "" for row in found],
         "MAE": [f"{row.mae:.4g}" if row.mae is not None else "" for row in found],
-        "parameters": [f"{row.parameters:,}" for row in found],
+        "weights": [f"{row.parameters:,}" for row in found],
         "difference (95% interval)": [difference(row) for row in found],
     }
     kept = {head: cells for head, cells in columns.items() if any(cells)}
