@@ -29,6 +29,7 @@ from models.search.signs import discretization_gap, stability
 from models.search.spaces import restricted, shapes_of
 from models.search.strategies import Strategy, detached, indecision, largest_weight
 from models.training.ahead import Ahead, Stream
+from models.training.denormals import without_denormals
 from models.training.distributed import agreed, alone
 from models.training.evaluation import Batch, Criterion, Tally, evaluate
 from models.training.events import Listener, Notice, Row, State
@@ -108,7 +109,8 @@ class Search:
     ``columns`` adds to each row of the history what is known about the genotype of that epoch, such as its
     rank in a table. ``scoring`` is what is measured on the validation cases after each epoch, if more than
     what the domain measures. With ``growth``, the space of the domain is the largest one, and the supernet and the strategy
-    begin with the first edges and operations of it.
+    begin with the first edges and operations of it. ``flush_denormals`` makes the steps of a network faster whose gradients
+    vanish (models/training/denormals.py).
     """
 
     remedy = "lower search.weights.learning_rate"
@@ -127,6 +129,7 @@ class Search:
         columns: Callable[[Genotype], Mapping[str, float]] = lambda _: {},
         scoring: Criterion | None = None,
         growth: Growth | None = None,
+        flush_denormals: bool = False,
     ):
         self.measures_eigenvalue = early_stopping is not None and early_stopping.needs_eigenvalue
         if self.measures_eigenvalue and config.curvature_cases == 0:
@@ -149,7 +152,7 @@ class Search:
         self.loaders, self.config = loaders, config
         self.early_stopping, self.freezing = early_stopping, freezing
         self.precision, self.columns = precision, columns
-        self.scoring = scoring or domain
+        self.scoring, self.flush_denormals = scoring or domain, flush_denormals
         self.optimizer = _optimizer(supernet, config)
         self.alphas: list[dict[str, Tensor]] = []
         self.tally = Tally()
@@ -173,6 +176,10 @@ class Search:
         return len(self.streams["train"])
 
     def step(self) -> None:
+        with without_denormals() if self.flush_denormals else contextlib.nullcontext():
+            self._step()
+
+    def _step(self) -> None:
         x, target = next(self.streams["train"])
         train = self._objective(x, target)
         valid = train

@@ -266,11 +266,14 @@ def test_early_stopping_waits_for_the_last_structure() -> None:
 @pytest.mark.parametrize(
     ("growth", "message"),
     [
-        (GrowthConfig([AddNode()], every=6), "every 6 epochs, which takes more than the search's 6 epochs"),
+        (
+            GrowthConfig([AddNode()], every=6),
+            r"1 times, every 6 epochs, which takes more than search.epochs \(6\)",
+        ),
         (GrowthConfig([AddNode()], every=0), "set 1 or more"),
         (GrowthConfig([AddNode()], patience=0), "set 1 or more"),
         (GrowthConfig([AddNode()], mode="alternating"), "needs a budget"),
-        (GrowthConfig([AddNode()], every=2, budget=8), "a budget of 8 live operations, but the cells need 9"),
+        (GrowthConfig([AddNode()], every=2, budget=8), "budget is 8, but the cells need 9"),
     ],
 )
 def test_growth_that_cannot_be_is_refused(growth: GrowthConfig, message: str) -> None:
