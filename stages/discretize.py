@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from models.search.discretize import discretize
+from models.search.spaces import restricted, shapes_of
 from stages import pictures, tasks
 from stages.alphas import read_alphas
 from stages.errors import UserError
@@ -30,7 +31,10 @@ def main(params: Params) -> None:
     alphas = read_alphas(ALPHAS)
     summary = SearchSummary.read(SEARCH / "summary.json", tasks.metric(params))
     epoch = summary.chosen_epoch(params.discretize.epoch)
-    space = architectures.space(alphas.about.space, exclude_none=alphas.about.exclude_none)
+    whole = architectures.space(alphas.about.space, exclude_none=alphas.about.exclude_none)
+    space = restricted(
+        whole, shapes_of(alphas.mix(epoch))
+    )  # where the search has grown, it is that of the epoch
     genotype, latency = discretize(space, alphas.mix(epoch)), None
     if params.latency.known():
         genotype, latency = within_budget(params, space, alphas.mix(epoch), genotype)

@@ -7,6 +7,7 @@ returns a drawing as text that takes its colours from the page around it.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,8 +47,8 @@ COLOURS = {  # dark enough for white letters on them: a contrast of at least 4.5
     "tanh": "#2b6cb0",
     "sigmoid": "#2f855a",
     "relu": "#c05621",
-    "identity": "#64748b",
-    "product": "#7c3f9e",
+    "identity": "#8a6d3b",
+    "product": "#8e6bbf",
     "sum": "#9a6212",
     "none": "#6b7280",
 }
@@ -275,6 +276,12 @@ def styles_of(ops: Sequence[str]) -> dict[str, dict[str, Any]]:
     return styles
 
 
+def _weight(mix_EO: Sequence[Sequence[float]], edge: int, column: int) -> float:
+    """A weight of a mix; not a number where the mix had no such edge or operation yet."""
+    known = edge < len(mix_EO) and column < len(mix_EO[edge])
+    return mix_EO[edge][column] if known else math.nan
+
+
 def mix(
     file: File,
     space: SearchSpace,
@@ -287,7 +294,7 @@ def mix(
     """Draws the weights of a cell's operations over the T epochs, with one panel per edge.
 
     Where the genotype, which is that of epoch ``chosen``, has an edge, the panel's title names the chosen
-    operation.
+    operation. Where the mix has grown, lines begin in the epoch in which their edge or operation came.
     """
     edges = space.groups[group]
     kept = {(src, dst): op for src, dst, op in genotype.groups[group]}
@@ -301,7 +308,7 @@ def mix(
         for column, op in enumerate(edge.ops):
             axes.plot(
                 epochs,
-                [mix_EO[number][column] for mix_EO in mix_TEO],
+                [_weight(mix_EO, number, column) for mix_EO in mix_TEO],
                 linewidth=2.2 if kept.get((edge.src, edge.dst)) == op else 0.9,
                 marker="." if len(epochs) < 5 else None,
                 **styles[op],

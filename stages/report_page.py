@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from models.search.landscape import Landscape
-from stages import comparison, front, latency_view, pictures, tasks
+from models.search.spaces import restricted, shapes_of
+from stages import comparison, front, growth_view, latency_view, pictures, tasks
 from stages.alphas import read_alphas
 from stages.compare.pictures import draw as comparison_picture
 from stages.evaluation import Evaluation, Metric
@@ -121,11 +122,13 @@ def searched(params: Params, metric: Metric, words: Words) -> dict[str, Any]:
     architectures, alphas = tasks.architectures(params.task), read_alphas(ALPHAS)
     genotype = read_genotype(params.task)
     layout = architectures.layout(genotype)
-    space = architectures.space(alphas.about.space, exclude_none=alphas.about.exclude_none)
+    whole = architectures.space(alphas.about.space, exclude_none=alphas.about.exclude_none)
     history = read_rows(SEARCH / "history.csv")
     summary = SearchSummary.read(SEARCH / "summary.json", metric)
     chosen = summary.chosen_epoch(params.discretize.epoch)
     mixes = [alphas.mix(epoch) for epoch in range(1, len(alphas.epochs) + 1)]
+    space = restricted(whole, shapes_of(mixes[-1]))
+    grown = growth_view.changes(history)
     panels = [*pictures.learning_panels(metric), *pictures.instability_panels(history)]
     return {
         "summary": summary,
@@ -139,6 +142,8 @@ def searched(params: Params, metric: Metric, words: Words) -> dict[str, Any]:
             for name in layout.pictures(genotype)
         },
         "panels": [drawn(pictures.small, history, panel, chosen) for panel in panels],
+        "grown": grown,
+        "time_line": drawn(growth_view.draw, history, chosen) if grown else None,
         "landscape": landscape(read_rows(LANDSCAPE)),
         "mixes": {
             group: drawn(

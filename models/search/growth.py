@@ -137,18 +137,21 @@ class GrowthConfig:
         """Raises InvalidInput for settings that cannot be met in so many epochs, or by the largest space."""
         if self.every < 1 or (self.patience is not None and self.patience < 1):
             raise InvalidInput(
-                f"growth waits {self.patience or self.every} epochs between two edits; set 1 or more"
+                f"search.growth waits {self.every if self.patience is None else self.patience} epochs between two steps; set 1 or more"
             )
         if self.patience is None and len(self.turns()) * self.every >= epochs:
             raise InvalidInput(
-                f"growth changes the structure {len(self.turns())} times, every {self.every} epochs, which takes more than"
-                f" the search's {epochs} epochs; set at least {len(self.turns()) * self.every + 1} epochs"
+                f"search.growth changes the cell {len(self.turns())} times, every {self.every} epochs, which takes more than"
+                f" search.epochs ({epochs}); set search.epochs to {len(self.turns()) * self.every + 1} or more, or lower"
+                " search.growth.every"
             )
         if self.mode == "alternating" and self.budget is None:
-            raise InvalidInput("growing and pruning in turn needs a budget of live operations; set one")
+            raise InvalidInput(
+                "search.growth alternates with pruning, which needs a budget; set search.growth.budget"
+            )
         if self.budget is not None and self.budget < least(space):
             raise InvalidInput(
-                f"growth has a budget of {self.budget} live operations, but the cells need {least(space)}; set at least that"
+                f"search.growth.budget is {self.budget}, but the cells need {least(space)} operations; set at least that"
             )
 
 

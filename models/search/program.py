@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,18 +29,23 @@ from models.search.signs import discretization_gap, stability
 from models.search.spaces import restricted, shapes_of
 from models.search.strategies import Strategy, detached, indecision, largest_weight
 from models.training.ahead import Ahead, Stream
+from models.training.denormals import without_denormals
 from models.training.distributed import agreed, alone
 from models.training.evaluation import Batch, Criterion, Tally, evaluate
 from models.training.events import Listener, Notice, Row, State
-from models.training.optimizers import SGD
+from models.training.optimizers import SGD, Adam
 from models.training.schedules import cosine
 
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """SGD on the weights of the supernet; defaults are the published ones."""
+    """How the weights of the supernet train; defaults are the published ones.
+
+    ``optimizer`` is SGD with momentum, or Adam, where the momentum is its first beta.
+    """
 
     epochs: int = 40
+    optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: float = 0.025
     learning_rate_end: float = 0.001
     momentum: float = 0.9
@@ -104,7 +109,8 @@ class Search:
     ``columns`` adds to each row of the history what is known about the genotype of that epoch, such as its
     rank in a table. ``scoring`` is what is measured on the validation cases after each epoch, if more than
     what the domain measures. With ``growth``, the space of the domain is the largest one, and the supernet and the strategy
-    begin with the first edges and operations of it.
+    begin with the first edges and operations of it. ``flush_denormals`` makes the steps of a network faster whose gradients
+    vanish (models/training/denormals.py).
     """
 
     remedy = "lower search.weights.learning_rate"
@@ -123,6 +129,7 @@ class Search:
         columns: Callable[[Genotype], Mapping[str, float]] = lambda _: {},
         scoring: Criterion | None = None,
         growth: Growth | None = None,
+        flush_denormals: bool = False,
     ):
         self.measures_eigenvalue = early_stopping is not None and early_stopping.needs_eigenvalue
         if self.measures_eigenvalue and config.curvature_cases == 0:
@@ -145,13 +152,8 @@ class Search:
         self.loaders, self.config = loaders, config
         self.early_stopping, self.freezing = early_stopping, freezing
         self.precision, self.columns = precision, columns
-        self.scoring = scoring or domain
-        self.optimizer = SGD(
-            supernet.parameters(),
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
+        self.scoring, self.flush_denormals = scoring or domain, flush_denormals
+        self.optimizer = _optimizer(supernet, config)
         self.alphas: list[dict[str, Tensor]] = []
         self.tally = Tally()
 
@@ -174,6 +176,10 @@ class Search:
         return len(self.streams["train"])
 
     def step(self) -> None:
+        with without_denormals() if self.flush_denormals else contextlib.nullcontext():
+            self._step()
+
+    def _step(self) -> None:
         x, target = next(self.streams["train"])
         train = self._objective(x, target)
         valid = train
@@ -320,3 +326,10 @@ class Search:
         cases = self.config.curvature_cases
         objective = BatchObjective(self.domain, self.supernet, x[:cases], target[:cases])
         return objective, {name: weight.detach() for name, weight in self.supernet.named_parameters()}
+
+
+def _optimizer(supernet: nn.Module, config: SearchConfig) -> SGD | Adam:
+    rate, decay, momentum = config.learning_rate, config.weight_decay, config.momentum
+    if config.optimizer == "adam":
+        return Adam(supernet.parameters(), lr=rate, betas=(momentum, 0.999), weight_decay=decay)
+    return SGD(supernet.parameters(), lr=rate, momentum=momentum, weight_decay=decay)

@@ -1,8 +1,10 @@
-"""The weighted sum of operations on the same numbers, in one node of the graph of gradients.
+"""The weighted sum of operations on the same numbers, and that of combiners, each as one node of the graph of gradients.
 
-What autograd would record per operation takes most of the time of a small recurrent step.
+Autograd would record every operation, product and sum by itself, which takes most of the time of a small recurrent step.
+So the derivatives are written here. They can be differentiated again: then they are computed by operations that autograd
+records.
 
-Axes: N mixes, B batch, K edges, H hidden, O operations.
+Axes: N mixes, B batch, K edges, H hidden, O operations, S sides.
 """
 
 # pyright: reportIncompatibleMethodOverride=false
@@ -15,62 +17,109 @@ from typing import Any
 import torch
 from torch import Tensor
 
-FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+FUNCTIONS: Mapping[str, Callable[..., Tensor]] = {
     "tanh": torch.tanh,
     "relu": torch.relu,
     "sigmoid": torch.sigmoid,
     "identity": lambda z: z,
 }
-# The derivative from the argument and the value.
-_SLOPES: Mapping[str, Callable[[Tensor, Tensor], Tensor | float]] = {
-    "tanh": lambda z, y: 1.0 - y * y,
-    "relu": lambda z, y: (z > 0).to(z.dtype),
-    "sigmoid": lambda z, y: y - y * y,
-    "identity": lambda z, y: 1.0,
-}
 
 
 def mixed_activation(z_NBKH: Tensor, weights_NKO: Tensor, operations: Sequence[str]) -> Tensor:
     """sum_o weight_ko o(z), (N, B, K, H). ``none`` adds nothing. Twice differentiable."""
-    return _Mixed.apply(z_NBKH.to(weights_NKO.dtype), weights_NKO, tuple(operations))
+    columns = [column for column, op in enumerate(operations) if op != "none"]
+    names = tuple(operations[column] for column in columns)
+    if not names:
+        return torch.zeros_like(z_NBKH)
+    if len(names) < len(operations):
+        weights_NKO = weights_NKO[..., columns]
+    return _Mixed.apply(z_NBKH.to(weights_NKO.dtype), weights_NKO, names)
 
 
 class _Mixed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, weights: Tensor, operations: tuple[str, ...]) -> Tensor:
         ctx.operations = operations
-        values = [FUNCTIONS[op](z) for op in operations if op != "none"]
+        values = [FUNCTIONS[op](z) for op in operations]
         ctx.save_for_backward(z, weights, *values)
-        total = None
-        for weight, value in zip(_columns(weights, operations), values, strict=True):
-            total = value * weight if total is None else total.addcmul_(value, weight)
-        return torch.zeros_like(z) if total is None else total
+        (first, *others), columns = values, _columns(weights)
+        total = first * columns[0]
+        for value, column in zip(others, columns[1:], strict=True):
+            total.addcmul_(value, column)
+        return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         z, weights, *values = ctx.saved_tensors
         if torch.is_grad_enabled():  # for second derivatives, in which the values depend on z
-            values = [FUNCTIONS[op](z) for op in ctx.operations if op != "none"]
-        of_z = of_weights = None
-        if ctx.needs_input_grad[0]:
-            columns = _columns(weights, ctx.operations)
-            names = [op for op in ctx.operations if op != "none"]
-            slope = torch.zeros_like(z)
-            for op, weight, value in zip(names, columns, values, strict=True):
-                slope = slope + _SLOPES[op](z, value) * weight
-            of_z = gradient * slope
+            values = [FUNCTIONS[op](z) for op in ctx.operations]
+        of_z = (
+            gradient * _slope(ctx.operations, values, _columns(weights)) if ctx.needs_input_grad[0] else None
+        )
+        of_weights = None
         if ctx.needs_input_grad[1]:
-            found, rest = [], iter(values)
-            for op in ctx.operations:
-                if op == "none":
-                    found.append(weights.new_zeros(weights.shape[:2]))
-                else:
-                    found.append((gradient * next(rest)).sum(dim=1).sum(dim=-1))
-            of_weights = torch.stack(found, dim=-1)
+            sums = [(gradient * value).sum(dim=1).sum(dim=-1) for value in values]
+            of_weights = torch.stack(sums, dim=-1)
         return of_z, of_weights, None
 
 
-def _columns(weights_NKO: Tensor, operations: Sequence[str]) -> list[Tensor]:
-    """Per operation but ``none``, the weights (N, 1, K, 1)."""
-    columns = weights_NKO[:, None, :, :, None].unbind(dim=3)
-    return [column for op, column in zip(operations, columns, strict=True) if op != "none"]
+def _slope(operations: Sequence[str], values: Sequence[Tensor], columns: Sequence[Tensor]) -> Tensor:
+    """The derivative with respect to z, from the values of the operations."""
+    constant: Tensor | float = 0.0
+    terms: list[tuple[Tensor, Tensor, float]] = []  # factor, factor, sign
+    for op, value, column in zip(operations, values, columns, strict=True):
+        match op:
+            case "tanh":
+                constant = constant + column
+                terms.append((value * value, column, -1.0))
+            case "sigmoid":
+                terms.append((torch.addcmul(value, value, value, value=-1), column, 1.0))
+            case "relu":
+                terms.append((value.sign(), column, 1.0))
+            case _:
+                constant = constant + column
+    total = constant
+    for value, column, sign in terms:
+        total = (
+            torch.addcmul(total, value, column, value=sign)
+            if isinstance(total, Tensor)
+            else sign * value * column
+        )
+    assert isinstance(total, Tensor)
+    return total
+
+
+def combined(sides_NBSH: Tensor, weights_N2: Tensor, bound: float) -> Tensor:
+    """The weighted sum (N, B, H) of the two sides' mean and of their product, clamped to [-bound, bound].
+
+    Twice differentiable.
+    """
+    return _Combined.apply(sides_NBSH, weights_N2, bound)
+
+
+class _Combined(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, sides: Tensor, weights: Tensor, bound: float) -> Tensor:
+        ctx.save_for_backward(sides, weights)
+        ctx.bound = bound
+        left, right = sides.unbind(dim=2)
+        mean, product = weights[:, :, None, None].unbind(dim=1)
+        return ((left + right) * (0.5 * mean)).addcmul_((left * right).clamp_(-bound, bound), product)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        sides, weights = ctx.saved_tensors
+        left, right = sides.unbind(dim=2)
+        mean, product = weights[:, :, None, None].unbind(dim=1)
+        multiplied = left * right
+        of_product = torch.where(multiplied.abs() <= ctx.bound, gradient * product, 0.0)
+        of_mean = gradient * (0.5 * mean)
+        of_sides = [torch.addcmul(of_mean, of_product, right), torch.addcmul(of_mean, of_product, left)]
+        terms = [0.5 * (left + right), multiplied.clamp(-ctx.bound, ctx.bound)]
+        of_weights = [(gradient * term).sum(dim=(1, 2)) for term in terms]
+        return torch.stack(of_sides, dim=2), torch.stack(of_weights, dim=1), None
+
+
+def _columns(weights_NKO: Tensor) -> tuple[Tensor, ...]:
+    """Per operation, the weights (N, 1, K, 1)."""
+    return weights_NKO[:, None, :, :, None].unbind(dim=3)

@@ -56,6 +56,7 @@ def sequence_search(
         early_stopping=early_stopping,
         precision=precision,
         growth=growth,
+        flush_denormals=True,
     )
 
 

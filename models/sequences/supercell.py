@@ -37,7 +37,7 @@ from models.errors import InvalidInput
 from models.search.objective import Mix
 from models.search.spaces import Edge, SearchSpace
 from models.search.widening import Widening
-from models.sequences.activation import mixed_activation
+from models.sequences.activation import combined, mixed_activation
 from models.sequences.spaces import ONE_INPUT, TWO_INPUT, nodes_of, operations_of
 
 BOUND = 10.0  # of states and of products
@@ -178,23 +178,22 @@ class TwoInputSupercell(Supercell):
             (weight.flatten(0, 2), bias.flatten(), of_edges)
             for weight, bias, of_edges in zip([*self.weight][2:], [*self.bias][2:], weights[2:], strict=True)
         ]
-        combined = mix["combiner"].permute(1, 2, 0)[..., None, None].unbind()  # per node (2, N, 1, 1)
+        combiners = mix["combiner"].unbind(dim=1)  # per node (N, 2)
         added_of, gammas, operations = added_TBP.unbind(), self.gamma.unbind(), self.operations
 
         def step(state_NBH: Tensor, time: int) -> Tensor:
             sums = (F.linear(state_NBH, first) + added_of[time]).unflatten(-1, (-1, self.hidden))
             sides = mixed_activation(sums, of_first, operations).unflatten(2, (2, -1, 2)).sum(dim=2)
             total = None
-            for node, (gamma, (mean, product)) in enumerate(zip(gammas, combined, strict=True)):
-                left, right = sides[:, :, 0].unbind(dim=2)
-                multiplied = (left * right).clamp(-BOUND, BOUND)
-                value = torch.addcmul((0.5 * mean) * (left + right), product, multiplied)
+            for node, (gamma, combiner) in enumerate(zip(gammas, combiners, strict=True)):
+                own, sides = sides.split([1, sides.shape[2] - 1], dim=2)
+                value = combined(own.squeeze(2), combiner, BOUND)
                 total = gamma * value if total is None else torch.addcmul(total, gamma, value)
                 if node < len(later):
                     weight, bias, of_edges = later[node]
                     sums = F.linear(value, weight, bias).unflatten(-1, (-1, self.hidden))
                     terms = mixed_activation(sums, of_edges, operations).unflatten(2, (-1, 2))
-                    sides = sides[:, :, 1:] + terms
+                    sides = sides + terms
             assert total is not None
             return total
 
@@ -261,8 +260,8 @@ class OneInputSupercell(Supercell):
                 passed = value[:, :, None] * whole
                 mixed = mixed_activation(candidates, of_edges, operations)
                 terms = torch.addcmul(passed, torch.sigmoid(gates), mixed - passed)
-                sums = terms if sums is None else sums[:, :, 1:] + terms
-                value = sums[:, :, 0]
+                own, sums = (terms if sums is None else sums + terms).split([1, terms.shape[2] - 1], dim=2)
+                value = own.squeeze(2)
                 total = gamma * value if total is None else torch.addcmul(total, gamma, value)
             assert total is not None
             return total

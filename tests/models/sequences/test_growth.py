@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
 import pytest
 import torch
@@ -13,16 +12,15 @@ from models.errors import InvalidInput
 from models.search.discretize import discretize
 from models.search.early_stopping import SkipConnections
 from models.search.growth import AddNode, AddOperation, Growing, Growth, GrowthConfig, Prune, Widen
-from models.search.program import Found, Search
 from models.search.spaces import SearchSpace, restricted, shapes_of
 from models.search.strategies import Alternating, detached
 from models.sequences.spaces import SPACES, search_space
 from models.sequences.supernet import SequenceSupernet
-from models.training.events import EpochEnd, Event, Notice, State
+from models.training.events import Notice
 from models.training.loop import run
 from models.training.optimizers import SGD, Adam
 from models.training.seeds import generator
-from tests.models.processes import Interrupted, copied, repeatable
+from tests.models.sequences.growing import MODES, growing, uninterrupted
 from tests.models.sequences.tiny import KINDS, SHAPE, STRATEGIES, TOKENS, config, program, task_of
 
 HIDDEN, CASES = 4, 20
@@ -200,33 +198,6 @@ def test_adams_first_steps_in_a_new_part_are_not_larger_than_elsewhere() -> None
     assert moved[3:].max() < 2 * 0.1
 
 
-MODES = {
-    "grow then prune": GrowthConfig([AddNode(), AddOperation("sigmoid"), Widen(6)], every=1, budget=18),
-    "in turn": GrowthConfig([AddOperation("sigmoid"), AddNode()], mode="alternating", every=2, budget=16),
-    "on a plateau": GrowthConfig([AddNode(), Widen(5)], patience=1),
-}
-
-
-def growing(strategy: str, mode: str, **named: object) -> Search:
-    return program(
-        strategy,
-        "two-input",
-        config=config(epochs=6),
-        nodes=3,
-        operations=("none", "tanh", "identity")
-        if mode == "on a plateau"
-        else ("none", "tanh", "identity", "sigmoid"),
-        growth=MODES[mode],
-        **named,  # pyright: ignore[reportArgumentType]
-    )
-
-
-@cache
-def uninterrupted(strategy: str, mode: str) -> tuple[Found, list[Event]]:
-    heard: list[Event] = []
-    return run(growing(strategy, mode), on_event=heard.append), heard
-
-
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_strategy_grows(strategy: str, mode: str) -> None:
@@ -278,36 +249,6 @@ def test_pruned_candidates_weigh_nothing_and_are_not_chosen() -> None:
                 assert live[group][row, space.groups[group][row].ops.index(op)]
 
 
-def interrupted(search: Search, last: int) -> State | None:
-    """The state that is saved when a search ends at its event number ``last``."""
-    saved: list[State] = []
-    heard: list[Event] = []
-
-    def interrupt(event: Event) -> None:
-        if isinstance(event, EpochEnd):
-            saved.append(copied(event.state()))
-        heard.append(event)
-        if len(heard) > last:
-            raise Interrupted
-
-    with pytest.raises(Interrupted):
-        run(search, on_event=interrupt)
-    return saved[-1] if saved else None
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("strategy", ["ms-darts", "single-level"])
-def test_a_grown_search_resumes_from_every_event(strategy: str, mode: str) -> None:
-    expected, events = uninterrupted(strategy, mode)
-    for last in range(len(events)):
-        found = run(growing(strategy, mode), resume=interrupted(growing(strategy, mode), last))
-        assert repeatable(found.history) == repeatable(expected.history)
-        assert (found.summary, found.genotype) == (expected.summary, expected.genotype)
-        assert all(torch.equal(found.weights[name], weight) for name, weight in expected.weights.items())
-        for ours, theirs in zip(found.alphas, expected.alphas, strict=True):
-            assert all(torch.equal(ours[group], rows) for group, rows in theirs.items())
-
-
 def test_early_stopping_waits_for_the_last_structure() -> None:
     """The rule would stop after the first epoch, and at the fewest skip connections of all epochs, which is anywhere."""
     rule = SkipConnections(limit=-1, group="left", minimum_epochs=1)
@@ -325,11 +266,14 @@ def test_early_stopping_waits_for_the_last_structure() -> None:
 @pytest.mark.parametrize(
     ("growth", "message"),
     [
-        (GrowthConfig([AddNode()], every=6), "every 6 epochs, which takes more than the search's 6 epochs"),
+        (
+            GrowthConfig([AddNode()], every=6),
+            r"1 times, every 6 epochs, which takes more than search.epochs \(6\)",
+        ),
         (GrowthConfig([AddNode()], every=0), "set 1 or more"),
         (GrowthConfig([AddNode()], patience=0), "set 1 or more"),
         (GrowthConfig([AddNode()], mode="alternating"), "needs a budget"),
-        (GrowthConfig([AddNode()], every=2, budget=8), "a budget of 8 live operations, but the cells need 9"),
+        (GrowthConfig([AddNode()], every=2, budget=8), "budget is 8, but the cells need 9"),
     ],
 )
 def test_growth_that_cannot_be_is_refused(growth: GrowthConfig, message: str) -> None:

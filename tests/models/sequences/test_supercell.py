@@ -9,7 +9,7 @@ from torch import Tensor
 from benchmarks.plain_sequences import copy_weights, pairs, plain_of
 from models.search.objective import Mix
 from models.search.spaces import SearchSpace
-from models.sequences.activation import FUNCTIONS, mixed_activation
+from models.sequences.activation import FUNCTIONS, combined, mixed_activation
 from models.sequences.spaces import one_input, two_input
 from models.sequences.supercell import Supercell, supercell_of
 
@@ -100,6 +100,25 @@ def test_derivatives_of_the_mixed_activation_are_those_of_differences() -> None:
     assert torch.autograd.gradgradcheck(mixed, (z, weights))
     found = mixed_activation(z, weights, ("none",) * 5)
     assert not found.any()
+
+
+@pytest.mark.usefixtures("double")
+def test_derivatives_of_the_combiners_are_those_of_differences() -> None:
+    """Some products are beyond the bound."""
+    source = torch.Generator().manual_seed(0)
+    sides = torch.randn(2, 3, 2, 4, generator=source).requires_grad_()
+    weights = torch.rand(2, 2, generator=source).requires_grad_()
+
+    def of(sides: Tensor, weights: Tensor) -> Tensor:
+        return combined(sides, weights, 0.5)
+
+    products = sides[:, :, 0] * sides[:, :, 1]
+    assert (products.abs() > 0.5).any() and (products.abs() < 0.5).any()
+    mean, product = weights[:, :, None, None].unbind(dim=1)
+    expected = mean * sides.mean(dim=2) + product * products.clamp(-0.5, 0.5)
+    torch.testing.assert_close(of(sides, weights), expected)
+    assert torch.autograd.gradcheck(of, (sides, weights))
+    assert torch.autograd.gradgradcheck(of, (sides, weights))
 
 
 def test_states_stay_finite_where_products_of_products_do_not() -> None:
