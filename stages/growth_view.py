@@ -44,11 +44,11 @@ def changes(history: Sequence[Row]) -> list[Change]:
 
 
 def draw(file: File, history: Sequence[Row], chosen: int) -> None:
-    """Draws the validation loss over the epochs, with a line and the sizes where each structure begins.
+    """Draws the validation loss over the epochs as wide as a phone, with a line and the sizes where each structure begins.
 
     ``chosen`` is the epoch of the result, which a dotted line marks.
     """
-    figure = Figure(figsize=(7.2, 2.8), layout="constrained")
+    figure = Figure(figsize=(3.5, 2.9), layout="constrained")
     axes = figure.add_subplot()
     epochs = [row["epoch"] or 0 for row in history]
     axes.plot(epochs, [row["valid_loss"] or 0.0 for row in history], color=_LINE, marker=".")
@@ -60,12 +60,13 @@ def draw(file: File, history: Sequence[Row], chosen: int) -> None:
         if epoch > 1:
             axes.axvline(epoch - 0.5, color=INK, linewidth=0.8)
         axes.annotate(
-            "\n".join(sizes),
+            ", ".join(sizes),
             (epoch - 0.5, 1.0),
-            (3, -3),
+            (2, -3),
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
             fontsize=7,
+            rotation=90,  # so that there is room for many structures
             va="top",
         )
     axes.axvline(chosen, color=INK, linewidth=0.8, linestyle=":")
@@ -73,7 +74,7 @@ def draw(file: File, history: Sequence[Row], chosen: int) -> None:
     axes.set_xlabel("epoch", fontsize=9)
     axes.set_xlim(0.5, len(history) + 0.5)
     low, high = axes.get_ylim()
-    axes.set_ylim(low, high + 0.35 * (high - low))  # room for the sizes above the line
+    axes.set_ylim(low, high + 0.15 * (high - low))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
     axes.grid(alpha=0.3)
     figure.savefig(file)

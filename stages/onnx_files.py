@@ -16,7 +16,7 @@ import onnx.helper
 import torch
 from torch import Tensor, nn
 
-from stages.opsets import DEFAULT, LOWEST_EXPORTED, written_for
+from stages.opsets import DEFAULT, LOWEST_EXPORTED, graphs_in, remove_unused, written_for
 
 
 def export_graph(
@@ -51,7 +51,7 @@ def describe(path: Path, properties: Mapping[str, str]) -> None:
     assert not model.functions, "functions would have to be cleaned, too"
     model.ClearField("producer_version")
     _clean(model.graph)
-    _without_unused(model.graph)
+    remove_unused(model.graph)
     onnx.helper.set_model_props(model, dict(properties))
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
@@ -63,26 +63,5 @@ def _clean(graph: onnx.GraphProto) -> None:
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
     for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                _clean(attribute.g)
-
-
-def _without_unused(graph: onnx.GraphProto) -> None:
-    """Removes constants that nothing reads, which the exporter leaves, and which ONNX Runtime warns about."""
-    used = _read_by(graph) | {output.name for output in graph.output}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
-        graph.initializer.remove(tensor)
-
-
-def _read_by(graph: onnx.GraphProto) -> set[str]:
-    """The names that a graph and the graphs in its nodes read."""
-    names = {name for node in graph.node for name in node.input}
-    inner = [
-        attribute.g
-        for node in graph.node
-        for attribute in node.attribute
-        if attribute.type == onnx.AttributeProto.GRAPH
-    ]
-    # What a graph in a node computes, such as the new state of a loop, may be what it was given.
-    return names.union(*(_read_by(part) | {output.name for output in part.output} for part in inner))
+        for inner in graphs_in(node):
+            _clean(inner)

@@ -47,8 +47,8 @@ COLOURS = {  # dark enough for white letters on them: a contrast of at least 4.5
     "tanh": "#2b6cb0",
     "sigmoid": "#2f855a",
     "relu": "#c05621",
-    "identity": "#64748b",
-    "product": "#7c3f9e",
+    "identity": "#8a6d3b",
+    "product": "#8e6bbf",
     "sum": "#9a6212",
     "none": "#6b7280",
 }

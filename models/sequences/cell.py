@@ -1,7 +1,9 @@
 """The recurrent cell of a genotype, in both families of spaces (models/sequences/spaces.py), written to run fast.
 
 Sources: arXiv 2106.07211 for two-input nodes, which may multiply their sides; arXiv 1806.09055, section 2.1 and appendix
-A.2, for one-input nodes. Differs from both in that learned gates gamma weigh the nodes in the output, instead of a mean.
+A.2, for one-input nodes. Differs from both in that learned gates gamma weigh the nodes in the output, instead of a mean. They
+start at 1 / nodes in one-input cells, whose nodes hold much the same, and at 1 / sqrt(nodes) in two-input cells, so that the
+sum of independent nodes has the variance of one.
 
     two-input   s_1 = W_0 [x, h] + b_0,   A = o(W_A s_j + b_A),   B = o'(W_B s_k + b_B),   s_i = (A + B) / 2 or A * B
     one-input   s_0 = h + sigmoid(c_0) (tanh(u_0) - h) with [c_0, u_0] = W_0 [x, h] + b_0,
@@ -44,13 +46,13 @@ Weights = tuple[Tensor, ...]
 class Body(nn.Module, ABC):
     """What one step of a cell computes.
 
-    ``gates`` (nodes,) are gamma.
+    ``gates`` (nodes,) are gamma, all ``gate`` at the start.
     """
 
-    def __init__(self, nodes: int, hidden: int):
+    def __init__(self, nodes: int, hidden: int, gate: float):
         super().__init__()
         self.hidden = hidden
-        self.gates = nn.Parameter(torch.full((nodes,), 1 / nodes))
+        self.gates = nn.Parameter(torch.full((nodes,), gate))
 
     @abstractmethod
     def projected(self, x_BTI: Tensor) -> Tensor:
@@ -87,7 +89,7 @@ class TwoInputBody(Body):
 
     def __init__(self, genotype: Genotype, inputs: int, hidden: int):
         combiners = [op for _, _, op in genotype.groups["combiner"]]
-        super().__init__(len(combiners), hidden)
+        super().__init__(len(combiners), hidden, gate=len(combiners) ** -0.5)
         self.products = [op == "product" for op in combiners]
         sides = [
             _Side(dst - 2, number, src, op)
@@ -101,9 +103,18 @@ class TwoInputBody(Body):
             for source in sorted({side.source for side in sides if side.source >= 2})
         }
         self.input = nn.Linear(inputs + hidden, hidden)
-        bound = hidden**-0.5  # as in nn.Linear and nn.LSTM
-        self.weight = nn.Parameter(torch.empty(len(combiners), 2, hidden, hidden).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(len(combiners), 2, hidden).uniform_(-bound, bound))
+        self.weight = nn.Parameter(torch.empty(len(combiners), 2, hidden, hidden))
+        self.bias = nn.Parameter(
+            torch.empty(len(combiners), 2, hidden).uniform_(-(hidden**-0.5), hidden**-0.5)
+        )
+        for weight in (self.input.weight, self.weight):
+            keeping_variance_(weight)
+        with torch.no_grad():
+            for side in self.first:
+                if (
+                    side.source == 0 and side.op == "identity"
+                ):  # a memory, which should not begin by mixing its units
+                    self.weight[side.node, side.side].copy_(torch.eye(hidden))
 
     def projected(self, x_BTI: Tensor) -> Tensor:
         inputs = x_BTI.shape[2]
@@ -174,12 +185,13 @@ class OneInputBody(Body):
 
     def __init__(self, genotype: Genotype, inputs: int, hidden: int):
         chosen = genotype.groups["cell"]
-        super().__init__(len(chosen), hidden)
+        super().__init__(len(chosen), hidden, gate=1 / len(chosen))
         self.nodes = [(src, op) for src, _, op in chosen]
         self.input = nn.Linear(inputs + hidden, 2 * hidden)
-        bound = hidden**-0.5
-        self.weight = nn.Parameter(torch.empty(len(chosen), 2 * hidden, hidden).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(len(chosen), 2 * hidden).uniform_(-bound, bound))
+        self.weight = nn.Parameter(torch.empty(len(chosen), 2 * hidden, hidden))
+        self.bias = nn.Parameter(torch.empty(len(chosen), 2 * hidden).uniform_(-(hidden**-0.5), hidden**-0.5))
+        for weight in (self.input.weight, self.weight):
+            keeping_variance_(weight)
 
     def projected(self, x_BTI: Tensor) -> Tensor:
         weight = self.input.weight[:, : x_BTI.shape[2]]
@@ -225,6 +237,12 @@ class OneInputBody(Body):
 
     def _successors(self, source: int) -> list[int]:
         return [node for node, (of_node, _) in enumerate(self.nodes) if of_node == source]
+
+
+def keeping_variance_(weight: Tensor) -> None:
+    """Draws weights (..., outputs, inputs) with the variance 1 / inputs, so that values keep theirs from node to node."""
+    bound = (3 / weight.shape[-1]) ** 0.5
+    nn.init.uniform_(weight, -bound, bound)
 
 
 def _passed(before: Tensor, gate: Tensor, candidate: Tensor) -> Tensor:

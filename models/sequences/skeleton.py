@@ -4,7 +4,8 @@ Supernet, found network and LSTM differ in the cell only. The forecaster adds th
 known to help: the window's last values are subtracted first and added at the end, so that a level that drifts away
 from that of the training does no harm (NLinear, arXiv 2205.13504); a linear map of the look-back, shared by the
 targets, follows the scale of its input, which a bounded cell does not (LSTNet, arXiv 1703.07015, section 3.6); and a
-linear map of the last hidden state gives all steps of the horizon at once.
+linear map of the last hidden state gives all steps of the horizon at once. What the cell sees is bounded, because one
+outlier would stay in the memory of a cell that adds up its inputs; the linear map sees it as it is.
 
 Axes: B batch, N mixes, L look-back, T time steps, V variables (targets first), I inputs of the cell, K targets,
 H hidden, S state, C tokens.
@@ -17,6 +18,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+BOUND = 10.0  # standard deviations, of what the cell sees
 
 
 class Cell(Protocol):
@@ -63,7 +66,8 @@ class Forecaster(nn.Module):
         targets = self.shape.targets
         last_B1K = x_BLV[:, -1:, :targets]
         levelled_BLK = x_BLV[:, :, :targets] - last_B1K
-        outputs, _ = self.cell(torch.cat([levelled_BLK, x_BLV[:, :, targets:]], dim=2), None, *mix)
+        inputs = torch.cat([levelled_BLK, x_BLV[:, :, targets:]], dim=2).clamp(-BOUND, BOUND)
+        outputs, _ = self.cell(inputs, None, *mix)
         curved = self.head(outputs[:, -1]).unflatten(1, (self.shape.horizon, targets))
         straight = self.linear(levelled_BLK.mT).mT + last_B1K
         return curved + straight.repeat(len(curved) // len(straight), 1, 1)

@@ -178,7 +178,9 @@ class RetrainParams(shared.BatchedRetrainParams, frozen=True):
 
 
 class ExportParams(shared.ExportParams, frozen=True):
-    opset: Annotated[int, Field(ge=13, le=23)]  # the bounds of stages/opsets.py
+    opset: Annotated[
+        int, Field(ge=15, le=23)
+    ]  # older ones cannot cut the number of cases out of a shape; see stages/opsets.py
     latency_repeats: Count
 
     def inactive(self) -> Collection[str]:

@@ -172,6 +172,19 @@ def test_the_linear_part_is_shared_by_targets_and_repeated_for_each_mix() -> Non
     torch.testing.assert_close(network(x, 3), network(x).repeat(3, 1, 1))
 
 
+def test_an_outlier_reaches_the_linear_part_and_only_bounded_the_cell() -> None:
+    torch.manual_seed(0)
+    shape = SeriesShape(lookback=3, horizon=2, variables=2, targets=1)
+    network = Forecaster(FoundCell(random_genotype("two-input", 3, 1), 2, HIDDEN), shape)
+    x = torch.randn(1, 3, 2)
+    far, farther = x.clone(), x.clone()
+    far[0, 1, 1], farther[0, 1, 1] = 10.0, 1e6
+    assert torch.equal(network(far), network(farther)), "a covariate"
+    far[0, 1, 0], farther[0, 1, 0] = float(x[0, -1, 0]) + 10, float(x[0, -1, 0]) + 1e3
+    straight = (farther[0, 1, 0] - far[0, 1, 0]) * network.linear.weight[:, 1]
+    torch.testing.assert_close((network(farther) - network(far))[0, :, 0], straight, rtol=1e-4, atol=1e-3)
+
+
 def test_the_language_model_predicts_from_what_came_before() -> None:
     torch.manual_seed(0)
     model = LanguageModel(FoundCell(random_genotype("one-input", 3, 1), 5, HIDDEN), tokens=7, embedding=5)
