@@ -3,8 +3,8 @@
 `growth` searches once with four nodes from the start and once from two nodes to three and four, with the same settings, data
 and seeds: how much processor time growing saves, and what it costs in validation loss. The files are those of BasicMotions
 (six channels of movement, 40 series of 100 steps each), which the packages sktime and aeon ship; the task is to predict
-the next step. Searches take turns, so that the load of the machine meets both alike. What is in the results already is not
-computed again.
+the next step. Both searches take turns epoch by epoch, so that the load of the machine meets both alike. What is in the
+results already is not computed again.
 
 `speed` times a step (forward and backward) of the supercells against the plain loops of benchmarks/plain_sequences.py.
 
@@ -41,7 +41,7 @@ from models.sequences.supernet import SequenceSupernet
 from models.sequences.task import SeriesCriterion
 from models.training.batches import ShuffledIndices
 from models.training.evaluation import Batch
-from models.training.loop import run
+from models.training.events import Row, silent
 from models.training.seeds import generator, seeded
 
 RESULTS = Path(__file__).parent / "results" / "sequences.json"
@@ -181,16 +181,37 @@ def growth(results: dict[str, Any], train: Path, test: Path) -> None:
     for strategy in STRATEGIES:
         rows = found.setdefault(strategy, [])
         for seed in range(len(rows), SEEDS):
-            row: dict[str, Any] = {"seed": seed, "load": load()}
-            # Now the one first, now the other.
-            for grows in (False, True) if seed % 2 else (True, False):
-                program = search(chunks, held_out, strategy, seed, grows=grows)
-                started = time.process_time()
-                loss = run(program).history[-1]["valid_loss"]
-                row["grown" if grows else "fixed"] = {"loss": loss, "seconds": time.process_time() - started}
+            programs = {
+                name: search(chunks, held_out, strategy, seed, grows=name == "grown")
+                for name in ("fixed", "grown")
+            }
+            row = {"seed": seed, "load": load(), **in_turns(programs)}
             rows.append(row)
             save(results)
             print(strategy, row, flush=True)
+
+
+def in_turns(programs: Mapping[str, Search]) -> dict[str, dict[str, float]]:
+    """The last validation loss of each search and its seconds.
+
+    The searches take turns epoch by epoch, because the load of a machine makes a step faster now and slower then.
+    """
+    histories: dict[str, list[Row]] = {name: [] for name in programs}
+    seconds = dict.fromkeys(programs, 0.0)
+    for epoch in range(EPOCHS):
+        for name, program in programs.items():
+            started = time.process_time()
+            for _ in range(program.start_epoch(epoch)):
+                program.step()
+            histories[name].append(program.end_epoch(histories[name], silent))
+            seconds[name] += time.process_time() - started
+    for program in programs.values():
+        for stream in program.inputs:
+            stream.close()
+    return {
+        name: {"loss": float(rows[-1]["valid_loss"] or 0.0), "seconds": seconds[name]}
+        for name, rows in histories.items()
+    }
 
 
 def speed(results: dict[str, Any]) -> None:
