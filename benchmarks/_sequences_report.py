@@ -22,7 +22,7 @@ def page(results: dict[str, Any]) -> str:
 def _growth(found: dict[str, Any]) -> str:
     lines = [
         "## Growing",
-        "BasicMotions, next step of six channels: a two-input cell with 24 units, 20 epochs, batches of 20 chunks, Adam at 0.003. Fixed:",
+        "BasicMotions, next step of six channels: a two-input cell with 24 units, 20 epochs, batches of 40 chunks of 33 steps, Adam at 0.003. Fixed:",
         "four nodes from the start. Grown: two nodes, a third after 4 epochs and a fourth after 8. Losses are mean squared errors",
         f"on the test series in standardized units, where repeating the last step has {found['persistence']:.3f}. A ratio below 1",
         f"is in favour of growing. {found['machine']}.",

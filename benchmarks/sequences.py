@@ -49,8 +49,8 @@ PAGE = RESULTS.with_suffix(".md")
 
 # The set-up in which growing was first measured.
 HIDDEN, NODES, START, EVERY, EPOCHS, STEPS = 24, 4, 2, 4, 20, 33
-CHUNKS = 20  # per batch
-SEEDS = 5
+CHUNKS, STRIDE = 40, 11  # per batch; steps from the start of a chunk to that of the next
+SEEDS = 4
 STRATEGIES = ("ms-darts", "single-level")
 SIZES = ((24, 24), (32, 24), (32, 48))  # hidden, steps
 BATCH, INPUTS, REPEATS = 64, 6, 5
@@ -123,9 +123,9 @@ def read_ts(path: Path) -> Tensor:
     return torch.tensor(cases).mT
 
 
-def chunked(series: Tensor) -> Tensor:
-    """(cases, steps, channels) -> chunks of STEPS steps and the step after them."""
-    return series.unfold(1, STEPS + 1, STEPS).mT.flatten(0, 1)
+def chunked(series: Tensor, stride: int) -> Tensor:
+    """(cases, steps, channels) -> chunks of STEPS steps and the step after them, which begin ``stride`` steps apart."""
+    return series.unfold(1, STEPS + 1, stride).mT.flatten(0, 1)
 
 
 def search(train: Tensor, test: Tensor, strategy: str, seed: int, *, grows: bool) -> Search:
@@ -174,7 +174,7 @@ def growth(results: dict[str, Any], train: Path, test: Path) -> None:
     """Adds the searches that are missing to the results, and writes them after each pair."""
     series, held_out = read_ts(train), read_ts(test)
     mean, std = series.mean(dim=(0, 1)), series.std(dim=(0, 1))
-    chunks, held_out = chunked((series - mean) / std), chunked((held_out - mean) / std)
+    chunks, held_out = chunked((series - mean) / std, STRIDE), chunked((held_out - mean) / std, STEPS)
     found = results.setdefault("growth", {})
     found["persistence"] = float((held_out[:, 1:] - held_out[:, :-1]).square().mean())
     found["machine"] = machine()

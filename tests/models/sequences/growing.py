@@ -17,11 +17,11 @@ MODES = {
 }
 
 
-def growing(strategy: str, mode: str, **named: object) -> Search:
+def growing(strategy: str, mode: str, *, curvature: bool = False, **named: object) -> Search:
     return program(
         strategy,
         "two-input",
-        config=config(epochs=6),
+        config=config(epochs=6, curvature_cases=4, landscape_points=3) if curvature else config(epochs=6),
         nodes=3,
         operations=("none", "tanh", "identity")
         if mode == "on a plateau"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -21,7 +22,7 @@ from models.training.loop import run
 from models.training.optimizers import SGD, Adam
 from models.training.seeds import generator
 from tests.models.sequences.growing import MODES, growing, uninterrupted
-from tests.models.sequences.tiny import KINDS, SHAPE, STRATEGIES, TOKENS, config, program, task_of
+from tests.models.sequences.tiny import KINDS, PENALTIES, SHAPE, STRATEGIES, TOKENS, config, program, task_of
 
 HIDDEN, CASES = 4, 20
 EDITS: dict[str, Growing] = {"node": AddNode(), "operation": AddOperation("sigmoid"), "width": Widen(11)}
@@ -224,6 +225,20 @@ def test_every_strategy_grows(strategy: str, mode: str) -> None:
             "right",
             "combiner",
         }
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("strategy", ["ms-darts", "sdarts-adv", "single-level-sigmoid"])
+def test_what_is_measured_and_penalized_of_pruned_cells_is_finite(strategy: str, penalty: str) -> None:
+    """Pruned candidates have architecture parameters of minus infinity."""
+    found = run(growing(strategy, "in turn", curvature=True, penalty=penalty))
+    assert not all(alpha.isfinite().all() for alpha in found.alphas[-1].values())
+    assert not any(alpha.isnan().any() for alpha in found.alphas[-1].values())
+    for row in found.history:
+        assert all(math.isfinite(value) for value in row.values() if value is not None), row
+    assert all(map(math.isfinite, found.summary.values())), found.summary
+    assert found.landscape is not None and found.landscape.losses.isfinite().all()
+    assert all(weight.isfinite().all() for weight in found.weights.values())
 
 
 def test_pruned_candidates_weigh_nothing_and_are_not_chosen() -> None:

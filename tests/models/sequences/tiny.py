@@ -46,6 +46,10 @@ def series(cases: int, seed: int) -> tuple[Tensor, Tensor]:
     return wave[:, : SHAPE.lookback], torch.cat([truth, torch.full_like(truth[:, :1], 1.5)], dim=1)
 
 
+def in_default_type(x: Tensor) -> Tensor:
+    return x.to(torch.get_default_dtype()) if x.is_floating_point() else x
+
+
 def text(cases: int, seed: int) -> tuple[Tensor, Tensor]:
     """Tokens (cases, T) of a text in which each letter is likely to follow the one before, and those one step later."""
     source = torch.Generator().manual_seed(seed)
@@ -56,7 +60,7 @@ def text(cases: int, seed: int) -> tuple[Tensor, Tensor]:
 
 class Stream:
     def __init__(self, x: Tensor, target: Tensor, name: str):
-        self.x, self.target = x, target
+        self.x, self.target = in_default_type(x), in_default_type(target)
         self.order = ShuffledIndices(torch.arange(len(x)), BATCH, generator(0, name))
 
     def __len__(self) -> int:
@@ -76,14 +80,14 @@ class Stream:
 def loaders(kind: str, *, single: bool = False) -> Loaders:
     """Two batches per epoch; the stream for the architecture has three, so that epochs end in the middle of a pass."""
     make = series if kind == "series" else text
-    held_out = make(CASES + BATCH, 2)
+    x, target = map(in_default_type, make(CASES + BATCH, 2))
 
     def one_pass() -> Iterator[Batch]:
-        return zip(held_out[0].split(BATCH), held_out[1].split(BATCH), strict=True)
+        return zip(x.split(BATCH), target.split(BATCH), strict=True)
 
     return Loaders(
         Stream(*make(CASES, 1), "train"),
-        None if single else Stream(*held_out, "architecture"),
+        None if single else Stream(x, target, "architecture"),
         one_pass,
         one_pass,
     )
