@@ -22,6 +22,23 @@ ALL = [*TASKS, "curves"]
 SMALL: dict[str, dict[str, Any]] = {  # changes that make a profile small
     "images": TINY,
     "circuits": {"search.epochs": 5, "search.restarts": 2, "retrain.epochs": 4, "retrain.starts": 3},
+    "sequences": {
+        "data.lookback": 8,
+        "data.horizon": 4,
+        "search.nodes": 2,
+        "search.hidden": 4,
+        "search.windows": 64,
+        "search.batch_size": 16,
+        "search.epochs": 3,
+        "search.alpha.warmup_epochs": 1,
+        "search.growth.start_nodes": 1,
+        "search.growth.every": 1,
+        "search.curvature_windows": 8,
+        "retrain.epochs": 2,
+        "retrain.windows": 256,
+        "retrain.hidden": 4,
+        "export.latency_repeats": 2,
+    },
 }
 
 
