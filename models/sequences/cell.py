@@ -1,9 +1,7 @@
 """The recurrent cell of a genotype, in both families of spaces (models/sequences/spaces.py), written to run fast.
 
 Sources: arXiv 2106.07211 for two-input nodes, which may multiply their sides; arXiv 1806.09055, section 2.1 and appendix
-A.2, for one-input nodes. Differs from both in that learned gates gamma weigh the nodes in the output, instead of a mean. They
-start at 1 / nodes in one-input cells, whose nodes hold much the same, and at 1 / sqrt(nodes) in two-input cells, so that the
-sum of independent nodes has the variance of one.
+A.2, for one-input nodes. Differs from both in that learned gates gamma weigh the nodes in the output, instead of a mean.
 
     two-input   s_1 = W_0 [x, h] + b_0,   A = o(W_A s_j + b_A),   B = o'(W_B s_k + b_B),   s_i = (A + B) / 2 or A * B
     one-input   s_0 = h + sigmoid(c_0) (tanh(u_0) - h) with [c_0, u_0] = W_0 [x, h] + b_0,
@@ -12,6 +10,9 @@ sum of independent nodes has the variance of one.
 
 The clamp keeps states finite. Products are clamped by themselves, too: products of products grow with a power of 2^nodes
 and would overflow within a step, where inf * 0 and inf - inf give NaN, which no clamp takes back.
+
+How long a cell remembers at first depends on its nodes: the spectral radius of the map from one state to the next is 0.3 in
+one and 1.2 in another, and both learn badly. So gamma starts, the same for all nodes, where this radius is ``RADIUS``.
 
 What makes it fast: what nodes compute from the same source is one matrix product; what depends on x is computed for all
 steps before the first; W_A s_1 = W_A W_0 [x, h] + ... becomes one product with the state; and operations are applied to all
@@ -22,6 +23,7 @@ Axes: T time steps, B batch, I inputs, H hidden, P what the first product of a s
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +35,9 @@ from torch import Tensor, nn
 from models.search.genotype import Genotype
 
 BOUND = 10.0  # of states and of products
+RADIUS = 0.8  # spectral radius of the map from state to state at the start, near the state and the input 0
+_FEWEST, _MOST = 0.25, 2.0  # gamma at the start, where no gamma gives this radius
+_SQUARINGS = 6
 OPERATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "relu": torch.relu,
@@ -46,13 +51,13 @@ Weights = tuple[Tensor, ...]
 class Body(nn.Module, ABC):
     """What one step of a cell computes.
 
-    ``gates`` (nodes,) are gamma, all ``gate`` at the start.
+    ``gates`` (nodes,) are gamma.
     """
 
-    def __init__(self, nodes: int, hidden: int, gate: float):
+    def __init__(self, nodes: int, hidden: int):
         super().__init__()
         self.hidden = hidden
-        self.gates = nn.Parameter(torch.full((nodes,), gate))
+        self.gates = nn.Parameter(torch.ones(nodes))
 
     @abstractmethod
     def projected(self, x_BTI: Tensor) -> Tensor:
@@ -65,6 +70,15 @@ class Body(nn.Module, ABC):
     @abstractmethod
     def step(self, weights: Weights, state_BH: Tensor, projected_BP: Tensor) -> Tensor:
         """The next state (B, H)."""
+
+    @torch.enable_grad()
+    def map_of_states(self, inputs: int) -> Tensor:
+        """The derivative (H, H) of the next state with respect to the state, where state and input are 0."""
+        states_HH = self.gates.new_zeros(self.hidden, self.hidden).requires_grad_()
+        projected = self.projected(self.gates.new_zeros(1, 1, inputs))[0].expand(self.hidden, -1)
+        following_HH = self.step(self.weights(), states_HH, projected)
+        # Rows are independent of each other, so one pass gives the derivative of number i in row i.
+        return torch.autograd.grad(following_HH.diagonal().sum(), states_HH)[0]
 
     def output(self, gates: Sequence[Tensor], nodes: Sequence[Tensor]) -> Tensor:
         """The state that the computed nodes, each (B, H), lead to."""
@@ -89,7 +103,7 @@ class TwoInputBody(Body):
 
     def __init__(self, genotype: Genotype, inputs: int, hidden: int):
         combiners = [op for _, _, op in genotype.groups["combiner"]]
-        super().__init__(len(combiners), hidden, gate=len(combiners) ** -0.5)
+        super().__init__(len(combiners), hidden)
         self.products = [op == "product" for op in combiners]
         sides = [
             _Side(dst - 2, number, src, op)
@@ -185,7 +199,7 @@ class OneInputBody(Body):
 
     def __init__(self, genotype: Genotype, inputs: int, hidden: int):
         chosen = genotype.groups["cell"]
-        super().__init__(len(chosen), hidden, gate=1 / len(chosen))
+        super().__init__(len(chosen), hidden)
         self.nodes = [(src, op) for src, _, op in chosen]
         self.input = nn.Linear(inputs + hidden, 2 * hidden)
         self.weight = nn.Parameter(torch.empty(len(chosen), 2 * hidden, hidden))
@@ -239,6 +253,19 @@ class OneInputBody(Body):
         return [node for node, (of_node, _) in enumerate(self.nodes) if of_node == source]
 
 
+def spectral_radius(matrix: Tensor) -> float:
+    """About the largest absolute eigenvalue: the norm of the 64th power, to the power of 1/64 (Gelfand's formula)."""
+    power, logarithm = matrix.detach(), 0.0
+    for _ in range(_SQUARINGS):
+        norm = float(power.norm())
+        if norm == 0:
+            return 0.0
+        power = (power / norm) @ (power / norm)
+        logarithm = 2 * (logarithm + math.log(norm))
+    norm = float(power.norm())
+    return math.exp((logarithm + math.log(norm)) / 2**_SQUARINGS) if norm else 0.0
+
+
 def keeping_variance_(weight: Tensor) -> None:
     """Draws weights (..., outputs, inputs) with the variance 1 / inputs, so that values keep theirs from node to node."""
     bound = (3 / weight.shape[-1]) ** 0.5
@@ -263,6 +290,9 @@ class FoundCell(nn.Module):
         super().__init__()
         self.hidden = hidden
         self.body = BODIES[genotype.space](genotype, inputs, hidden)
+        if not self.body.gates.is_meta:
+            radius = spectral_radius(self.body.map_of_states(inputs))
+            nn.init.constant_(self.body.gates, min(max(RADIUS / max(radius, RADIUS / _MOST), _FEWEST), _MOST))
 
     def forward(self, x_BTI: Tensor, state_BH: Tensor | None) -> tuple[Tensor, Tensor]:
         """Outputs (B, T, H) and the last of them, which is the state."""
