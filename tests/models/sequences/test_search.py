@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from models.errors import InvalidInput
+from models.search.gradients import descent_of
 from models.search.growth import AddOperation, GrowthConfig
 from models.search.objective import BatchObjective
 from models.sequences.genotype import from_json, to_json
@@ -20,6 +21,7 @@ from tests.models.sequences.tiny import (
     STRATEGIES,
     config,
     loaders,
+    program,
     search,
     task_of,
 )
@@ -59,6 +61,33 @@ def test_a_search_learns(kind: str) -> None:
     found = search("darts", "two-input", kind, config(epochs=40, learning_rate=0.3))
     first, last = found.history[0], found.history[-1]
     assert (last["train_loss"] or 9.0) < 0.8 * (first["train_loss"] or 0.0)
+
+
+@pytest.mark.parametrize("strategy", ["darts", "darts-2nd"])
+def test_the_weights_may_train_by_adam(strategy: str) -> None:
+    """Its first step moves every weight with a gradient by the learning rate; what 2nd order foresees is plain descent."""
+    made = program(strategy, config=config(optimizer="adam", learning_rate=0.01, weight_decay=0.0))
+    before = {name: weight.detach().clone() for name, weight in made.supernet.named_parameters()}
+    made.start_epoch(0)
+    foreseen = descent_of(made.optimizer, dict(made.supernet.named_parameters()))
+    assert foreseen.learning_rate == pytest.approx(0.01) and (foreseen.momentum, foreseen.velocity) == (
+        0.0,
+        {},
+    )
+    made.step()
+    for stream in made.inputs:
+        stream.close()
+    moved = torch.cat(
+        [
+            (weight.detach() - before[name]).abs().flatten()
+            for name, weight in made.supernet.named_parameters()
+        ]
+    )
+    assert moved.max() == pytest.approx(0.01, rel=1e-3)
+    assert (moved > 0.009).float().mean() > 0.8
+    assert math.isfinite(
+        search(strategy, config=config(optimizer="adam")).history[-1]["train_loss"] or math.nan
+    )
 
 
 @pytest.mark.parametrize("family", SPACES)
