@@ -50,7 +50,13 @@ class Layout:
     outputs: Sequence[int]  # the nodes that form the cell's output
     titles: Mapping[str, str] = field(default_factory=dict)  # group -> title, unless it is "GROUP cell"
     rows: Sequence[str] = ()  # titles of the mix's rows, where an edge is more than a way from node to node
-    drawings: Mapping[str, Drawing] = field(default_factory=dict)  # group -> drawing, where arrows are not it
+    # Name -> drawing, where arrows are not it; a drawing may show several groups, and then has a name of its own.
+    drawings: Mapping[str, Drawing] = field(default_factory=dict)
+    note: str = ""  # what the titles of the nodes mean, a sentence, where a reader cannot tell
+
+    def pictures(self, genotype: Genotype) -> Sequence[str]:
+        """The names of the drawings of a genotype: those of its groups, unless it has drawings of its own."""
+        return list(self.drawings or genotype.groups)
 
     def title(self, group: str) -> str:
         """What a group is called."""
@@ -60,6 +66,8 @@ class Layout:
         """What an edge of a group is called; ``number`` counts the edges of the space from 0."""
         if self.rows:
             return self.rows[number]
+        if src == dst:  # a choice of the node itself
+            return self.nodes[dst]
         source, target = (self.nodes[node].removeprefix("cell ").removeprefix("node ") for node in (src, dst))
         return f"{source} \u2192 {target}"
 

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from models.search.discretize import discretize
+from models.search.spaces import restricted, shapes_of
 from stages import pictures, tasks
 from stages.alphas import read_alphas
 from stages.errors import UserError
@@ -30,15 +31,19 @@ def main(params: Params) -> None:
     alphas = read_alphas(ALPHAS)
     summary = SearchSummary.read(SEARCH / "summary.json", tasks.metric(params))
     epoch = summary.chosen_epoch(params.discretize.epoch)
-    space = architectures.space(alphas.about.space, exclude_none=alphas.about.exclude_none)
+    whole = architectures.space(alphas.about.space, exclude_none=alphas.about.exclude_none)
+    space = restricted(
+        whole, shapes_of(alphas.mix(epoch))
+    )  # where the search has grown, it is that of the epoch
     genotype, latency = discretize(space, alphas.mix(epoch)), None
     if params.latency.known():
         genotype, latency = within_budget(params, space, alphas.mix(epoch), genotype)
     with stage_run("discretize", params.discretize.active()) as tracked:
         with replacing(GENOTYPE) as folder:
             write_json(folder / "genotype.json", architectures.genotype_json(genotype))
-            for group in genotype.groups:
-                pictures.cell(folder / f"{group}.png", genotype, group, architectures.layout(genotype))
+            layout = architectures.layout(genotype)
+            for name in layout.pictures(genotype):
+                pictures.cell(folder / f"{name}.png", genotype, name, layout)
             if latency is not None:
                 latency.write(folder / FOUND_LATENCY.name, tasks.metric(params))
         tracked.metrics({"epoch_used": epoch})
@@ -46,9 +51,8 @@ def main(params: Params) -> None:
             tracked.metrics(latency.metrics())
             tracked.tags(latency_attempts=str(latency.attempts))
         tracked.artifacts(GENOTYPE)
-    layout = architectures.layout(genotype)
     for group, edges in genotype.groups.items():
-        ways = (f"{src}->{dst} {op}" for src, dst, op in edges)
+        ways = (f"{src}->{dst} {op}" if src != dst else f"{dst} {op}" for src, dst, op in edges)
         named = (f"{row} {edge[2]}" for row, edge in zip(layout.rows, edges, strict=False))
         print(f"discretize: {layout.title(group)}: {', '.join(named if layout.rows else ways)}")
     for line in latency.lines() if latency is not None else ():

@@ -42,7 +42,10 @@ def written_for(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
 
 
 def _lower(graph: onnx.GraphProto) -> None:
-    """Gives the axes of ReduceMean as an attribute, as before opset 18, and leaves out newer attributes that are 0."""
+    """Writes what changed by opset 18 in the older way, in a graph and in the graphs in its nodes.
+
+    ReduceMean has its axes as an attribute, and newer attributes that are 0 are left out.
+    """
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         for attribute in [item for item in node.attribute if item.name in _UNSAID and not item.i]:
@@ -51,6 +54,24 @@ def _lower(graph: onnx.GraphProto) -> None:
             axes = numpy_helper.to_array(constants[node.input[1]])
             node.attribute.append(helper.make_attribute("axes", axes.tolist()))
             del node.input[1]
-    used = {name for node in graph.node for name in node.input}
+        for inner in graphs_in(node):
+            _lower(inner)
+    remove_unused(graph)
+
+
+def remove_unused(graph: onnx.GraphProto) -> None:
+    """Removes constants that nothing reads; ONNX Runtime warns about them."""
+    used = _read_by(graph)
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
         graph.initializer.remove(tensor)
+
+
+def graphs_in(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """The graphs in a node, such as the steps of a loop."""
+    return [attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH]
+
+
+def _read_by(graph: onnx.GraphProto) -> set[str]:
+    """The names that a graph, its outputs and the graphs in its nodes read."""
+    names = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    return names.union(*(_read_by(inner) for node in graph.node for inner in graphs_in(node)))

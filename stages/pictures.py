@@ -1,4 +1,4 @@
-"""Pictures of a run: cells, learning curves, the mix over the epochs, and the loss around the architecture.
+"""Pictures of a run: cells, learning curves, and the mix over the epochs.
 
 Every function draws into a file, which is either a path (its suffix decides the format) or an open file. ``svg``
 returns a drawing as text that takes its colours from the page around it.
@@ -7,6 +7,7 @@ returns a drawing as text that takes its colours from the page around it.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +16,12 @@ from typing import Any, BinaryIO, Concatenate, ParamSpec
 
 import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from models.search.genotype import Genotype
-from models.search.landscape import Landscape
 from models.search.spaces import SearchSpace
 from models.training.events import Row
 from stages.contracts import Layout
@@ -45,6 +44,12 @@ COLOURS = {  # dark enough for white letters on them: a contrast of at least 4.5
     "nor_conv_3x3": "#2b6cb0",
     "nor_conv_1x1": "#2f855a",
     "avg_pool_3x3": "#c05621",
+    "tanh": "#2b6cb0",
+    "sigmoid": "#2f855a",
+    "relu": "#c05621",
+    "identity": "#8a6d3b",
+    "product": "#8e6bbf",
+    "sum": "#9a6212",
     "none": "#6b7280",
 }
 _LINE_COLOURS = {"training": "#2b6cb0", "validation": "#c05621"}
@@ -227,29 +232,6 @@ def curves(file: File, history: Sequence[Row], title: str, metric: Metric) -> No
     figure.savefig(file)
 
 
-def landscape(file: File, found: Landscape) -> None:
-    """Draws the loss around alpha as a map, as wide as a phone."""
-    figure = Figure(figsize=(3.5, 2.9), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    losses = found.losses
-    figure.colorbar(heights(axes, found, float(losses.min()), float(losses.max())), ax=axes)
-    axes.set_title("validation loss around alpha", fontsize=9)
-    figure.savefig(file)
-
-
-def heights(axes: Axes, found: Landscape, low: float, high: float) -> ContourSet:
-    """Draws a landscape in colours that reach from the loss ``low`` to ``high``. A cross marks alpha."""
-    span = max(high - low, 1e-6)  # a flat landscape has one colour
-    levels = [low + span * step / 12 for step in range(13)]
-    offsets, losses = found.offsets.numpy(), found.losses.numpy()
-    drawn = axes.contourf(offsets, offsets, losses.T, levels, cmap="viridis", extend="both")
-    axes.plot(0, 0, marker="x", color=PAPER, markersize=6)
-    axes.set_xlabel("first random direction", fontsize=9)
-    axes.set_ylabel("second random direction", fontsize=9)
-    axes.set_aspect("equal")
-    return drawn
-
-
 def small(file: File, history: Sequence[Row], panel: Panel, chosen: int | None = None) -> None:
     """Draws one panel as wide as a phone. ``chosen`` is the epoch of the result, which a dotted line marks."""
     figure = Figure(figsize=(3.5, 2.3), layout="constrained")
@@ -294,6 +276,12 @@ def styles_of(ops: Sequence[str]) -> dict[str, dict[str, Any]]:
     return styles
 
 
+def _weight(mix_EO: Sequence[Sequence[float]], edge: int, column: int) -> float:
+    """A weight of a mix; not a number where the mix had no such edge or operation yet."""
+    known = edge < len(mix_EO) and column < len(mix_EO[edge])
+    return mix_EO[edge][column] if known else math.nan
+
+
 def mix(
     file: File,
     space: SearchSpace,
@@ -306,7 +294,7 @@ def mix(
     """Draws the weights of a cell's operations over the T epochs, with one panel per edge.
 
     Where the genotype, which is that of epoch ``chosen``, has an edge, the panel's title names the chosen
-    operation.
+    operation. Where the mix has grown, lines begin in the epoch in which their edge or operation came.
     """
     edges = space.groups[group]
     kept = {(src, dst): op for src, dst, op in genotype.groups[group]}
@@ -320,7 +308,7 @@ def mix(
         for column, op in enumerate(edge.ops):
             axes.plot(
                 epochs,
-                [mix_EO[number][column] for mix_EO in mix_TEO],
+                [_weight(mix_EO, number, column) for mix_EO in mix_TEO],
                 linewidth=2.2 if kept.get((edge.src, edge.dst)) == op else 0.9,
                 marker="." if len(epochs) < 5 else None,
                 **styles[op],

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from models.search.landscape import Landscape
-from stages import comparison, front, latency_view, pictures, tasks
+from models.search.spaces import restricted, shapes_of
+from stages import comparison, front, growth_view, latency_view, pictures, tasks
 from stages.alphas import read_alphas
 from stages.compare.pictures import draw as comparison_picture
 from stages.evaluation import Evaluation, Metric
 from stages.found_latency import read_found
 from stages.genotypes import read_genotype
+from stages.landscape_picture import landscape as landscape_picture
 from stages.narrow_cell import narrow_cell
 from stages.page import environment, versions
 from stages.plumbing.files import (
@@ -120,11 +122,13 @@ def searched(params: Params, metric: Metric, words: Words) -> dict[str, Any]:
     architectures, alphas = tasks.architectures(params.task), read_alphas(ALPHAS)
     genotype = read_genotype(params.task)
     layout = architectures.layout(genotype)
-    space = architectures.space(alphas.about.space, exclude_none=alphas.about.exclude_none)
+    whole = architectures.space(alphas.about.space, exclude_none=alphas.about.exclude_none)
     history = read_rows(SEARCH / "history.csv")
     summary = SearchSummary.read(SEARCH / "summary.json", metric)
     chosen = summary.chosen_epoch(params.discretize.epoch)
     mixes = [alphas.mix(epoch) for epoch in range(1, len(alphas.epochs) + 1)]
+    space = restricted(whole, shapes_of(mixes[-1]))
+    grown = growth_view.changes(history)
     panels = [*pictures.learning_panels(metric), *pictures.instability_panels(history)]
     return {
         "summary": summary,
@@ -132,12 +136,14 @@ def searched(params: Params, metric: Metric, words: Words) -> dict[str, Any]:
         "history": history,
         "epochs": len(history),
         "chosen": chosen,
-        "two_inputs": layout.inputs == 2,
+        "note": layout.note,
         "cells": {
-            group: [drawn(draw, genotype, group, layout) for draw in (pictures.cell, narrow_cell)]
-            for group in genotype.groups
+            name: [drawn(draw, genotype, name, layout) for draw in (pictures.cell, narrow_cell)]
+            for name in layout.pictures(genotype)
         },
         "panels": [drawn(pictures.small, history, panel, chosen) for panel in panels],
+        "grown": grown,
+        "time_line": drawn(growth_view.draw, history, chosen) if grown else None,
         "landscape": landscape(read_rows(LANDSCAPE)),
         "mixes": {
             group: drawn(
@@ -146,9 +152,9 @@ def searched(params: Params, metric: Metric, words: Words) -> dict[str, Any]:
             for group in genotype.groups
         },
         "genotype": GENOTYPE_JSON.read_text(),
-        "edges": {group: sentence(genotype, group, layout) for group in genotype.groups},
+        "edges": {name: sentence(genotype, name, layout) for name in layout.pictures(genotype)},
         "signs": signs(words, metric, summary),
-        "titles": {group: layout.title(group) for group in genotype.groups},
+        "titles": {name: layout.title(name) for name in (*genotype.groups, *layout.pictures(genotype))},
     }
 
 
@@ -165,7 +171,7 @@ def landscape(rows: Sequence[Mapping[str, float | None]]) -> dict[str, Any] | No
     found = Landscape.of_rows([{name: value or 0.0 for name, value in row.items()} for row in rows])
     radius = float(found.offsets[-1])
     return {
-        "drawing": drawn(pictures.landscape, found),
+        "drawing": drawn(landscape_picture, found),
         "center": found.center,
         "rise": found.rise,
         "radius": radius,
@@ -173,11 +179,17 @@ def landscape(rows: Sequence[Mapping[str, float | None]]) -> dict[str, Any] | No
 
 
 def sentence(genotype: Genotype, group: str, layout: Layout) -> str:
-    """The edges of a group as text, for readers who cannot see the drawing."""
+    """The edges of a group as text, for readers who cannot see the drawing; of all groups, if the drawing shows them."""
+    if group not in genotype.groups:
+        return "; ".join(
+            f"{layout.title(each)}: {sentence(genotype, each, layout)}" for each in genotype.groups
+        )
     edges = enumerate(genotype.groups[group])
     if layout.rows:
         return ", ".join(f"{layout.rows[number]}: {op}" for number, (_, _, op) in edges)
-    return ", ".join(f"{src} to {dst} by {op}" for _, (src, dst, op) in edges)
+    return ", ".join(
+        f"{src} to {dst} by {op}" if src != dst else f"{dst}: {op}" for _, (src, dst, op) in edges
+    )
 
 
 def retrained(metric: Metric) -> dict[str, Any]:

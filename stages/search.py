@@ -14,6 +14,7 @@ from models.training.loop import run as train
 from models.training.precision import resolved
 from stages import pictures, tasks
 from stages.alphas import save_alphas
+from stages.landscape_picture import landscape
 from stages.latencies import predictor_sha256
 from stages.plumbing.checkpoint import Checkpoint, key
 from stages.plumbing.devices import on_devices
@@ -123,7 +124,7 @@ def write(folder: Path, found: Found, summary: SearchSummary, about: SearchAbout
     # Written without rows, too, because DVC expects the file that the report depends on.
     write_rows(folder / LANDSCAPE.name, found.landscape.rows() if found.landscape else (), COLUMNS)
     if found.landscape:
-        pictures.landscape(folder / "landscape.png", found.landscape)
+        landscape(folder / "landscape.png", found.landscape)
 
 
 if __name__ == "__main__":

@@ -28,10 +28,19 @@ PENALTIES: Mapping[str, Callable[[SearchSpace], tuple[Measure, float]]] = {
 
 
 def strategy_of(
-    config: SupernetSearchParams, space: SearchSpace, device: torch.device, penalties: Sequence[Penalty] = ()
+    config: SupernetSearchParams,
+    space: SearchSpace,
+    device: torch.device,
+    penalties: Sequence[Penalty] = (),
+    *,
+    largest: SearchSpace | None = None,
 ) -> Alternating:
-    """The strategy that the settings name, with newly drawn architecture parameters and ``penalties`` besides its own."""
-    return _STRATEGIES[config.strategy](config, space, device, penalties)
+    """The strategy that the settings name, with newly drawn architecture parameters and ``penalties`` besides its own.
+
+    ``space`` is that of the start and ``largest`` the one that the search grows to, if it grows.
+    """
+    own = _penalties(config, largest or space)
+    return _STRATEGIES[config.strategy](config, space, device, [*own, *penalties])
 
 
 def needs_architecture_batches(config: SupernetSearchParams) -> bool:
@@ -64,7 +73,7 @@ def _alternating(
         alpha,
         generator(config.seed, "alpha"),
         device=device,
-        penalties=[*_penalties(config, space), *penalties],
+        penalties=penalties,
         temperature=partial(geometric, 1.0, config.alpha.temperature_end, epochs=config.epochs),
         **arguments,
     )

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 TASKS: Mapping[str, str] = {
     "images": "stages.images",
     "circuits": "stages.circuits",
+    "sequences": "stages.sequences",
 }
 
 

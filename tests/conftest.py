@@ -41,6 +41,8 @@ SLOW_FILES = (
     "tests/models/test_golden.py",
     "tests/models/test_precision.py",
     "tests/models/test_resume.py",
+    "tests/models/sequences/test_golden.py",
+    "tests/models/sequences/test_growth_resume.py",
     "tests/pipelines/",
     "tests/readme/test_default_run.py",
     "tests/readme/test_other_runs.py",

@@ -24,7 +24,8 @@ from models.search.discretize import discretize
 from models.search.genotype import Genotype
 from models.search.gradients import Descent, Step
 from models.search.objective import Mix
-from models.search.program import Found, stability
+from models.search.program import Found
+from models.search.signs import stability
 from models.search.spaces import SearchSpace
 from models.search.strategies import Strategy, detached, indecision, largest_weight
 from models.training.ahead import Ahead

@@ -48,12 +48,15 @@ class Descent:
         return moved
 
 
-def descent_of(optimizer: torch.optim.SGD, params: Params) -> Descent:
-    """The next step of the optimizer, which has all of these weights in one parameter group."""
+def descent_of(optimizer: torch.optim.Optimizer, params: Params) -> Descent:
+    """The next step of the optimizer, which has all of these weights in one parameter group.
+
+    Of Adam, whose step depends on the gradient in another way, it is the step of plain gradient descent at the same rate.
+    """
     (group,) = optimizer.param_groups
     buffers = {name: optimizer.state[weight].get("momentum_buffer") for name, weight in params.items()}
     velocity = {name: buffer for name, buffer in buffers.items() if buffer is not None}
-    return Descent(group["lr"], group["momentum"], group["weight_decay"], velocity)
+    return Descent(group["lr"], group.get("momentum", 0.0), group["weight_decay"], velocity)
 
 
 @dataclass(frozen=True)

@@ -34,12 +34,26 @@ def project(rows: Tensor) -> Tensor:
     return torch.where(empty, largest, clipped / torch.where(empty, torch.ones_like(total), total))
 
 
-def perturb(center_EO: Tensor, samples: int, radius: float, generator: torch.Generator) -> Tensor:
-    """``samples`` points (N, E, O), uniform in the box of half-width ``radius`` around the center, projected."""
+def perturb(
+    center_EO: Tensor,
+    samples: int,
+    radius: float,
+    generator: torch.Generator,
+    live_EO: Tensor | None = None,
+) -> Tensor:
+    """``samples`` points (N, E, O), uniform in the box of half-width ``radius`` around the center, projected.
+
+    Entries that are not live, where not all are, stay 0.
+    """
     noise = torch.rand(
         (samples, *center_EO.shape), generator=generator, dtype=center_EO.dtype, device=generator.device
     ).to(center_EO.device)
-    return project(center_EO + radius * (2.0 * noise - 1.0))
+    return project(living(center_EO + radius * (2.0 * noise - 1.0), live_EO))
+
+
+def living(rows: Tensor, live_EO: Tensor | None) -> Tensor:
+    """Rows of which ``project`` makes 0 wherever ``live_EO``, if given, is false."""
+    return rows if live_EO is None else rows.masked_fill(~live_EO, -torch.inf)
 
 
 def squared_distances(center_EO: Tensor, samples_NEO: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from models.errors import InvalidInput
 from models.search.discretize import discretize, one_hot
 from models.search.objective import Mix
-from models.search.spaces import SearchSpace
+from models.search.spaces import SearchSpace, restricted, shapes_of
 from models.training.schedules import linear
 
 Measure = Callable[[Mapping[str, Tensor], Mix], Tensor]
@@ -126,7 +126,9 @@ def entropy(logits: Mapping[str, Tensor], mix: Mix) -> Tensor:
     It falls as every edge settles on its strongest operation. Rows are divided by their sums first, which
     matters for sigmoid weights only.
     """
-    return torch.cat([torch.special.entr(shares(rows)).sum(dim=-1) for rows in mix.values()]).mean()
+    # A pruned operation has the share 0, where the slope of the entropy is infinite.
+    least = [shares(rows).clamp_min(torch.finfo(rows.dtype).tiny) for rows in mix.values()]
+    return torch.cat([torch.special.entr(rows).sum(dim=-1) for rows in least]).mean()
 
 
 @dataclass(frozen=True)
@@ -136,15 +138,16 @@ class Discretization:
     An edge that the genotype keeps is pulled to its operation. An edge that the genotype drops is pulled to
     ``none``, so that leaving it out changes nothing; without ``none`` among its operations, such an edge is
     left alone. Unlike ``entropy``, this also decides which edges stay (arXiv 2007.03154 has parameters of
-    their own for that).
+    their own for that). ``space`` is the largest one of a search that grows.
     """
 
     space: SearchSpace
 
     def __call__(self, logits: Mapping[str, Tensor], mix: Mix) -> Tensor:
-        chosen = one_hot(self.space, discretize(self.space, mix))
+        space = restricted(self.space, shapes_of(mix))
+        chosen = one_hot(space, discretize(space, mix))
         terms = []
-        for group, edges in self.space.groups.items():
+        for group, edges in space.groups.items():
             target = chosen[group].to(mix[group])
             for row, edge in enumerate(edges):
                 if "none" in edge.ops and not target[row].any():

@@ -10,34 +10,42 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from models.errors import InvalidInput
 from models.search.curvature import Eigenvalue, dominant_eigenvalue
-from models.search.discretize import discretize, one_hot
+from models.search.discretize import discretize
 from models.search.early_stopping import EarlyStopping
 from models.search.freezing import GradientAgreement
 from models.search.genotype import Genotype
 from models.search.gradients import Step, descent_of
+from models.search.growth import Growth
 from models.search.landscape import Landscape, landscape
 from models.search.objective import BatchObjective, Domain, Mix, Params, Pass
-from models.search.strategies import Strategy, detached, indecision, largest_weight, row_entropy
+from models.search.signs import discretization_gap, stability
+from models.search.spaces import restricted, shapes_of
+from models.search.strategies import Strategy, detached, indecision, largest_weight
 from models.training.ahead import Ahead, Stream
+from models.training.denormals import without_denormals
 from models.training.distributed import agreed, alone
 from models.training.evaluation import Batch, Criterion, Tally, evaluate
 from models.training.events import Listener, Notice, Row, State
-from models.training.optimizers import SGD
+from models.training.optimizers import SGD, Adam
 from models.training.schedules import cosine
 
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """SGD on the weights of the supernet; defaults are the published ones."""
+    """How the weights of the supernet train; defaults are the published ones.
+
+    ``optimizer`` is SGD with momentum, or Adam, where the momentum is its first beta.
+    """
 
     epochs: int = 40
+    optimizer: Literal["sgd", "adam"] = "sgd"
     learning_rate: float = 0.025
     learning_rate_end: float = 0.001
     momentum: float = 0.9
@@ -100,7 +108,9 @@ class Search:
     ``freezing`` keeps weights of the supernet that begin to overfit. It takes one more pass per step.
     ``columns`` adds to each row of the history what is known about the genotype of that epoch, such as its
     rank in a table. ``scoring`` is what is measured on the validation cases after each epoch, if more than
-    what the domain measures.
+    what the domain measures. With ``growth``, the space of the domain is the largest one, and the supernet and the strategy
+    begin with the first edges and operations of it. ``flush_denormals`` makes the steps of a network faster whose gradients
+    vanish (models/training/denormals.py).
     """
 
     remedy = "lower search.weights.learning_rate"
@@ -118,6 +128,8 @@ class Search:
         precision: torch.dtype = torch.float32,
         columns: Callable[[Genotype], Mapping[str, float]] = lambda _: {},
         scoring: Criterion | None = None,
+        growth: Growth | None = None,
+        flush_denormals: bool = False,
     ):
         self.measures_eigenvalue = early_stopping is not None and early_stopping.needs_eigenvalue
         if self.measures_eigenvalue and config.curvature_cases == 0:
@@ -126,7 +138,13 @@ class Search:
             raise InvalidInput(
                 "freezing operations needs validation batches, which a single-level search has not"
             )
-        self.domain, self.supernet, self.strategy = domain, supernet, strategy
+        if growth is not None:
+            if freezing is not None:
+                raise InvalidInput(
+                    "freezing operations cannot follow a search that grows; choose one of the two"
+                )
+            growth.config.check(config.epochs, domain.space)
+        self.domain, self.supernet, self.strategy, self.growth = domain, supernet, strategy, growth
         streams = {"train": loaders.train, "architecture": loaders.architecture}
         self.streams: Mapping[str, Ahead] = {
             name: Ahead(stream) for name, stream in streams.items() if stream is not None
@@ -134,13 +152,8 @@ class Search:
         self.loaders, self.config = loaders, config
         self.early_stopping, self.freezing = early_stopping, freezing
         self.precision, self.columns = precision, columns
-        self.scoring = scoring or domain
-        self.optimizer = SGD(
-            supernet.parameters(),
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
+        self.scoring, self.flush_denormals = scoring or domain, flush_denormals
+        self.optimizer = _optimizer(supernet, config)
         self.alphas: list[dict[str, Tensor]] = []
         self.tally = Tally()
 
@@ -157,10 +170,16 @@ class Search:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         self.strategy.start_epoch(epoch)
+        if self.growth is not None:
+            self.growth.start_epoch(epoch, self.strategy, self.optimizer)
         self.tally = Tally()
         return len(self.streams["train"])
 
     def step(self) -> None:
+        with without_denormals() if self.flush_denormals else contextlib.nullcontext():
+            self._step()
+
+    def _step(self) -> None:
         x, target = next(self.streams["train"])
         train = self._objective(x, target)
         valid = train
@@ -192,8 +211,8 @@ class Search:
 
     def end_epoch(self, history: Sequence[Row], on_event: Listener) -> Row:
         mix = detached(self.strategy.mix())
-        genotype = discretize(self.domain.space, mix)
-        before = discretize(self.domain.space, self._mix_after(len(history))) if history else None
+        genotype = self._genotype(mix)
+        before = self._genotype(self._mix_after(len(history))) if history else None
         valid = evaluate(self.supernet, lambda x: self.supernet(x, mix), self.loaders.valid(), self.scoring)
         row: dict[str, int | float | None] = {
             **self.tally.means("train_"),
@@ -202,19 +221,30 @@ class Search:
             **self.strategy.report(),
             **(self.freezing.report() if self.freezing else {}),
             **stability(mix, genotype, before),
+            **(self.growth.report(self.strategy.live()) if self.growth else {}),
         }
         if self.measures_eigenvalue:
             with alone():
                 found = self._hessian_eigenvalue(self.strategy.alphas(), on_event)
             row["hessian_eigenvalue"] = agreed(found.value)  # early stopping reads it
         row |= self.columns(genotype)
-        for message in self.strategy.notices():
+        if self.growth is not None:
+            self.growth.end_epoch(valid["loss"])
+        for message in (*(self.growth.notices() if self.growth else ()), *self.strategy.notices()):
             on_event(Notice(message))
         self.alphas.append({group: alpha.cpu() for group, alpha in self.strategy.alphas().items()})
         return row
 
     def stopped(self, history: Sequence[Row]) -> bool:
-        return self.early_stopping is not None and self.early_stopping(history) is not None
+        return self._chosen(history) is not None
+
+    def _chosen(self, history: Sequence[Row]) -> int | None:
+        """The epoch that early stopping returns to, if it stops: one with the last structure."""
+        if self.early_stopping is None:
+            return None
+        since = self.growth.since(history) if self.growth else history
+        chosen = self.early_stopping(since) if since else None
+        return None if chosen is None else len(history) - len(since) + chosen
 
     def state(self) -> State:
         return {
@@ -222,12 +252,15 @@ class Search:
             "optimizer": self.optimizer.state_dict(),
             "strategy": self.strategy.state_dict(),
             "freezing": self.freezing.state_dict() if self.freezing else {},
+            "growth": self.growth.state_dict() if self.growth else {},
             "streams": {name: stream.state_dict() for name, stream in self.streams.items()},
             "generators": {name: source.get_state() for name, source in self.domain.generators.items()},
             "alphas": self.alphas,
         }
 
     def restore(self, state: State) -> None:
+        if self.growth is not None:
+            self.growth.restore(state["growth"], self.optimizer)
         self.supernet.load_state_dict(state["supernet"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.strategy.load_state_dict(state["strategy"])
@@ -240,7 +273,7 @@ class Search:
         self.alphas = state["alphas"]
 
     def result(self, history: Sequence[Row], on_event: Listener) -> Found:
-        chosen = self.early_stopping(history) if self.early_stopping else None
+        chosen = self._chosen(history)
         epoch = len(history) if chosen is None else chosen
         mix = self._mix_after(epoch)
         summary = discretization_gap(self.domain, self.supernet, mix, self.loaders)
@@ -252,8 +285,11 @@ class Search:
             if self.config.landscape_points > 0:
                 around = self._landscape(self.alphas[epoch - 1], on_event)
         weights = {name: tensor.cpu().contiguous() for name, tensor in self.supernet.state_dict().items()}
-        genotype = discretize(self.domain.space, mix)
-        return Found(history, self.alphas, weights, summary, genotype, epoch, around)
+        return Found(history, self.alphas, weights, summary, self._genotype(mix), epoch, around)
+
+    def _genotype(self, mix: Mix) -> Genotype:
+        """The genotype of a mix, also of one from an epoch with a smaller structure."""
+        return discretize(restricted(self.domain.space, shapes_of(mix)), mix)
 
     def _mix_after(self, epoch: int) -> dict[str, Tensor]:
         """The mix after an epoch, counted from 1."""
@@ -292,47 +328,8 @@ class Search:
         return objective, {name: weight.detach() for name, weight in self.supernet.named_parameters()}
 
 
-def stability(mix: Mix, genotype: Genotype, before: Genotype | None) -> dict[str, int | float | None]:
-    """Signs of a search that falls apart or does not decide: entropy, skip connections, edges that keep changing.
-
-    Entropy and skip connections are given over all groups and per group. Changes are counted from the
-    genotype ``before``.
-    """
-    entropy = {group: row_entropy(rows) for group, rows in mix.items()}
-    skip_connects = {group: genotype.count("skip_connect", group) for group in mix}
-    rows = sum(map(len, mix.values()))
-    return {
-        "entropy": sum(entropy[group] * len(rows_EO) for group, rows_EO in mix.items()) / rows,
-        **{f"entropy_{group}": value for group, value in entropy.items()},
-        "largest_weight": largest_weight(mix),
-        "skip_connects": sum(skip_connects.values()),
-        **{f"skip_connects_{group}": count for group, count in skip_connects.items()},
-        "genotype_changes": None if before is None else genotype.changes(before),
-    }
-
-
-def discretization_gap(domain: Domain, supernet: nn.Module, mix: Mix, loaders: Loaders) -> dict[str, float]:
-    """The metric of the supernet at the mix and at the discretized mix, and by how much the second is worse.
-
-    Both are measured on the validation cases with the same weights, each after ``Domain.recalibrated`` on the
-    calibration cases.
-    """
-    mix = detached(mix)
-    chosen = one_hot(domain.space, discretize(domain.space, mix))
-    discrete = {group: rows.to(mix[group]) for group, rows in chosen.items()}
-
-    def metric(at: Mix) -> float:
-        def output(x: Any) -> Any:
-            return supernet(x, at)
-
-        with domain.recalibrated(supernet, output, loaders.calibration()):
-            return evaluate(supernet, output, loaders.valid(), domain)[domain.metric]
-
-    continuous, discretized = metric(mix), metric(discrete)
-    return {
-        f"supernet_{domain.metric}": continuous,
-        f"discretized_{domain.metric}": discretized,
-        "discretization_gap": continuous - discretized
-        if domain.higher_is_better
-        else discretized - continuous,
-    }
+def _optimizer(supernet: nn.Module, config: SearchConfig) -> SGD | Adam:
+    rate, decay, momentum = config.learning_rate, config.weight_decay, config.momentum
+    if config.optimizer == "adam":
+        return Adam(supernet.parameters(), lr=rate, betas=(momentum, 0.999), weight_decay=decay)
+    return SGD(supernet.parameters(), lr=rate, momentum=momentum, weight_decay=decay)

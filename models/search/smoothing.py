@@ -10,6 +10,7 @@ Axes: N samples, E edges, O operations.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -20,6 +21,7 @@ from models.errors import InvalidInput
 from models.search.mean_shift import (
     effective_sample_size,
     kernel_spread,
+    living,
     mean_shift,
     median_bandwidth,
     perturb,
@@ -30,16 +32,18 @@ from models.search.objective import Mix, Objective, Params
 from models.training.averages import Averages
 from models.training.schedules import linear
 
+Live = Mapping[str, Tensor]  # group -> which candidates take part (E, O)
+
 FLAT_KERNEL = 0.01  # kernel spread below which a mean shift hardly differs from an average
 
 
 class Smoothing(Protocol):
     """Takes the mix, whose rows lie on the simplex, and gives the mix of the weight step, on the simplex too.
 
-    No gradients.
+    No gradients. ``live`` (E, O) per group is false at pruned operations, whose weight stays 0; None: nothing is pruned.
     """
 
-    def __call__(self, mix: Mix, params: Params, train: Objective) -> Mix: ...
+    def __call__(self, mix: Mix, params: Params, train: Objective, live: Live | None = None) -> Mix: ...
     def start_epoch(self, epoch: int) -> None: ...
 
     def report(self) -> dict[str, float]:
@@ -84,16 +88,21 @@ class Perturbation:
     def start_epoch(self, epoch: int) -> None:
         self.radius = linear(self.config.radius_start, self.config.radius_end, epoch, self.epochs)
 
-    def __call__(self, mix: Mix, params: Params, train: Objective) -> Mix:
+    def __call__(self, mix: Mix, params: Params, train: Objective, live: Live | None = None) -> Mix:
         params = {name: weight.detach() for name, weight in params.items()}
-        point = {group: perturb(rows, 1, self.radius, self.generator)[0] for group, rows in mix.items()}
+        live = live or {}
+        point = {
+            group: perturb(rows, 1, self.radius, self.generator, live.get(group))[0]
+            for group, rows in mix.items()
+        }
         for _ in range(self.config.steps):
             leaves = {group: rows.requires_grad_() for group, rows in point.items()}
             gradients = torch.autograd.grad(train.evaluated(params, leaves), list(leaves.values()))
             size, point = 2.0 * self.radius / self.config.steps, {}
             for (group, rows), gradient in zip(leaves.items(), gradients, strict=True):
                 move = rows.detach() + size * gradient.sign() - mix[group]
-                point[group] = project(mix[group] + move.clamp(-self.radius, self.radius))
+                moved = mix[group] + move.clamp(-self.radius, self.radius)
+                point[group] = project(living(moved, live.get(group)))
         return point
 
     def report(self) -> dict[str, float]:
@@ -150,12 +159,13 @@ class MeanShift:
         self.radius = linear(self.config.radius_start, self.config.radius_end, epoch, self.epochs)
         self.averages, self.least_spread = Averages(), None
 
-    def __call__(self, mix: Mix, params: Params, train: Objective) -> Mix:
+    def __call__(self, mix: Mix, params: Params, train: Objective, live: Live | None = None) -> Mix:
         spreads: list[Tensor] = []
+        live = live or {}
         scored = train if self.config.probe_every == 1 else train.thinned(self.config.probe_every)
         for _ in range(self.config.iterations):
             samples = {
-                group: perturb(center, self.config.samples, self.radius, self.generator)
+                group: perturb(center, self.config.samples, self.radius, self.generator, live.get(group))
                 for group, center in mix.items()
             }
             mixes = [

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -43,3 +45,23 @@ class SearchSpace:
         All edges of a cell type have the same number of candidates.
         """
         return {group: (len(edges), len(edges[0].ops)) for group, edges in self.groups.items()}
+
+
+def restricted(space: SearchSpace, shapes: Mapping[str, Sequence[int]]) -> SearchSpace:
+    """The beginning of a space: of each group, the first edges with their first operations.
+
+    ``shapes`` (edges, operations) per group are those of a mix. A search that grows appends edges and operations, so its
+    space in an earlier epoch is the beginning of the last one.
+    """
+    if all(tuple(shapes[group]) == shape for group, shape in space.shapes().items()):
+        return space
+    groups = {}
+    for group, edges in space.groups.items():
+        count, operations = shapes[group]
+        groups[group] = tuple(replace(edge, ops=edge.ops[:operations]) for edge in edges[:count])
+    return replace(space, groups=groups)
+
+
+def shapes_of(mix: Mapping[str, Tensor]) -> dict[str, Sequence[int]]:
+    """Group -> (edges, operations) of a mix."""
+    return {group: rows.shape for group, rows in mix.items()}

@@ -29,10 +29,10 @@ from models.errors import InvalidInput
 from models.search.gradients import Estimator, Pathwise, Relaxation, Step, first_order
 from models.search.objective import Mix, Pass
 from models.search.penalties import Penalty, shares
-from models.search.smoothing import Smoothing
+from models.search.smoothing import Live, Smoothing
 from models.search.spaces import SearchSpace
 from models.training.averages import Averages
-from models.training.optimizers import Adam
+from models.training.optimizers import Adam, embedded, follow
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,18 @@ class Strategy(Protocol):
         ...
 
     def start_epoch(self, epoch: int) -> None: ...
+
+    def grow(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Goes on with more edges and operations, group -> (edges, operations), of which the present ones are the first."""
+        ...
+
+    def prune(self, live: Live) -> None:
+        """From now on, candidates that are not live weigh 0 in every mix, group -> (edges, operations)."""
+        ...
+
+    def live(self) -> Live:
+        """Group -> which candidates take part (edges, operations)."""
+        ...
 
     def report(self) -> dict[str, float | None]:
         """Columns of the history, over the epoch so far."""
@@ -130,7 +142,7 @@ class Alternating:
             raise InvalidInput(
                 "smoothing moves the weights at another mix than alpha, so it needs a pass of its own"
             )
-        self.config, self.smoothing = config, smoothing
+        self.config, self.smoothing, self.generator = config, smoothing, generator
         self.estimator, self.relaxation, self.penalties = estimator, relaxation, penalties
         self.temperature_in, self.temperature = temperature, 1.0
         self.alpha = {
@@ -143,16 +155,25 @@ class Alternating:
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
+        self.masks: dict[str, Tensor] = {}  # like ``live``; empty while nothing is pruned
         self.frozen = config.warmup_epochs > 0
         self.averages = Averages()
 
     def mix(self, alphas: Mapping[str, Tensor] | None = None) -> Mix:
         if alphas is not None:
             return {group: self.relaxation(alpha) for group, alpha in alphas.items()}
-        return {group: self._relaxed(alpha) for group, alpha in self.alpha.items()}
+        return {group: self._relaxed(alpha) for group, alpha in self._present().items()}
 
     def alphas(self) -> dict[str, Tensor]:
-        return {group: alpha.detach() / self.temperature for group, alpha in self.alpha.items()}
+        return {group: alpha.detach() / self.temperature for group, alpha in self._present().items()}
+
+    def _present(self) -> dict[str, Tensor]:
+        """The architecture parameters, minus infinity at pruned candidates, so that every relaxation gives them 0."""
+        if not self.masks:
+            return self.alpha
+        return {
+            group: alpha.masked_fill(~self.masks[group], -math.inf) for group, alpha in self.alpha.items()
+        }
 
     def _relaxed(self, alpha_EO: Tensor) -> Tensor:
         return self.relaxation(alpha_EO / self.temperature)
@@ -163,19 +184,21 @@ class Alternating:
     def step(self, step: Step) -> Update:
         before = detached(self.mix())
         weights = (
-            self.estimator.while_frozen(self.alpha, self._relaxed, step) if self.frozen else self._move(step)
+            self.estimator.while_frozen(self._present(), self._relaxed, step)
+            if self.frozen
+            else self._move(step)
         )
         if self.estimator.moves_together:
             return Update(before, weights)
         mix = detached(self.mix())
         if self.smoothing is None:
             return Update(mix)
-        smoothed = self.smoothing(mix, step.params, step.train)
+        smoothed = self.smoothing(mix, step.params, step.train, self.masks or None)
         self.averages.add({"movement": distance(mix, smoothed)})
         return Update(smoothed)
 
     def _move(self, step: Step) -> Pass | None:
-        estimate = self.estimator(self.alpha, self._relaxed, step)
+        estimate = self.estimator(self._present(), self._relaxed, step)
         for group, alpha in self.alpha.items():
             alpha.grad = estimate.alphas[group]
         self._penalize()
@@ -187,7 +210,7 @@ class Alternating:
         """Adds the gradients of the penalties to those of alpha."""
         if not self.penalties:
             return
-        logits = {group: alpha / self.temperature for group, alpha in self.alpha.items()}
+        logits = {group: alpha / self.temperature for group, alpha in self._present().items()}
         mix = {group: self.relaxation(rows) for group, rows in logits.items()}
         terms = torch.stack([penalty.weight * penalty(logits, mix) for penalty in self.penalties])
         terms.sum().backward(inputs=list(self.alpha.values()))
@@ -201,6 +224,32 @@ class Alternating:
         self.averages = Averages()
         if self.smoothing is not None:
             self.smoothing.start_epoch(epoch)
+
+    @torch.no_grad()
+    def grow(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """New edges start as the first ones did. A new candidate of an old edge weighs what its candidates do on average."""
+        present, earlier = self._present(), dict(self.alpha)
+        for group, alpha in earlier.items():
+            shape, before = tuple(shapes[group]), alpha.shape
+            if shape == before:
+                continue
+            drawn = (1e-3 * torch.randn(shape, generator=self.generator, dtype=alpha.dtype)).to(alpha.device)
+            logits = present[group] / self.temperature
+            mean = logits.logsumexp(dim=1) - logits.isfinite().sum(dim=1).log()
+            drawn[: before[0], before[1] :] = self.temperature * mean[:, None]
+            self.alpha[group] = embedded(alpha, drawn).requires_grad_()
+            if self.masks:
+                everything = torch.ones(shape, dtype=torch.bool, device=alpha.device)
+                self.masks[group] = embedded(self.masks[group], everything)
+        follow(self.optimizer, earlier, self.alpha)
+
+    def prune(self, live: Live) -> None:
+        self.masks = {group: live[group].to(alpha.device) for group, alpha in self.alpha.items()}
+
+    def live(self) -> Live:
+        return self.masks or {
+            group: torch.ones_like(alpha, dtype=torch.bool) for group, alpha in self.alpha.items()
+        }
 
     def report(self) -> dict[str, float | None]:
         return {
@@ -226,6 +275,8 @@ class Alternating:
         return {
             "alpha": {group: alpha.detach() for group, alpha in self.alpha.items()},
             "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "masks": self.masks,
             "estimator": self.estimator.state_dict(),
             "smoothing": self.smoothing.state_dict() if self.smoothing else {},
             "penalties": [penalty.state_dict() for penalty in self.penalties],
@@ -235,6 +286,8 @@ class Alternating:
         for group, alpha in self.alpha.items():  # their shapes may have grown since the strategy was built
             alpha.data = state["alpha"][group].to(alpha).clone()
         self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        self.masks = {group: mask.to(self.alpha[group].device) for group, mask in state["masks"].items()}
         self.estimator.load_state_dict(state["estimator"])
         if self.smoothing:
             self.smoothing.load_state_dict(state["smoothing"])

@@ -27,4 +27,5 @@ def genotype_of(content: Mapping[str, Any]) -> Genotype:
 
 def layout(genotype: Genotype) -> Layout:
     cell = family_of(genotype).layout
-    return Layout(cell.nodes, cell.inputs, cell.outputs, cell.titles)
+    note = "k−2 and k−1 are the outputs of the two previous cells." if cell.inputs == 2 else ""
+    return Layout(cell.nodes, cell.inputs, cell.outputs, cell.titles, note=note)

@@ -16,7 +16,6 @@ import torch
 from models.images.baselines import BASELINES, baseline_network, baseline_widths
 from models.images.builders import FoundNetwork
 from models.images.deploy import Deployed
-from models.images.describe import count_macs, count_parameters
 from models.images.equal import Widths, nearest_widths, parameters_of
 from models.images.genotype import from_json, to_json
 from models.images.sizes import Channels, is_large, widths
@@ -24,6 +23,7 @@ from models.images.spaces import search_space
 from models.images.task import found_network
 from models.search.genotype import Genotype
 from models.search.random_cells import random_cells
+from models.training.costs import count_macs, count_parameters
 from models.training.seeds import generator
 from stages.contracts import Arm
 from stages.evaluation import Evaluation

@@ -45,6 +45,8 @@ COMPUTING = {
     "onnxruntime": "onnxruntime",
     "qiskit_aer": "qiskit-aer",
     "openqasm3": "openqasm3",
+    "pandas": "pandas",
+    "pyarrow": "pyarrow",
 }
 
 

@@ -9,12 +9,12 @@ import torch
 
 from models.images.baselines import BASELINES, baseline_network, baseline_widths
 from models.images.builders import network_of
-from models.images.describe import count_parameters
 from models.images.equal import TOLERANCE, nearest_widths, parameters_of
 from models.images.families import family_of
 from models.images.spaces import SPACES, search_space
 from models.search.genotype import Genotype
 from models.search.random_cells import random_cells
+from models.training.costs import count_parameters
 from models.training.seeds import generator
 
 DIGITS, CIFAR = (8, 8, 1), (32, 32, 3)

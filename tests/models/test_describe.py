@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from models.describe import main
-from models.images.describe import count_macs, count_parameters
 from models.images.ops.candidates import OpSpec, build
+from models.training.costs import count_macs, count_parameters
 from tests.conftest import REPOSITORY
 
 BEST = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"

@@ -16,7 +16,8 @@ from models.images.search import SupernetConfig, image_search
 from models.images.spaces import search_space
 from models.search.gradients import Descent, Step, unrolled
 from models.search.objective import BatchObjective, leaves
-from models.search.program import Loaders, Search, discretization_gap
+from models.search.program import Loaders, Search
+from models.search.signs import discretization_gap
 from models.search.strategies import AlphaConfig
 from models.training import precision
 from models.training.evaluation import evaluate

@@ -9,9 +9,9 @@ import torch
 
 from models.errors import InvalidInput
 from models.images.builders import network_of, supernet_of
-from models.images.describe import count_parameters
 from models.images.spaces import SPACES, search_space
 from models.search.discretize import discretize, one_hot
+from models.training.costs import count_parameters
 
 
 def test_candidates_are_those_of_the_conformance_tables(shared: Path) -> None:

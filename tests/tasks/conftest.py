@@ -22,6 +22,22 @@ ALL = [*TASKS, "curves"]
 SMALL: dict[str, dict[str, Any]] = {  # changes that make a profile small
     "images": TINY,
     "circuits": {"search.epochs": 5, "search.restarts": 2, "retrain.epochs": 4, "retrain.starts": 3},
+    "sequences": {
+        "data.lookback": 8,
+        "data.horizon": 2,
+        "data.stride": 24,
+        "search.epochs": 3,
+        "search.nodes": 3,
+        "search.hidden": 4,
+        "search.windows": 128,
+        "search.growth.every": 1,
+        "search.alpha.warmup_epochs": 0,
+        "search.curvature_windows": 4,
+        "retrain.epochs": 3,
+        "retrain.hidden": 5,
+        "retrain.windows": 4096,
+        "export.latency_repeats": 1,
+    },
 }
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.images.describe import count_macs, count_parameters
+from models.training.costs import count_macs, count_parameters
 from stages.contracts import ExportResult
 from stages.errors import UserError
 from stages.images.data import read_card
 from stages.images.export.known import write_known
-from stages.images.export.latency import BATCH_SIZES, latencies
+from stages.images.export.latency import latencies
 from stages.images.export.onnx_file import write_onnx
 from stages.images.exported import with_onnx
 from stages.images.params import BALANCED, ExportParams, Params
@@ -23,6 +23,7 @@ from stages.images.testing.cases import Answer, TestSet, evaluation_of, in_batch
 from stages.images.testing.with_torch import load_deployed, torch_threads, with_torch
 from stages.plumbing.files import KNOWN, RETRAIN, file_sha256
 from stages.records import ExportRecord, Int8
+from stages.timing import BATCH_SIZES
 
 MODEL, INT8 = "model.onnx", "model.int8.onnx"
 _PARITY_BATCHES = (1, 7, 64)  # because an export can be right at one batch size and wrong at another

@@ -10,9 +10,9 @@ import torch
 from onnx import TensorProto, numpy_helper
 
 from models.images.deploy import Deployed
-from models.images.describe import count_macs
 from models.images.task import found_network
 from models.search.genotype import Genotype
+from models.training.costs import count_macs
 from stages.images.data import read_card
 from stages.images.latency.graph import graph_of
 from stages.images.params import Params

@@ -18,7 +18,7 @@ from stages.plumbing.files import write_rows
 
 
 def evaluate_weights(params: Params, weights: Path) -> Evaluation:
-    from models.images.describe import count_parameters
+    from models.training.costs import count_parameters
     from stages.images.testing.with_torch import load_deployed, with_torch
 
     test, deployed = read_test_set(), load_deployed(params.retrain, weights)

@@ -1,0 +1,1 @@
+"""Networks for series and text: recurrent search spaces, supernets that grow, found networks and baselines."""

@@ -1,0 +1,1 @@
+"""The task of sequences: forecasts of series and models of text."""
