@@ -1,7 +1,7 @@
 """Numbers too small for float32's full precision, which make a processor many times slower, count as 0 within a block.
 
-Gradients that vanish over many time steps end among them: without this, a training step of a recurrent network over 168
-steps took 5 times as long on an Intel Xeon.
+Gradients that vanish over many time steps end among them: a training step of a recurrent cell over 48 steps took about
+twice as long without this, on an Intel Xeon that other programs used too (n = 1).
 """
 
 from __future__ import annotations

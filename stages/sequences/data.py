@@ -54,6 +54,7 @@ class SequenceCard(DataCard):
     kind: Literal["series", "text"]
     # Series. Variables are the targets, then the covariates; all in the user's units.
     time: str = ""  # name of the time column
+    time_format: str | None = None  # of its times, unless they are in ISO 8601
     targets: Sequence[str] = ()
     covariates: Sequence[str] = ()
     lookback: int = 0  # rows

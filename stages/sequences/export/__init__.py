@@ -21,9 +21,10 @@ from models.sequences import retrain
 from models.training.costs import count_macs, count_parameters
 from stages.contracts import ExportResult
 from stages.errors import UserError
-from stages.plumbing.files import RETRAIN, file_sha256
+from stages.plumbing.files import KNOWN, RETRAIN, file_sha256
 from stages.records import ExportRecord
 from stages.sequences.data import SequenceCard, read_card
+from stages.sequences.export.known import write_known
 from stages.sequences.export.onnx_file import write_onnx
 from stages.sequences.exported import MODEL, evaluate, inputs_of, series_answer, session_of, text_answer
 from stages.sequences.params import TEXT, Params
@@ -46,6 +47,8 @@ def export(params: Params, folder: Path) -> ExportResult:
             f"ONNX Runtime and torch differ by {difference:.2g} of the scale of the errors; nothing was exported; try another"
             " export.opset"
         )
+    if card.kind != TEXT:
+        write_known(folder / KNOWN.name, path, card)
     found = evaluate(path)
     beside = ours.evaluated(made, card)
     taken = measured(network, card, path, params.export.latency_repeats)

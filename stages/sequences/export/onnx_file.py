@@ -53,4 +53,5 @@ def _about(card: SequenceCard) -> dict[str, object]:
         "step": card.step.model_dump(),
         "zone": card.zone,
         "time": card.time,
+        **({"time_format": card.time_format} if card.time_format else {}),
     }

@@ -50,6 +50,7 @@ def _prepare_series(data: DataParams, folder: Path) -> SequenceCard:
         sha256=sha256_of(*sorted(folder.iterdir())),
         kind="series",
         time=data.time,
+        time_format=data.time_format,
         targets=data.targets,
         covariates=data.covariates,
         lookback=data.lookback,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,16 @@ from safetensors.torch import load_file, save_file
 from models.sequences.cell import FoundCell
 from models.sequences.deploy import ScannedCell
 from models.sequences.retrain import FOUND
+from serving.model import read_file
 from stages.contracts import ExportResult
 from stages.errors import UserError
-from stages.plumbing.files import EXPORT, RETRAIN
+from stages.plumbing.files import EXPORT, KNOWN, RETRAIN
 from stages.sequences import export, exported
 from stages.sequences.data import read_card
+from stages.sequences.export.known import moment
 from stages.sequences.export.onnx_file import write_onnx
 from stages.sequences.params import TEXT, Params
+from stages.sequences.testing.series import read_test_windows
 from stages.sequences.testing.with_torch import load_networks, series_answer, text_answer
 from tests.models.test_sequences_cell import random_genotype
 from tests.stages.sequences.projects import project, trained, waves
@@ -66,6 +70,28 @@ def test_the_file_has_the_inputs_outputs_and_metadata_of_the_contract(done: Expo
         "zone": None,
         "time": "time",
     }
+
+
+def test_the_server_takes_the_example_to_try(done: ExportResult) -> None:
+    card = read_card()
+    if card.kind == TEXT:
+        assert not KNOWN.exists()
+        return
+    served = read_file(EXPORT / "model.onnx", threads=1)
+    assert served.kind.accepts(served.known) is None
+    assert served.known.example is not None
+    test = read_test_windows(card)
+    middle = len(test) // 2
+    of_load = served.known.example.columns["load"]
+    np.testing.assert_allclose(of_load, test.inputs(middle, middle + 1)[0, :, 0], rtol=1e-6)
+    np.testing.assert_allclose(served.known.truth["price"], test.truth()[middle, :, 1], rtol=1e-6)
+
+
+def test_times_of_an_example_have_the_offset_of_their_zone() -> None:
+    summer = int(datetime(2026, 10, 25, 0, 30, tzinfo=UTC).timestamp())
+    assert moment(summer, "Europe/Berlin") == "2026-10-25T02:30:00+02:00"
+    assert moment(summer + 3600, "Europe/Berlin") == "2026-10-25T02:30:00+01:00"
+    assert moment(summer, None) == "2026-10-25T00:30:00"
 
 
 def test_the_file_answers_as_torch_does_at_any_size(retrained: Params, done: ExportResult) -> None:
