@@ -11,9 +11,6 @@ A.2, for one-input nodes. Differs from both in that learned gates gamma weigh th
 The clamp keeps states finite. Products are clamped by themselves, too: products of products grow with a power of 2^nodes
 and would overflow within a step, where inf * 0 and inf - inf give NaN, which no clamp takes back.
 
-How long a cell remembers at first depends on its nodes: the spectral radius of the map from one state to the next is 0.3 in
-one and 1.2 in another, and both learn badly. So gamma starts, the same for all nodes, where this radius is ``RADIUS``.
-
 What makes it fast: what nodes compute from the same source is one matrix product; what depends on x is computed for all
 steps before the first; W_A s_1 = W_A W_0 [x, h] + ... becomes one product with the state; and operations are applied to all
 sides at once that have the same.
@@ -23,7 +20,6 @@ Axes: T time steps, B batch, I inputs, H hidden, P what the first product of a s
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,9 +31,6 @@ from torch import Tensor, nn
 from models.search.genotype import Genotype
 
 BOUND = 10.0  # of states and of products
-RADIUS = 0.8  # spectral radius of the map from state to state at the start, near the state and the input 0
-_FEWEST, _MOST = 0.25, 2.0  # gamma at the start, where no gamma gives this radius
-_SQUARINGS = 6
 OPERATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "relu": torch.relu,
@@ -57,7 +50,7 @@ class Body(nn.Module, ABC):
     def __init__(self, nodes: int, hidden: int):
         super().__init__()
         self.hidden = hidden
-        self.gates = nn.Parameter(torch.ones(nodes))
+        self.gates = nn.Parameter(torch.full((nodes,), 1 / nodes))
 
     @abstractmethod
     def projected(self, x_BTI: Tensor) -> Tensor:
@@ -70,15 +63,6 @@ class Body(nn.Module, ABC):
     @abstractmethod
     def step(self, weights: Weights, state_BH: Tensor, projected_BP: Tensor) -> Tensor:
         """The next state (B, H)."""
-
-    @torch.enable_grad()
-    def map_of_states(self, inputs: int) -> Tensor:
-        """The derivative (H, H) of the next state with respect to the state, where state and input are 0."""
-        states_HH = self.gates.new_zeros(self.hidden, self.hidden).requires_grad_()
-        projected = self.projected(self.gates.new_zeros(1, 1, inputs))[0].expand(self.hidden, -1)
-        following_HH = self.step(self.weights(), states_HH, projected)
-        # Rows are independent of each other, so one pass gives the derivative of number i in row i.
-        return torch.autograd.grad(following_HH.diagonal().sum(), states_HH)[0]
 
     def output(self, gates: Sequence[Tensor], nodes: Sequence[Tensor]) -> Tensor:
         """The state that the computed nodes, each (B, H), lead to."""
@@ -117,18 +101,9 @@ class TwoInputBody(Body):
             for source in sorted({side.source for side in sides if side.source >= 2})
         }
         self.input = nn.Linear(inputs + hidden, hidden)
-        self.weight = nn.Parameter(torch.empty(len(combiners), 2, hidden, hidden))
-        self.bias = nn.Parameter(
-            torch.empty(len(combiners), 2, hidden).uniform_(-(hidden**-0.5), hidden**-0.5)
-        )
-        for weight in (self.input.weight, self.weight):
-            keeping_variance_(weight)
-        with torch.no_grad():
-            for side in self.first:
-                if (
-                    side.source == 0 and side.op == "identity"
-                ):  # a memory, which should not begin by mixing its units
-                    self.weight[side.node, side.side].copy_(torch.eye(hidden))
+        bound = hidden**-0.5  # as in nn.Linear and nn.LSTM
+        self.weight = nn.Parameter(torch.empty(len(combiners), 2, hidden, hidden).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(len(combiners), 2, hidden).uniform_(-bound, bound))
 
     def projected(self, x_BTI: Tensor) -> Tensor:
         inputs = x_BTI.shape[2]
@@ -202,10 +177,9 @@ class OneInputBody(Body):
         super().__init__(len(chosen), hidden)
         self.nodes = [(src, op) for src, _, op in chosen]
         self.input = nn.Linear(inputs + hidden, 2 * hidden)
-        self.weight = nn.Parameter(torch.empty(len(chosen), 2 * hidden, hidden))
-        self.bias = nn.Parameter(torch.empty(len(chosen), 2 * hidden).uniform_(-(hidden**-0.5), hidden**-0.5))
-        for weight in (self.input.weight, self.weight):
-            keeping_variance_(weight)
+        bound = hidden**-0.5
+        self.weight = nn.Parameter(torch.empty(len(chosen), 2 * hidden, hidden).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(len(chosen), 2 * hidden).uniform_(-bound, bound))
 
     def projected(self, x_BTI: Tensor) -> Tensor:
         weight = self.input.weight[:, : x_BTI.shape[2]]
@@ -253,25 +227,6 @@ class OneInputBody(Body):
         return [node for node, (of_node, _) in enumerate(self.nodes) if of_node == source]
 
 
-def spectral_radius(matrix: Tensor) -> float:
-    """About the largest absolute eigenvalue: the norm of the 64th power, to the power of 1/64 (Gelfand's formula)."""
-    power, logarithm = matrix.detach(), 0.0
-    for _ in range(_SQUARINGS):
-        norm = float(power.norm())
-        if norm == 0:
-            return 0.0
-        power = (power / norm) @ (power / norm)
-        logarithm = 2 * (logarithm + math.log(norm))
-    norm = float(power.norm())
-    return math.exp((logarithm + math.log(norm)) / 2**_SQUARINGS) if norm else 0.0
-
-
-def keeping_variance_(weight: Tensor) -> None:
-    """Draws weights (..., outputs, inputs) with the variance 1 / inputs, so that values keep theirs from node to node."""
-    bound = (3 / weight.shape[-1]) ** 0.5
-    nn.init.uniform_(weight, -bound, bound)
-
-
 def _passed(before: Tensor, gate: Tensor, candidate: Tensor) -> Tensor:
     """before + gate * (candidate - before)"""
     return torch.addcmul(before, gate, candidate - before)
@@ -290,9 +245,6 @@ class FoundCell(nn.Module):
         super().__init__()
         self.hidden = hidden
         self.body = BODIES[genotype.space](genotype, inputs, hidden)
-        if not self.body.gates.is_meta:
-            radius = spectral_radius(self.body.map_of_states(inputs))
-            nn.init.constant_(self.body.gates, min(max(RADIUS / max(radius, RADIUS / _MOST), _FEWEST), _MOST))
 
     def forward(self, x_BTI: Tensor, state_BH: Tensor | None) -> tuple[Tensor, Tensor]:
         """Outputs (B, T, H) and the last of them, which is the state."""
