@@ -45,7 +45,7 @@ class PlainCell(nn.Module):
         outputs = []
         mix = {**mix, **{side: self.divided(mix[side]) for side in self.sides}}
         for time in range(x.shape[1]):
-            h = self.step(x[:, time], h, mix).clamp(-10, 10)
+            h = self.step(x[:, time], h, mix)
             outputs.append(h)
         return torch.stack(outputs, dim=1), h
 
@@ -66,6 +66,7 @@ class PlainTwoInput(PlainCell):
     def __init__(self, space: SearchSpace, inputs: int, hidden: int):
         super().__init__(space, inputs, hidden)
         self.input = nn.Linear(inputs + hidden, hidden)
+        self.update = nn.Linear(inputs + hidden, hidden)
         self.linear = nn.ModuleDict(
             {side: nn.ModuleList(nn.Linear(hidden, hidden) for _ in self.edges) for side in self.sides}
         )
@@ -78,7 +79,8 @@ class PlainTwoInput(PlainCell):
             mean, product = mix["combiner"][index]
             nodes[node] = mean * (a + b) / 2 + product * (a * b).clamp(-10, 10)
             output = output + self.gamma[index] * nodes[node]
-        return output
+        update = torch.sigmoid(self.update(torch.cat([x, h], dim=1)))
+        return h + update * (output.clamp(-10, 10) - h)
 
     def side(self, side: str, node: int, nodes: Mapping[int, Tensor], rows: Tensor) -> Tensor:
         total = torch.zeros_like(nodes[0])
@@ -117,7 +119,7 @@ class PlainOneInput(PlainCell):
                         total = total + rows[row, column] * self.gates["cell"][row][column] * value
             nodes[node] = total
             output = output + self.gamma[index] * total
-        return output
+        return output.clamp(-10, 10)
 
 
 def plain_of(space: SearchSpace, inputs: int, hidden: int) -> PlainCell:
@@ -135,6 +137,7 @@ def pairs(cell: nn.Module, plain: PlainCell, of: Callable[[Tensor], Tensor]) -> 
         theirs = of(getattr(plain.input, name))
         if isinstance(plain, PlainTwoInput):
             found.append((own[f"input.{name}"], theirs))
+            found.append((own[f"update.{name}"], of(getattr(plain.update, name))))
             leaving: dict[int, int] = {}
             for row, edge in enumerate(plain.edges):
                 place = leaving[edge.src] = leaving.get(edge.src, -1) + 1

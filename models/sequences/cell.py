@@ -2,11 +2,15 @@
 
 Sources: arXiv 2106.07211 for two-input nodes, which may multiply their sides; arXiv 1806.09055, section 2.1 and appendix
 A.2, for one-input nodes. Differs from both in that learned gates gamma weigh the nodes in the output, instead of a mean.
+The update gate of two-input cells is ours, too. One-input cells have such a gate in s_0. Without it, most two-input cells
+forget within a few steps, and some saturate in training (docs/sequences.md has the numbers).
 
     two-input   s_1 = W_0 [x, h] + b_0,   A = o(W_A s_j + b_A),   B = o'(W_B s_k + b_B),   s_i = (A + B) / 2 or A * B
     one-input   s_0 = h + sigmoid(c_0) (tanh(u_0) - h) with [c_0, u_0] = W_0 [x, h] + b_0,
                 s_i = s_j + sigmoid(c) (o(u) - s_j) with [c, u] = W_i s_j + b_i
-    both        h <- clamp(sum_i gamma_i s_i, -10, 10), where i counts the computed nodes
+    both        o = clamp(sum_i gamma_i s_i, -10, 10), where i counts the computed nodes
+    two-input   h <- h + sigmoid(W_z [x, h] + b_z) (o - h)
+    one-input   h <- o
 
 The clamp keeps states finite. Products are clamped by themselves, too: products of products grow with a power of 2^nodes
 and would overflow within a step, where inf * 0 and inf - inf give NaN, which no clamp takes back.
@@ -101,6 +105,7 @@ class TwoInputBody(Body):
             for source in sorted({side.source for side in sides if side.source >= 2})
         }
         self.input = nn.Linear(inputs + hidden, hidden)
+        self.update = nn.Linear(inputs + hidden, hidden)  # the update gate
         bound = hidden**-0.5  # as in nn.Linear and nn.LSTM
         self.weight = nn.Parameter(torch.empty(len(combiners), 2, hidden, hidden).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(len(combiners), 2, hidden).uniform_(-bound, bound))
@@ -117,6 +122,8 @@ class TwoInputBody(Body):
             else:
                 rows.append(zero)
                 biases.append(bias)
+        rows.append(self.update.weight[:, :inputs])
+        biases.append(self.update.bias)
         return nn.functional.linear(x_BTI, torch.cat(rows), torch.cat(biases)).transpose(0, 1).to(x_BTI.dtype)
 
     def weights(self) -> Weights:
@@ -127,6 +134,7 @@ class TwoInputBody(Body):
             else self.weight[side.node, side.side]
             for side in self.first
         ]
+        first.append(self.update.weight[:, -self.hidden :])
         later = []
         for sides in self.later.values():
             later.append(torch.cat([self.bias[side.node, side.side] for side in sides]))
@@ -138,7 +146,9 @@ class TwoInputBody(Body):
         gates, (first, *rest) = weights[:count], weights[count:]
         later = dict(zip(self.later, zip(rest[::2], rest[1::2], strict=True), strict=True))
         values: dict[tuple[int, int], Tensor] = {}
-        self._operate(self.first, torch.addmm(projected_BP, state_BH, first).to(state_BH.dtype), values)
+        sums = torch.addmm(projected_BP, state_BH, first).to(state_BH.dtype)
+        sums, update = sums.split([sums.shape[1] - self.hidden, self.hidden], dim=1)
+        self._operate(self.first, sums, values)
         nodes: list[Tensor] = []
         for node, product in enumerate(self.products):
             left, right = values[node, 0], values[node, 1]
@@ -147,7 +157,7 @@ class TwoInputBody(Body):
                 bias, weight = later[node + 2]
                 sums = torch.addmm(bias, nodes[-1], weight).to(state_BH.dtype)
                 self._operate(self.later[node + 2], sums, values)
-        return self.output(gates, nodes)
+        return _passed(state_BH, torch.sigmoid(update), self.output(gates, nodes))
 
     def _operate(
         self, sides: Sequence[_Side], sums_BP: Tensor, values: dict[tuple[int, int], Tensor]

@@ -7,7 +7,9 @@ The mix is an argument of the forward pass, never state. What is computed:
                 weights;  s_i = mix_sum (A_i + B_i) / 2 + mix_product A_i B_i
     one-input   s_0 = h + sigmoid(c_0) (tanh(u_0) - h) with [c_0, u_0] = W_0 [x, h] + b_0,
                 s_i = sum_j sum_o w_jio (s_j + sigmoid(c) (o(u) - s_j)) with [c, u] = W_i s_j + b_i
-    both        h <- clamp(sum_i gamma_i s_i, -10, 10), with learned output gates gamma
+    both        o = clamp(sum_i gamma_i s_i, -10, 10), with learned output gates gamma
+    two-input   h <- h + sigmoid(W_z [x, h] + b_z) (o - h), with an update gate as in GRU
+    one-input   h <- o
     weights     w_jio = gate_jio mix_jio / max(1, M_i), where M_i is what all candidates into i but ``none`` weigh together
 
 Differs from DARTS (arXiv 1806.09055), which sums over the predecessors, in M_i: without a batch norm, states of a sum
@@ -41,7 +43,7 @@ from models.sequences.activation import combined, mixed_activation
 from models.sequences.spaces import ONE_INPUT, TWO_INPUT, nodes_of, operations_of
 
 BOUND = 10.0  # of states and of products
-Step = Callable[[Tensor, int], Tensor]  # state (N, B, H), time -> the next state, before the clamp
+Step = Callable[[Tensor, int], Tensor]  # state (N, B, H), time -> the next state
 
 
 class Supercell(nn.Module, ABC):
@@ -76,7 +78,7 @@ class Supercell(nn.Module, ABC):
         state, outputs = state.view(count, batch, self.hidden), []
         step = self.stepper(x_BTI, self.weights_of(stacked), stacked)
         for time in range(x_BTI.shape[1]):
-            state = step(state, time).clamp(-BOUND, BOUND)
+            state = step(state, time)
             outputs.append(state)
         return torch.stack(outputs, dim=2).flatten(0, 1), state.flatten(0, 1)
 
@@ -155,6 +157,7 @@ class TwoInputSupercell(Supercell):
     def __init__(self, space: SearchSpace, inputs: int, hidden: int):
         super().__init__(space, inputs, hidden)
         self.input = nn.Linear(inputs + hidden, hidden)
+        self.update = nn.Linear(inputs + hidden, hidden)  # the update gate
         self.weight, self.bias = nn.ParameterList(), nn.ParameterList()
         for node in range(self.first + self.nodes - 1):
             for weight, shape in zip((self.weight, self.bias), self._shapes(node), strict=True):
@@ -167,9 +170,13 @@ class TwoInputSupercell(Supercell):
     def stepper(self, x_BTI: Tensor, weights_NESO: Tensor, mix: Mix) -> Step:
         of_x, of_state = self.input.weight.split([self.inputs, self.hidden], dim=1)
         through = self.weight[1].flatten(0, 2)
-        first = torch.cat([self.weight[0].flatten(0, 2), through @ of_state])
+        update_x, update_state = self.update.weight.split([self.inputs, self.hidden], dim=1)
+        first = torch.cat([self.weight[0].flatten(0, 2), through @ of_state, update_state])
         added = F.linear(x_BTI, through @ of_x, through @ self.input.bias + self.bias[1].flatten())
-        added_TBP = torch.cat([self.bias[0].flatten().expand_as(added), added], dim=2).transpose(0, 1)
+        updates = F.linear(x_BTI, update_x, self.update.bias)
+        added_TBP = torch.cat([self.bias[0].flatten().expand_as(added), added, updates], dim=2).transpose(
+            0, 1
+        )
         weights = [
             weights_NESO[:, self.leaving(node)].flatten(1, 2) for node in range(self.first + self.nodes - 1)
         ]
@@ -183,6 +190,7 @@ class TwoInputSupercell(Supercell):
 
         def step(state_NBH: Tensor, time: int) -> Tensor:
             sums = (F.linear(state_NBH, first) + added_of[time]).unflatten(-1, (-1, self.hidden))
+            sums, update = sums[:, :, :-1], torch.sigmoid(sums[:, :, -1])
             sides = mixed_activation(sums, of_first, operations).unflatten(2, (2, -1, 2)).sum(dim=2)
             total = None
             for node, (gamma, combiner) in enumerate(zip(gammas, combiners, strict=True)):
@@ -195,7 +203,7 @@ class TwoInputSupercell(Supercell):
                     terms = mixed_activation(sums, of_edges, operations).unflatten(2, (-1, 2))
                     sides = sides + terms
             assert total is not None
-            return total
+            return torch.addcmul(state_NBH, update, total.clamp(-BOUND, BOUND) - state_NBH)
 
         return step
 
@@ -211,11 +219,12 @@ class TwoInputSupercell(Supercell):
 
     def widen(self, widening: Widening) -> None:
         self.hidden = widening.after
-        of_x, of_state = self.input.weight.split([self.inputs, widening.before], dim=1)
-        read = torch.cat([of_x, widening.inputs(of_state, 1)], dim=1)
-        self.input.weight = nn.Parameter(widening.outputs(read, 0))
-        self.input.bias = nn.Parameter(widening.outputs(self.input.bias, 0))
-        self.input.in_features, self.input.out_features = self.inputs + self.hidden, self.hidden
+        for linear in (self.input, self.update):
+            of_x, of_state = linear.weight.split([self.inputs, widening.before], dim=1)
+            read = torch.cat([of_x, widening.inputs(of_state, 1)], dim=1)
+            linear.weight = nn.Parameter(widening.outputs(read, 0))
+            linear.bias = nn.Parameter(widening.outputs(linear.bias, 0))
+            linear.in_features, linear.out_features = self.inputs + self.hidden, self.hidden
         for node, (weight, bias) in enumerate(zip(self.weight, self.bias, strict=True)):
             self.weight[node] = nn.Parameter(widening.inputs(widening.outputs(weight, 2), 3))
             self.bias[node] = nn.Parameter(widening.outputs(bias, 2))
@@ -264,7 +273,7 @@ class OneInputSupercell(Supercell):
                 value = own.squeeze(2)
                 total = gamma * value if total is None else torch.addcmul(total, gamma, value)
             assert total is not None
-            return total
+            return total.clamp(-BOUND, BOUND)
 
         return step
 

@@ -71,7 +71,11 @@ def plain(cell: FoundCell, genotype: Genotype, x_BTI: Tensor, state: Tensor) -> 
             computed = nodes[1:]
         total = sum(gate * node for gate, node in zip(body.gates, computed, strict=True))
         assert isinstance(total, Tensor)
-        state = total.clamp(-10, 10)
+        total = total.clamp(-10, 10)
+        if isinstance(body, TwoInputBody):
+            update = torch.sigmoid(both @ body.update.weight.T + body.update.bias)
+            total = state + update * (total - state)
+        state = total
         outputs.append(state)
     return torch.stack(outputs, dim=1)
 

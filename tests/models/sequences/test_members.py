@@ -15,6 +15,7 @@ from models.sequences.supercell import TwoInputSupercell, supercell_of
 
 INPUTS, SIZE, BATCH, STEPS = 3, 4, 5, 7
 ONE = 40.0  # tanh(40) is 1 in float64
+OPEN = 40.0  # sigmoid(40) is 1 in float64: every step takes all of the new output
 
 # State [c, h]. In [ , ], what the two parts of a node's state hold.
 LSTM = {
@@ -148,6 +149,8 @@ def found_cell(genotype: Genotype, weights: Weights) -> FoundCell:
         body.weight.copy_(weights.weight)
         body.bias.copy_(weights.bias)
         body.gates.copy_(torch.tensor([0.0, 0.0, 0.0, 1.0]))  # the output is the last node
+        body.update.weight.zero_()
+        body.update.bias.fill_(OPEN)
     return cell
 
 
@@ -159,6 +162,8 @@ def supercell(genotype: Genotype, weights: Weights) -> TwoInputSupercell:
         cell.input.weight.copy_(weights.input)
         cell.input.bias.copy_(weights.input_bias)
         cell.gamma.copy_(torch.tensor([0.0, 0.0, 0.0, 1.0]))
+        cell.update.weight.zero_()
+        cell.update.bias.fill_(OPEN)
         for side, group in enumerate(("left", "right")):
             for src, dst, _ in genotype.groups[group]:
                 place = [cell.edges[row].dst for row in cell.leaving(src)].index(dst)
