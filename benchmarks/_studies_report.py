@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from benchmarks._stability_report import of_case, spread
 from benchmarks._trial import Run
 from models.search.landscape import Landscape
-from stages.pictures import heights
+from stages.landscape_picture import heights
 
 matplotlib.use("Agg")
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:  # genotypes and spaces are read without torch, which takes seconds to import
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

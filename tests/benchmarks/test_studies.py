@@ -14,7 +14,7 @@ from models.images.search import image_search
 from models.search.landscape import Landscape
 from models.search.program import Found, Search
 from models.training.loop import run as train
-from stages.pictures import heights
+from stages.landscape_picture import heights
 from tests.models.tiny import STRATEGIES, config, loaders, size, task
 
 

@@ -78,7 +78,7 @@ def test_the_server_takes_the_example_to_try(done: ExportResult) -> None:
         assert not KNOWN.exists()
         return
     served = read_file(EXPORT / "model.onnx", threads=1)
-    assert served.kind.accepts(served.known) is None
+    assert served.kind is not None and served.kind.accepts(served.known) is None
     assert served.known.example is not None
     test = read_test_windows(card)
     middle = len(test) // 2
