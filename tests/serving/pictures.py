@@ -3,7 +3,7 @@
     python -m tests.serving.pictures docs/pictures
 
 The server is one of the registry at MLFLOW_TRACKING_URI, or of mlflow.db here; the report is artifacts/report.html. For a
-network that forecasts, the pictures are those of its page alone, series-*.png.
+network that forecasts (``--name sequences``), the pictures are those of its page alone, series-*.png.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ def main() -> None:
     """Reads the command line, and takes all pictures."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--name", default="msdarts", help="registered model (msdarts)")
     parser.add_argument("--report", type=Path, default=Path("artifacts/report.html"))
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as work,
-        running(Path(work), "--watch-seconds", "1") as server,
+        running(Path(work), "--watch-seconds", "1", "--name", options.name) as server,
         browser(Path(work)) as tab,
     ):
         if httpx.get(f"{server.url}/v1/model").json()["kind"] == "series":
