@@ -60,6 +60,7 @@ class _Arm:
         self.best = _Best()
         self.state: Tensor | None = None
         self.tally = Tally()
+        self.left_out = 0  # steps of this epoch whose gradient was not finite
 
     def state_dict(self) -> State:
         return {
@@ -67,6 +68,7 @@ class _Arm:
             "optimizer": self.optimizer.state_dict(),
             "best": [self.best.epoch, self.best.value, self.best.weights],
             "state": self.state,
+            "left_out": self.left_out,
         }
 
     def load_state_dict(self, saved: State) -> None:
@@ -74,6 +76,7 @@ class _Arm:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.best = _Best(*saved["best"])
         self.state = saved["state"]
+        self.left_out = saved["left_out"]
 
 
 class Retraining:
@@ -84,7 +87,8 @@ class Retraining:
     called as language models, and the input of a batch says whether it begins a text (models/sequences/streams.py).
     The passes of a step compute in ``precision``; validation is float32.
 
-    The history has the found network's losses and measures, and the others' as ``train_loss_NAME``,
+    A step whose gradient is not finite is left out. The history has the found network's losses and measures, how many
+    steps were left out, and the others' losses and measures as ``train_loss_NAME``,
     ``valid_METRIC_NAME``. ``Trained.weights`` are those of each network's best epoch, as ``NAME.*``.
     """
 
@@ -122,7 +126,7 @@ class Retraining:
         for arm in self.arms.values():
             for group in arm.optimizer.param_groups:
                 group["lr"] = self.rate
-            arm.tally = Tally()
+            arm.tally, arm.left_out = Tally(), 0
             arm.network.train()
         return len(self.stream)
 
@@ -140,8 +144,11 @@ class Retraining:
         arm.state = None if state is None else in_float32(state).detach()
         loss = self.criterion.loss(output, target)
         loss.backward()
-        nn.utils.clip_grad_norm_(arm.network.parameters(), self.config.gradient_clip)
-        arm.optimizer.step()
+        # Over many steps of a cell that multiplies, a gradient may overflow although the loss is finite. It says nothing.
+        if nn.utils.clip_grad_norm_(arm.network.parameters(), self.config.gradient_clip).isfinite():
+            arm.optimizer.step()
+        else:
+            arm.left_out += 1
         arm.tally.add(loss, self.criterion.measures(output, target), len(target))
 
     def end_epoch(self, history: Sequence[Row], on_event: Listener) -> Row:
@@ -159,6 +166,7 @@ class Retraining:
                 **arm.tally.means("train_"),
                 **{f"valid_{measure}": number for measure, number in valid.items()},
             }
+            columns["steps_left_out"] = arm.left_out
             if name != FOUND:
                 wanted = ("train_loss", f"valid_{self.metric}")
                 columns = {f"{column}_{name}": columns[column] for column in wanted}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.errors import Diverged
 from models.sequences.baselines import DLinear, LSTMCell
@@ -18,7 +19,7 @@ from models.sequences.skeleton import Forecaster, LanguageModel, SeriesShape
 from models.sequences.streams import TrackStream, Windows, WindowStream, tracks_in_order, windows_in_order
 from models.sequences.task import SeriesCriterion, TextCriterion
 from models.training.evaluation import evaluate
-from models.training.events import EpochEnd, Event, State
+from models.training.events import EpochEnd, Event, State, silent
 from models.training.loop import run
 from models.training.seeds import generator, seeded
 from models.training.trained import Trained
@@ -103,6 +104,37 @@ def test_each_network_keeps_its_own_best_epoch(kind: str) -> None:
         assert evaluate(network, output, training.valid(), training.scoring)[metric] == min(values)
     assert found.best_epoch == training.arms["network"].best.epoch
     assert found.history[-1]["train_loss"] < found.history[0]["train_loss"]  # pyright: ignore
+
+
+class Overflowing(SeriesCriterion):
+    """The loss itself, whose gradient is not finite in the second step."""
+
+    steps = 0
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        loss = super().loss(output, target)
+        if output.requires_grad:
+            self.steps += 1
+        return loss + (0.0 * output.sum()).sqrt() if output.requires_grad and self.steps == 2 else loss
+
+
+def test_a_step_whose_gradient_is_not_finite_is_left_out_and_counted() -> None:
+    training = program("series", made={"network": networks("two-input", "series")["network"]})
+    training.criterion = Overflowing()
+    steps = training.start_epoch(0)
+    network = training.arms["network"].network
+    for number in range(1, steps + 1):
+        before = {name: weight.clone() for name, weight in network.state_dict().items()}
+        training.step()
+        moved = any(not torch.equal(before[name], weight) for name, weight in network.state_dict().items())
+        assert moved == (number != 2)
+    row = training.end_epoch([], silent)
+    assert row["steps_left_out"] == 1 and math.isfinite(row["train_loss"] or math.nan)
+    training.start_epoch(1)
+    training.step()
+    assert training.end_epoch([row], silent)["steps_left_out"] == 0
+    for stream in training.inputs:
+        stream.close()
 
 
 @pytest.mark.parametrize("kind", METRICS)
