@@ -94,7 +94,11 @@ class Job:
         del sections["data"]["root"]  # its content counts
         code = sha256_of(Path(__file__), *code_of("prepare", "sequences"))
         root = Path(self.params.data.root)
-        inputs = {"code": code, "random": str(self.random), "data": file_sha256(root) if root.is_file() else ""}
+        inputs = {
+            "code": code,
+            "random": str(self.random),
+            "data": file_sha256(root) if root.is_file() else "",
+        }
         return key("retrain", "sequences", sections, inputs)
 
     def __call__(self) -> Run:

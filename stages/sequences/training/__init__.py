@@ -7,6 +7,7 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from models.search.genotype import Genotype
@@ -36,6 +37,18 @@ from stages.sequences.training.inputs import (
 )
 from stages.strategies import early_stopping_of, strategy_of
 
+_NARROW = 128  # numbers in a state
+
+
+def _fit_threads(hidden: int) -> None:
+    """One thread for a narrow cell, whose many small operations cost a second thread more than they give it.
+
+    The default search took 68 s with one thread of two idle cores and 73 s with both (n = 1). With two threads and other
+    programs on both cores, an epoch of 2 s took 65 s, because threads wait for each other.
+    """
+    if hidden <= _NARROW and device().type == "cpu":
+        torch.set_num_threads(1)
+
 
 def inputs(params: Params) -> Mapping[str, str]:
     return {}
@@ -43,6 +56,7 @@ def inputs(params: Params) -> Mapping[str, str]:
 
 def search(params: Params) -> Search:
     config, card = params.search, read_card()
+    _fit_threads(config.hidden)
     task = _task(card, config)
     return sequence_search(
         task,
@@ -100,6 +114,7 @@ def retrain(params: Params, genotype: Genotype) -> Retraining:
 def retraining_of(made: Mapping[str, nn.Module], card: SequenceCard, params: Params) -> Retraining:
     """The training of networks, one of which is "network", on the prepared data."""
     config, at = params.retrain, device()
+    _fit_threads(config.hidden)
     known = config.model_dump()
     settings: dict[str, Any] = {
         "config": RetrainConfig(**{field.name: known[field.name] for field in fields(RetrainConfig)}),

@@ -42,6 +42,19 @@ def test_every_strategy_searches_and_grows(
     )
 
 
+def test_narrow_cells_take_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    params = project("series")
+    wide = params.model_copy(update={"retrain": params.retrain.model_copy(update={"hidden": 129})})
+    try:
+        for settings, threads in ((wide, 2), (params, 1)):
+            torch.set_num_threads(2)
+            training.retrain(settings, read_genotype("sequences"))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(1)
+
+
 @pytest.mark.parametrize("kind", ["series", "text"])
 @pytest.mark.parametrize("which", ["search", "retrain"])
 def test_a_training_resumes_bit_for_bit(
