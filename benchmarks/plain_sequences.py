@@ -8,6 +8,7 @@ Every edge and side has weights of its own, every candidate is computed by itsel
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
 import torch
@@ -24,7 +25,7 @@ OPERATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class PlainCell(nn.Module):
+class PlainCell(nn.Module, ABC):
     """What both cells share. ``gates[side][row]`` (operations,) belong to one edge."""
 
     first = 0
@@ -49,8 +50,9 @@ class PlainCell(nn.Module):
             outputs.append(h)
         return torch.stack(outputs, dim=1), h
 
+    @abstractmethod
     def step(self, x: Tensor, h: Tensor, mix: Mix) -> Tensor:
-        raise NotImplementedError
+        """The next state."""
 
     def divided(self, rows: Tensor) -> Tensor:
         """The mix divided by what all candidates into a node weigh together, where that is more than 1."""

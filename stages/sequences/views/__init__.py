@@ -1,4 +1,4 @@
-"""Texts and drawings about forecasts and models of text, for the model card and the report."""
+"""What the report and the model card say about forecasters and language models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model card's sections about forecasts or a model of text: contract, results beside other networks, and limits."""
+"""The model card's sections about a forecaster or a language model: contract, results beside other networks, and limits."""
 
 from __future__ import annotations
 
